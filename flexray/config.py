@@ -1,0 +1,94 @@
+"""The one configuration of a pool, read once at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flexray.errors import UsageError
+
+
+class PoolConfig(BaseModel):
+    """Settings of a pool, fixed when it starts. An unknown key is an error.
+
+    Pass to ``flex.init(config=...)`` as a PoolConfig or a dict, or to ``flexray start
+    --config FILE`` as JSON.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: str = "pack"
+    """How places are scored: ``pack`` or ``spread``."""
+
+    cpu_devices: int | None = Field(default=None, ge=0, le=256)
+    """CPU stand-ins on each node without accelerators; None makes one where the whole cluster has no accelerator."""
+
+    fake_devices: str = ""
+    """Fake inventory for every node that has no ``flexray.fake`` label, such as ``2xA100-80GB.2xT4``. For tests."""
+
+    leave_to_ray: dict[str, int] = Field(default_factory=dict)
+    """Devices per node that the pool does not claim, by Ray resource: ``{"GPU": 1}``."""
+
+    warm_seconds: float = Field(default=300.0, ge=0)
+    """An idle slice is stopped after this many seconds, or earlier when its room is needed."""
+
+    linger_seconds: float = Field(default=0.5, ge=0)
+    """A client keeps a lease this long after its last task, in case another comes."""
+
+    lease_term_seconds: float = Field(default=5.0, gt=0)
+    """A lease older than this is recalled for a request that has waited this long."""
+
+    batch_seconds: float = Field(default=0.005, gt=0, le=1)
+    """A finished result waits at most this long for company on its way to the client."""
+
+    max_backlog: int = Field(default=1_000_000, ge=1)
+    """Tasks that may wait in one client."""
+
+    backlog_full: Literal["raise", "block"] = "raise"
+    """What ``.remote()`` does when the backlog is full."""
+
+    grace_seconds: float = Field(default=2.0, ge=0)
+    """How long a task that ran into its timeout may take to notice ``should_yield()`` before its slice is stopped."""
+
+    poll_seconds: float = Field(default=1.0, gt=0, le=60)
+    """How often nodes, claims and device health are looked at."""
+
+    start_timeout_seconds: float = Field(default=120.0, gt=0)
+    """How long the start of a slice may take, including its runtime environment."""
+
+    share_environments: bool = False
+    """Give warm slices to other jobs too, where all their code is content-addressed (working_dir, packages by URI)."""
+
+    journal: str = ""
+    """Path of a file, on the scheduler's node, that events and commands are appended to."""
+
+
+def load_config(config: PoolConfig | Mapping[str, Any] | str | None) -> PoolConfig:
+    """A PoolConfig from what a user gave: one, a dict, the path of a JSON file, or None for the defaults.
+
+    Raises UsageError with one line per wrong field.
+    """
+    if isinstance(config, PoolConfig):
+        return config
+    try:
+        if isinstance(config, str):
+            return PoolConfig.model_validate_json(Path(config).read_text())
+        return PoolConfig.model_validate(dict(config or {}))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration: {error}") from None
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors()]
+        known = ", ".join(PoolConfig.model_fields)
+        raise UsageError(f"the configuration is wrong: {'; '.join(lines)}. Known fields: {known}") from None
+
+
+def config_difference(running: PoolConfig, wanted: PoolConfig) -> list[str]:
+    """One line per field in which two configurations differ."""
+    return [
+        f"{name}: the pool has {getattr(running, name)!r}, asked for {getattr(wanted, name)!r}"
+        for name in PoolConfig.model_fields
+        if getattr(running, name) != getattr(wanted, name)
+    ]

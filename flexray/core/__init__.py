@@ -1,0 +1,7 @@
+"""The sans-I/O scheduler: events in, commands out. No Ray, no clock, no I/O, no randomness.
+
+Follow a request through the room: ``scheduler.py`` takes events and runs cycles,
+``books.py`` keeps what is free and held, ``placement.py`` filters and scores,
+``reclaim.py`` chooses what makes room, ``deadlock.py`` finds waits that cannot end,
+``views.py`` explains, ``journal.py`` records and replays.
+"""

@@ -1,0 +1,92 @@
+"""Waits inside slices that can never end.
+
+A task that waits for its own children keeps its slice meanwhile. If every device that
+could take a child is held by such waiting tasks, nobody ever moves. This is deadlock
+detection as in an operating system: assume that everything not blocked finishes and
+gives its room back, let blocked tasks finish whose children then fit, repeat; what is
+still blocked at the end is deadlocked (Coffman, Elphick, Shoshani 1971, section 4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flexray.core.books import IntArray
+from flexray.core.records import RequestRecord
+from flexray.core.state import State
+from flexray.model.lease import LeaseId, SessionId
+from flexray.model.lifecycle import RequestState
+from flexray.model.request import Request
+
+
+def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
+    """Waiting requests that must fail to break a deadlock, each with the cycle in words. Changes nothing."""
+    waiting: dict[tuple[SessionId, str], list[RequestRecord]] = {}
+    running: dict[tuple[SessionId, str], list[LeaseId]] = {}
+    for request in state.requests.values():
+        key = (request.session, request.task_class)
+        if request.state is RequestState.QUEUED:
+            waiting.setdefault(key, []).append(request)
+        elif request.state in (RequestState.LEASED, RequestState.DRAINING, RequestState.RESERVED):
+            running.setdefault(key, []).append(request.lease)
+    stuck = dict(state.blocked)
+    while True:
+        room = _room_without(state, list(stuck))
+        freed = [
+            lease
+            for lease, blocked in stuck.items()
+            if all(
+                any(child not in stuck for child in running.get(key, ()))
+                or any(_fits(state, child.request, room) for child in waiting.get(key, ()))
+                or (key not in running and key not in waiting)
+                for key in ((blocked.session, name) for name in blocked.waits_for)
+            )
+        ]
+        if not freed:
+            break
+        for lease in freed:
+            del stuck[lease]
+    cycle = " -> ".join(_describe(state, lease) for lease in stuck)
+    losers = [
+        child
+        for blocked in stuck.values()
+        for name in blocked.waits_for
+        for child in waiting.get((blocked.session, name), ())
+    ]
+    return [(child, _message(state, child, cycle)) for child in losers]
+
+
+def _room_without(state: State, stuck: list[LeaseId]) -> IntArray:
+    """Per device, what is there once everything but the stuck leases has ended."""
+    room: IntArray = state.pool.books.total.copy()
+    for lease in stuck:
+        record = state.slice_of(state.requests[lease.request])
+        if record is not None:
+            for device in record.placement.devices:
+                room[state.pool.books.rows[device]] -= (record.placement.share, record.placement.memory)
+    return room
+
+
+def _fits(state: State, request: Request, room: IntArray) -> bool:
+    columns = state.pool.columns
+    fits = state.pool.feasible(request) & (room[:, 0] >= request.share)
+    fits &= room[:, 1] >= columns.memory_need(request)
+    if request.devices == 1:
+        return bool(fits.any())
+    whole = fits & (room == state.pool.books.total).all(axis=1)
+    return bool((np.bincount(columns.group, weights=whole, minlength=len(columns.groups)) >= request.devices).any())
+
+
+def _describe(state: State, lease: LeaseId) -> str:
+    request = state.requests[lease.request]
+    record = state.slice_of(request)
+    where = ", ".join(record.placement.devices) if record else "?"
+    return f"{request.task_class} (holds {request.request.describe()} on {where})"
+
+
+def _message(state: State, child: RequestRecord, cycle: str) -> str:
+    return (
+        f"deadlock: {child.task_class} needs {child.request.describe()}, and every device that could hold it is held "
+        f"by tasks that wait for it: {cycle} -> {child.task_class}. Ask for less in one of them, return the child's "
+        f"Future instead of waiting for it, or add devices."
+    )

@@ -1,0 +1,81 @@
+"""What the core remembers of requests and slices: mutable, private to the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flexray.model.lease import EnvironmentId, LeaseId, Placement, RequestId, SessionId, SliceId
+from flexray.model.lifecycle import (
+    REQUEST_TABLE,
+    SLICE_TABLE,
+    RequestState,
+    RequestStep,
+    SliceState,
+    SliceStep,
+    WaitReason,
+    follow,
+)
+from flexray.model.request import Request
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request. ``slice`` is set from RESERVED to DRAINING, ``attempt`` counts the leases it was given."""
+
+    id: RequestId
+    session: SessionId
+    environment: EnvironmentId
+    task_class: str
+    request: Request
+    reusable: bool
+    restartable: bool
+    parent: LeaseId | None
+    sequence: int
+    submitted: float
+    state: RequestState = RequestState.QUEUED
+    wait_reason: WaitReason = WaitReason.NEW
+    attempt: int = 0
+    slice: SliceId | None = None
+    leased_at: float = 0.0
+    start_failures: int = 0
+    scores: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def lease(self) -> LeaseId:
+        """The id of its present (or last) lease."""
+        return LeaseId(self.id, self.attempt)
+
+    @property
+    def line(self) -> tuple[object, ...]:
+        """Requests of one line are alike to the scheduler; within it they go in order of arrival."""
+        return (-self.request.priority, self.environment, self.task_class, self.request.shape)
+
+    def step(self, step: RequestStep) -> None:
+        """Move along the life-cycle table."""
+        self.state = follow(REQUEST_TABLE, self.state, step, f"request {self.id}")
+
+
+@dataclass(slots=True)
+class SliceRecord:
+    """One slice. ``request`` is its holder, or the request it is being started for."""
+
+    id: SliceId
+    placement: Placement
+    environment: EnvironmentId
+    task_class: str
+    reusable: bool
+    cpus: int
+    since: float
+    state: SliceState = SliceState.PENDING
+    request: RequestId | None = None
+    draining: bool = False
+
+    @property
+    def warm_key(self) -> tuple[EnvironmentId, str]:
+        """Leases with an equal key may be given this slice while it is warm."""
+        return (self.environment, self.task_class)
+
+    def step(self, step: SliceStep, now: float) -> None:
+        """Move along the life-cycle table."""
+        self.state = follow(SLICE_TABLE, self.state, step, f"slice {self.id}")
+        self.since = now

@@ -1,0 +1,261 @@
+"""The scheduler core: ``apply`` keeps the books, ``decide`` runs a cycle.
+
+    event ──apply──> state          decide(now) ──> commands
+                                      stop what has been idle too long
+                                      start slices whose room is free
+                                      give waiting requests a warm slice or a place
+                                      recall old leases for those who waited long
+                                      fail waits that can never end
+
+Both take ``now`` as an argument (seconds, any origin, never falling). Late messages of
+an earlier attempt, and messages about things that are gone, are dropped by comparison.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from flexray.core.deadlock import find_deadlock
+from flexray.core.inventory import apply_inventory, drop_node
+from flexray.core.recall import leases_to_recall
+from flexray.core.reclaim import idle_slices_to_stop
+from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.state import Blocked, CoreOptions, State
+from flexray.model.commands import Command, RecallLease
+from flexray.model.events import (
+    Event,
+    LeaseBlocked,
+    LeaseReleased,
+    LeaseUnblocked,
+    NodeLost,
+    NodeReported,
+    RequestCancelled,
+    RequestSubmitted,
+    SessionClosed,
+    SessionOpened,
+    SliceEnded,
+    SliceFailed,
+    SliceStarted,
+)
+from flexray.model.lease import Placement
+from flexray.model.lifecycle import EndReason, RequestState, RequestStep, SliceState, SliceStep, StopReason, WaitReason
+from flexray.model.request import DEFAULT_QUEUE
+from flexray.model.wire import encode
+
+#: At most this many lines are considered for a recall in one cycle: each look costs a filter over the pool.
+_RECALLS_PER_CYCLE = 8
+
+
+class Scheduler:
+    """The core. ``record`` receives one JSON-ready dict per event and per cycle."""
+
+    def __init__(self, options: CoreOptions, record: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.state = State(options)
+        self._sequence = 0
+        self._record = record
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            NodeReported: self._node_reported,
+            NodeLost: self._node_lost,
+            SessionOpened: self._session_opened,
+            SessionClosed: self._session_closed,
+            RequestSubmitted: self._request_submitted,
+            RequestCancelled: self._request_cancelled,
+            LeaseReleased: self._lease_released,
+            LeaseBlocked: self._lease_blocked,
+            LeaseUnblocked: self._lease_unblocked,
+            SliceStarted: self._slice_started,
+            SliceFailed: self._slice_failed,
+            SliceEnded: self._slice_ended,
+        }
+
+    def apply(self, event: Event, now: float) -> None:
+        """Take notice of something that happened. Places nothing; the next ``decide`` does."""
+        if self._record is not None:
+            self._record({"now": now, "event": encode(event)})
+        self._handlers[type(event)](event, now)
+
+    def decide(self, now: float) -> list[Command]:
+        """Run one cycle over everything that changed and return what is to be done."""
+        self._expire_idle(now)
+        self.state.start_pending(now)
+        self._place_waiting(now)
+        self._recall_for_starving(now)
+        self._break_deadlocks(now)
+        commands, self.state.out = self.state.out, []
+        if self._record is not None:
+            self._record({"now": now, "commands": [encode(command) for command in commands]})
+        return commands
+
+    # -- events --------------------------------------------------------------------------
+
+    def _node_reported(self, event: NodeReported, now: float) -> None:
+        for record in apply_inventory(self.state.pool, self.state.slices, event.inventory):
+            self.state.end_lease(record, EndReason.DEVICE_LOST, "its device left the pool", now)
+            self.state.stop(record, StopReason.DEVICE_LEFT, now)
+
+    def _node_lost(self, event: NodeLost, now: float) -> None:
+        if event.node not in self.state.pool.nodes:
+            return
+        for record in self.state.slices.on_node(event.node):
+            self.state.end_slice(record, EndReason.NODE_LOST, f"node {event.node} is gone", now)
+        drop_node(self.state.pool, event.node)
+
+    def _session_opened(self, event: SessionOpened, now: float) -> None:
+        if event.session not in self.state.sessions:
+            self.state.sessions[event.session] = event.environment
+            self.state.environments[event.environment] += 1
+
+    def _session_closed(self, event: SessionClosed, now: float) -> None:
+        environment = self.state.sessions.pop(event.session, None)
+        if environment is None:
+            return
+        self.state.environments[environment] -= 1
+        for request in [r for r in self.state.requests.values() if r.session == event.session]:
+            self.state.withdraw(request, now)
+        if not self.state.environment_lives(environment):
+            del self.state.environments[environment]
+            for record in list(self.state.slices.by_id.values()):
+                if record.environment == environment and record.request is None:
+                    self.state.stop(record, StopReason.SESSION_ENDED, now)
+
+    def _request_submitted(self, event: RequestSubmitted, now: float) -> None:
+        if event.id in self.state.requests or event.session not in self.state.sessions:
+            return  # a repeated message, or one of a session that has ended
+        self._sequence += 1
+        request = RequestRecord(
+            event.id,
+            event.session,
+            event.environment,
+            event.task_class,
+            event.request,
+            event.reusable,
+            event.restartable,
+            event.parent,
+            self._sequence,
+            now,
+        )
+        self.state.requests[event.id] = request
+        self.state.lines.setdefault(request.line, deque()).append(request.id)
+        if event.request.queue != DEFAULT_QUEUE:
+            message = f"unknown queue {event.request.queue!r}. Known: {DEFAULT_QUEUE}"
+            self.state.fail(request, EndReason.UNKNOWN_QUEUE, message)
+
+    def _request_cancelled(self, event: RequestCancelled, now: float) -> None:
+        request = self.state.requests.get(event.id)
+        if request is not None and request.state in (RequestState.QUEUED, RequestState.RESERVED):
+            self.state.cancel(request, now)
+
+    def _lease_released(self, event: LeaseReleased, now: float) -> None:
+        request = self.state.holder(event.lease)
+        if request is not None:
+            self.state.release(request, now)
+
+    def _lease_blocked(self, event: LeaseBlocked, now: float) -> None:
+        if self.state.holder(event.lease) is not None:
+            known = self.state.blocked.get(event.lease)
+            since = known.since if known else now
+            self.state.blocked[event.lease] = Blocked(since, event.session, event.waits_for)
+
+    def _lease_unblocked(self, event: LeaseUnblocked, now: float) -> None:
+        self.state.blocked.pop(event.lease, None)
+
+    def _slice_started(self, event: SliceStarted, now: float) -> None:
+        record = self.state.slices.by_id.get(event.slice)
+        if record is None or record.state is not SliceState.STARTING:
+            return
+        request = self.state.holder_of(record)
+        if request is not None:
+            self.state.grant(request, record, now)
+        else:
+            self.state.slices.step(record, SliceStep.IDLE, now)
+
+    def _slice_failed(self, event: SliceFailed, now: float) -> None:
+        record = self.state.slices.by_id.get(event.slice)
+        if record is None or record.state is SliceState.PENDING:
+            return
+        request = self.state.holder_of(record)
+        if request is not None:
+            request.start_failures += 1
+        self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now)
+        if request is not None and request.start_failures >= self.state.options.start_attempts:
+            self.state.fail(request, EndReason.START_FAILED, event.message)
+
+    def _slice_ended(self, event: SliceEnded, now: float) -> None:
+        record = self.state.slices.by_id.get(event.slice)
+        if record is not None and record.state is not SliceState.PENDING:
+            self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now)
+
+    # -- the cycle -----------------------------------------------------------------------
+
+    def _expire_idle(self, now: float) -> None:
+        for record in list(self.state.slices.idle.values()):
+            if now - record.since < self.state.options.warm_seconds:
+                break  # longest idle first
+            self.state.stop(record, StopReason.EXPIRED, now)
+
+    def _place_waiting(self, now: float) -> None:
+        """First come, first served; a line whose head fits nowhere waits, and the others go on."""
+        heads = [(r.line[0], r.sequence, r) for r in map(self.state.head, list(self.state.lines)) if r is not None]
+        heapq.heapify(heads)  # (-priority, sequence) is unique, so records are never compared
+        full: dict[tuple[object, ...], WaitReason] = {}
+        while heads:
+            _, _, request = heapq.heappop(heads)
+            if self._serve(request, full, now):
+                successor = self.state.head(request.line) if request.line in self.state.lines else None
+                if successor is not None:
+                    heapq.heappush(heads, (successor.line[0], successor.sequence, successor))
+
+    def _serve(self, request: RequestRecord, full: dict[tuple[object, ...], WaitReason], now: float) -> bool:
+        """Try to get one request on its way: a warm slice, or a new one. False when it has to wait."""
+        state, pool = self.state, self.state.pool
+        warm = state.slices.take_warm(request) if request.reusable else None
+        if warm is not None:
+            if warm.state is SliceState.IDLE:
+                state.grant(request, warm, now)
+            else:
+                state.reserve(request, warm, WaitReason.SLICE_STARTING)
+            return True
+        if request.request.shape in full:
+            request.wait_reason = full[request.request.shape]
+            return False
+        if len(pool.books) and not pool.feasible(request.request).any():
+            state.fail_infeasible(request)
+            return True
+        choice = pool.place(request.request, state.options.policy)
+        if choice is None:
+            request.wait_reason = full[request.request.shape] = pool.why_not_now(request.request)[0]
+            return False
+        request.scores = choice.scores
+        state.reserve_new_slice(request, choice.placement, self._victims(request, choice.placement), now)
+        return True
+
+    def _victims(self, request: RequestRecord, placement: Placement) -> list[SliceRecord]:
+        pool = self.state.pool
+        return idle_slices_to_stop(self.state.slices, pool.books, pool.host, placement, request.request.cpus)
+
+    def _recall_for_starving(self, now: float) -> None:
+        """A lease that has been held for a term makes room for a request that has waited for one."""
+        before = now - self.state.options.lease_term_seconds
+        heads = [r for r in map(self.state.head, list(self.state.lines)) if r is not None and r.submitted <= before]
+        heads.sort(key=lambda r: (-r.request.priority, r.sequence))
+        for request in heads[:_RECALLS_PER_CYCLE]:
+            found = leases_to_recall(self.state, request, before)
+            if found is None:
+                continue
+            placement, records = found
+            for record in records:
+                holder = self.state.holder_of(record)
+                if holder is not None:
+                    holder.step(RequestStep.RECALL)
+                    self.state.slices.set_draining(record, True)
+                    self.state.out.append(RecallLease(holder.session, holder.lease))
+            self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
+
+    def _break_deadlocks(self, now: float) -> None:
+        blocked, patience = self.state.blocked.values(), self.state.options.deadlock_seconds
+        if any(now - one.since >= patience for one in blocked):
+            for request, message in find_deadlock(self.state):
+                self.state.fail(request, EndReason.DEADLOCK, message)

@@ -1,0 +1,143 @@
+"""The slices and their effect on the books: every change of a slice's state is booked here."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from flexray.core.placement import Pool
+from flexray.core.records import RequestRecord, SliceRecord
+from flexray.model.devices import DeviceState
+from flexray.model.lease import EnvironmentId, Placement, SliceId
+from flexray.model.lifecycle import HOLDING, SliceState, SliceStep
+
+_PART_OF_STATE = {SliceState.PENDING: "pledged", SliceState.IDLE: "idle", SliceState.STOPPING: "stopping"}
+WarmKey = tuple[EnvironmentId, str]
+
+
+class Slices:
+    """All slices of the pool. The books follow their states; nobody else touches them."""
+
+    def __init__(self, pool: Pool, prefix: str) -> None:
+        self._pool = pool
+        self._prefix = prefix
+        self._count = 0
+        self.by_id: dict[SliceId, SliceRecord] = {}
+        #: PENDING slices in the order they were planned: room that comes free goes to the first.
+        self.pending: OrderedDict[SliceId, SliceRecord] = OrderedDict()
+        #: IDLE slices, longest idle first.
+        self.idle: OrderedDict[SliceId, SliceRecord] = OrderedDict()
+        #: what a lease can take over at once: IDLE slices, and STARTING ones nobody waits for any more.
+        self._free_by_key: dict[WarmKey, OrderedDict[SliceId, SliceRecord]] = {}
+        self.by_device: dict[str, dict[SliceId, SliceRecord]] = {}
+
+    def plan(self, request: RequestRecord, placement: Placement, now: float) -> SliceRecord:
+        """A new PENDING slice for a request; its amounts are pledged."""
+        self._count += 1
+        record = SliceRecord(
+            SliceId(f"{self._prefix}{self._count}"),
+            placement,
+            request.environment,
+            request.task_class,
+            request.reusable,
+            request.request.cpus,
+            now,
+            request=request.id,
+        )
+        self.by_id[record.id] = record
+        self.pending[record.id] = record
+        for device in placement.devices:
+            self.by_device.setdefault(device, {})[record.id] = record
+        self._mark("pledged", record, +1)
+        return record
+
+    def step(self, record: SliceRecord, step: SliceStep, now: float) -> None:
+        """Move a slice along its life cycle and book what that means."""
+        before, held = record.state, record.state in HOLDING
+        record.step(step, now)
+        if before in _PART_OF_STATE:
+            self._mark(_PART_OF_STATE[before], record, -1)
+        self.set_draining(record, False)
+        if record.state in HOLDING and not held:
+            self._book(record, hold=True)
+        elif record.state not in HOLDING and held:
+            self._book(record, hold=False)
+        if record.state in _PART_OF_STATE:
+            self._mark(_PART_OF_STATE[record.state], record, +1)
+        self._index(record)
+
+    def set_draining(self, record: SliceRecord, draining: bool) -> None:
+        """Whether the slice's lease was recalled: its room is as good as coming free."""
+        if record.draining != draining:
+            record.draining = draining
+            self._mark("draining", record, +1 if draining else -1)
+
+    def disown(self, record: SliceRecord) -> None:
+        """Nobody waits for this slice any more; a STARTING one may be taken over by the next of its class."""
+        record.request = None
+        self._index(record)
+
+    def adopt(self, record: SliceRecord, request: RequestRecord) -> None:
+        """Give a free slice to a request of its class."""
+        record.request = request.id
+        self._index(record)
+
+    def take_warm(self, request: RequestRecord) -> SliceRecord | None:
+        """A free slice of the request's class: idle before starting, last used first. Leaves it where it is."""
+        free = self._free_by_key.get((request.environment, request.task_class))
+        usable = [s for s in reversed(free.values()) if self._device_ready(s)] if free else []
+        return next((s for s in usable if s.state is SliceState.IDLE), usable[0] if usable else None)
+
+    def starts(self, record: SliceRecord) -> bool:
+        """Whether a PENDING slice's room is all free now."""
+        books, place = self._pool.books, record.placement
+        ready = all(
+            device in books.rows and (books.free[books.rows[device]] >= (place.share, place.memory)).all()
+            for device in place.devices
+        )
+        host = self._pool.host
+        return ready and int(host.free[host.rows[place.node], 0]) >= record.cpus
+
+    def has_pending(self, device: str) -> bool:
+        """Whether a planned slice waits for room on a device."""
+        return any(r.state is SliceState.PENDING for r in self.by_device.get(device, {}).values())
+
+    def on_node(self, node: str) -> list[SliceRecord]:
+        """The node's slices, oldest first."""
+        return [record for record in self.by_id.values() if record.placement.node == node]
+
+    def _device_ready(self, record: SliceRecord) -> bool:
+        devices = self._pool.devices
+        return all(d in devices and devices[d].state is DeviceState.READY for d in record.placement.devices)
+
+    def _mark(self, part: str, record: SliceRecord, sign: int) -> None:
+        place = record.placement
+        for device in place.devices:
+            self._pool.books.mark(part, device, (place.share, place.memory), sign)
+        self._pool.host.mark(part, place.node, (record.cpus,), sign)
+
+    def _book(self, record: SliceRecord, *, hold: bool) -> None:
+        books, host, place = self._pool.books, self._pool.host, record.placement
+        for device in place.devices:
+            (books.hold if hold else books.give_back)(device, (place.share, place.memory))
+        (host.hold if hold else host.give_back)(place.node, (record.cpus,))
+
+    def _index(self, record: SliceRecord) -> None:
+        """Keep the lookup tables in step with the record."""
+        state = record.state
+        if state is not SliceState.PENDING:
+            self.pending.pop(record.id, None)
+        self.idle.pop(record.id, None)
+        if state is SliceState.IDLE:
+            self.idle[record.id] = record
+        free = self._free_by_key.setdefault(record.warm_key, OrderedDict())
+        free.pop(record.id, None)
+        if state is SliceState.IDLE or (state is SliceState.STARTING and record.request is None and record.reusable):
+            free[record.id] = record
+        if not free:
+            del self._free_by_key[record.warm_key]
+        if state is SliceState.GONE:
+            del self.by_id[record.id]
+            for device in record.placement.devices:
+                del self.by_device[device][record.id]
+                if not self.by_device[device]:
+                    del self.by_device[device]

@@ -1,0 +1,250 @@
+"""The core's state and every step it can take: requests, slices, sessions and what they owe each other.
+
+``scheduler.py`` decides when a step is taken; here is what the step means, with its
+commands, so that no path can change a request without its slice or the other way round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from flexray.core.placement import Policy, Pool
+from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.slices import Slices
+from flexray.errors import InternalError
+from flexray.model.commands import Command, FailRequest, GrantLease, RevokeLease, StartSlice, StopSlice
+from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId
+from flexray.model.lifecycle import (
+    LIVE,
+    EndReason,
+    RequestState,
+    RequestStep,
+    SliceState,
+    SliceStep,
+    StopReason,
+    WaitReason,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreOptions:
+    """What the core is told once; built from PoolConfig by ``build_scheduler``.
+
+    Attributes:
+        policy: how places are scored.
+        warm_seconds: an idle slice is stopped after this long.
+        lease_term_seconds: a lease older than this is recalled for a request that waited this long.
+        start_attempts: a request fails after this many slices failed to start for it.
+        deadlock_seconds: a wait inside a slice is examined for a deadlock after this long.
+        slice_prefix: prefix of slice ids, unique for this incarnation.
+    """
+
+    policy: Policy
+    warm_seconds: float = 300.0
+    lease_term_seconds: float = 5.0
+    start_attempts: int = 3
+    deadlock_seconds: float = 1.0
+    slice_prefix: str = "s"
+
+
+@dataclass(slots=True)
+class Blocked:
+    """A lease whose task waits for tasks of its inner session."""
+
+    since: float
+    session: SessionId
+    waits_for: tuple[str, ...]
+
+
+class State:
+    """Everything the core knows. ``out`` collects the commands of the present cycle."""
+
+    def __init__(self, options: CoreOptions) -> None:
+        self.options = options
+        self.pool = Pool()
+        self.slices = Slices(self.pool, options.slice_prefix)
+        self.requests: dict[RequestId, RequestRecord] = {}
+        self.sessions: dict[SessionId, EnvironmentId] = {}
+        #: how many sessions each environment has; a slice of one that has none is stopped.
+        self.environments: Counter[EnvironmentId] = Counter()
+        self.blocked: dict[LeaseId, Blocked] = {}
+        #: QUEUED requests by line, in order of arrival; cancelled ones are skipped when met.
+        self.lines: dict[tuple[object, ...], deque[RequestId]] = {}
+        self.out: list[Command] = []
+
+    def cancel(self, request: RequestRecord, now: float) -> None:
+        record = self.slice_of(request)
+        if request.state in LIVE:
+            self.finish(request, RequestStep.CANCEL)
+        if record is not None:
+            self.abandon(record, now)
+
+    def abandon(self, record: SliceRecord, now: float) -> None:
+        """The request a slice was made for is gone before it got a lease."""
+        self.slices.disown(record)
+        if record.state is SliceState.PENDING:
+            self.slices.step(record, SliceStep.END, now)
+        elif not record.reusable or not self.environment_lives(record.environment):
+            self.stop(record, StopReason.CANCELLED, now)
+
+    def fail(
+        self, request: RequestRecord, reason: EndReason, message: str, removed: tuple[tuple[str, int], ...] = ()
+    ) -> None:
+        self.finish(request, RequestStep.FAIL)
+        self.out.append(FailRequest(request.session, request.id, reason, message, removed))
+
+    def finish(self, request: RequestRecord, step: RequestStep) -> None:
+        self.blocked.pop(request.lease, None)
+        request.step(step)
+        request.slice = None
+        del self.requests[request.id]
+
+    def grant(self, request: RequestRecord, record: SliceRecord, now: float) -> None:
+        self.slices.adopt(record, request)
+        self.slices.step(record, SliceStep.HOLD, now)
+        if request.state is RequestState.QUEUED:
+            request.step(RequestStep.RESERVE)
+        request.step(RequestStep.GRANT)
+        request.slice, request.leased_at = record.id, now
+        request.attempt += 1
+        device = self.pool.devices[record.placement.devices[0]]
+        lease = Lease(request.lease, record.id, record.placement, device.type.name, device.isolation)
+        self.out.append(GrantLease(request.session, lease))
+
+    def end_lease(self, record: SliceRecord, reason: EndReason, message: str, now: float) -> None:
+        """What a slice was for has to go on without it: the request starts again, or fails."""
+        request = self.holder_of(record)
+        record.request = None
+        if request is None:
+            return
+        held = request.state in (RequestState.LEASED, RequestState.DRAINING)
+        self.blocked.pop(request.lease, None)
+        if held:
+            self.out.append(RevokeLease(request.session, request.lease, reason, message, request.restartable))
+        if held and not request.restartable:
+            self.finish(request, RequestStep.FAIL)
+        else:
+            self.requeue(request)
+
+    def requeue(self, request: RequestRecord) -> None:
+        """Back to the place in its line that its arrival gave it."""
+        request.step(RequestStep.REQUEUE)
+        request.slice, request.wait_reason = None, WaitReason.NEW
+        line = self.lines.setdefault(request.line, deque())
+        known = {name: self.requests[name].sequence for name in line if name in self.requests}
+        known[request.id] = request.sequence
+        self.lines[request.line] = deque(sorted(known, key=known.__getitem__))
+
+    def end_slice(self, record: SliceRecord, reason: EndReason, message: str, now: float) -> None:
+        self.end_lease(record, reason, message, now)
+        self.slices.step(record, SliceStep.END, now)
+        for device in record.placement.devices:
+            if device not in self.offered(record.placement.node) and device not in self.slices.by_device:
+                self.pool.remove_device(device)
+
+    def offered(self, node: str) -> set[str]:
+        return {device.id for device in self.pool.nodes[node].devices}
+
+    def stop(self, record: SliceRecord, reason: StopReason, now: float) -> None:
+        """Stop a slice's process; a planned one simply ends."""
+        if record.state is SliceState.PENDING:
+            self.slices.step(record, SliceStep.END, now)
+        elif record.state is not SliceState.STOPPING:
+            self.slices.step(record, SliceStep.STOP, now)
+            self.out.append(StopSlice(record.id, record.placement.node, reason))
+
+    def fail_infeasible(self, request: RequestRecord) -> None:
+        """No device of the present inventory could ever hold it: say so, with what each reason removed."""
+        removed = self.pool.removed_by(request.request)
+        rows = tuple(sorted((reason.value, count) for reason, count in removed.items()))
+        listing = ", ".join(f"{count} by {name}" for name, count in rows)
+        message = (
+            f"{request.request.describe()} fits none of the pool's {len(self.pool.books)} devices "
+            f"(removed: {listing}). Types here: {', '.join(self.pool.columns.types)}. "
+            f"Ask for less, allow other types, or add nodes."
+        )
+        self.fail(request, EndReason.INFEASIBLE, message, rows)
+
+    def withdraw(self, request: RequestRecord, now: float) -> None:
+        """Its session is gone: end the request, and stop what runs for it rather than trust that it stopped."""
+        record = self.slice_of(request)
+        if request.state in (RequestState.LEASED, RequestState.DRAINING) and record is not None:
+            self.finish(request, RequestStep.CANCEL)
+            record.request = None
+            self.stop(record, StopReason.SESSION_ENDED, now)
+        else:
+            self.cancel(request, now)
+
+    def waiting(self) -> list[RequestRecord]:
+        """QUEUED requests in the order they are looked at."""
+        queued = [r for r in self.requests.values() if r.state is RequestState.QUEUED]
+        return sorted(queued, key=lambda r: (-r.request.priority, r.sequence))
+
+    def head(self, line: tuple[object, ...]) -> RequestRecord | None:
+        """The first request of a line that still waits; forgets lines that are empty."""
+        names = self.lines[line]
+        while names:
+            request = self.requests.get(names[0])
+            if request is not None and request.state is RequestState.QUEUED:
+                return request
+            names.popleft()
+        del self.lines[line]
+        return None
+
+    def reserve(self, request: RequestRecord, record: SliceRecord, reason: WaitReason) -> None:
+        request.step(RequestStep.RESERVE)
+        request.slice, request.wait_reason = record.id, reason
+        self.slices.adopt(record, request)
+
+    def release(self, request: RequestRecord, now: float) -> None:
+        """Its session handed the lease back: the slice stays warm if it can serve somebody again."""
+        record = self.slice_of(request)
+        self.finish(request, RequestStep.RELEASE)
+        if record is None:
+            raise InternalError(f"request {request.id} held a lease without a slice")
+        wanted = any(self.slices.has_pending(device) for device in record.placement.devices)
+        self.slices.disown(record)
+        if record.draining and wanted:
+            self.stop(record, StopReason.MAKE_ROOM, now)
+        elif not record.reusable:
+            self.stop(record, StopReason.NOT_REUSABLE, now)
+        elif not self.environment_lives(record.environment):
+            self.stop(record, StopReason.SESSION_ENDED, now)
+        else:
+            self.slices.step(record, SliceStep.IDLE, now)
+
+    def reserve_new_slice(
+        self, request: RequestRecord, placement: Placement, victims: list[SliceRecord], now: float
+    ) -> None:
+        """Plan a slice for a request, stop the idle ones in its way, and start it if nothing is."""
+        record = self.slices.plan(request, placement, now)
+        self.reserve(request, record, WaitReason.MAKING_ROOM)
+        for victim in victims:
+            self.stop(victim, StopReason.MAKE_ROOM, now)
+        self.start_pending(now)
+
+    def start_pending(self, now: float) -> None:
+        for record in list(self.slices.pending.values()):
+            if self.slices.starts(record):
+                self.slices.step(record, SliceStep.START, now)
+                self.out.append(StartSlice(record.id, record.placement, record.environment))
+                if record.request:
+                    self.requests[record.request].wait_reason = WaitReason.SLICE_STARTING
+
+    def holder(self, lease: LeaseId) -> RequestRecord | None:
+        """The request that holds a lease now; None for a lease of an earlier attempt."""
+        request = self.requests.get(lease.request)
+        if request is None or request.attempt != lease.attempt:
+            return None
+        return request if request.state in (RequestState.LEASED, RequestState.DRAINING) else None
+
+    def slice_of(self, request: RequestRecord) -> SliceRecord | None:
+        return self.slices.by_id.get(request.slice) if request.slice else None
+
+    def environment_lives(self, environment: EnvironmentId) -> bool:
+        return self.environments[environment] > 0
+
+    def holder_of(self, record: SliceRecord) -> RequestRecord | None:
+        """The request a slice is held by or reserved for."""
+        return self.requests.get(record.request) if record.request else None

@@ -1,0 +1,177 @@
+"""Pictures of the core's state for people and programs: snapshots, explanations, invariants."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from flexray.core.books import Books
+from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.state import State
+from flexray.errors import InternalError
+from flexray.model.amounts import share_as_float
+from flexray.model.lease import RequestId
+from flexray.model.lifecycle import HOLDING, RequestState, SliceState, WaitReason
+from flexray.model.request import DEFAULT_QUEUE
+from flexray.model.snapshot import DeviceView, Explanation, NodeView, QueueView, RequestView, SliceView, Snapshot
+
+_NEEDS = {
+    WaitReason.NEW: "it is looked at in the next cycle",
+    WaitReason.NO_DEVICES: "a node has to join and report its devices",
+    WaitReason.NO_ROOM: "a slice on a device that could hold it has to end",
+    WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
+    WaitReason.USED_BY_RAY: "plain Ray work has to release a device",
+    WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
+    WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy",
+    WaitReason.MAKING_ROOM: "its place is chosen; slices there are being stopped",
+    WaitReason.SLICE_STARTING: "its slice is being started",
+}
+
+
+def snapshot(state: State, now: float, epoch: int) -> Snapshot:
+    """The whole pool at one instant."""
+    waiting = state.waiting()
+    reserved = [r for r in state.requests.values() if r.state is RequestState.RESERVED]
+    running = [r for r in state.requests.values() if r.state in (RequestState.LEASED, RequestState.DRAINING)]
+    held = sum(r.placement.share * len(r.placement.devices) for r in state.slices.by_id.values() if r.request)
+    queue = QueueView(DEFAULT_QUEUE, len(waiting) + len(reserved), len(running), share_as_float(held))
+    return Snapshot(
+        now,
+        epoch,
+        tuple(_node(state, name) for name in sorted(state.pool.nodes)),
+        tuple(_device(state, name) for name in sorted(state.pool.devices)),
+        tuple(_slice(state, record) for record in state.slices.by_id.values()),
+        (queue,),
+        tuple(_request(r, position) for position, r in enumerate([*reserved, *waiting], start=1)),
+        tuple(_request(r, 0) for r in running),
+    )
+
+
+def _node(state: State, name: str) -> NodeView:
+    node = state.pool.nodes[name]
+    free = int(state.pool.host.free[state.pool.host.rows[name], 0])
+    reports = tuple((r.backend, r.found, r.reason) for r in node.reports)
+    return NodeView(name, node.name, share_as_float(node.cpus), share_as_float(free), reports)
+
+
+def _device(state: State, name: str) -> DeviceView:
+    device, books = state.pool.devices[name], state.pool.books
+    share_free, memory_free = (int(value) for value in books.free[books.rows[name]])
+    share, memory = (int(value) for value in books.total[books.rows[name]])
+    return DeviceView(
+        name,
+        device.node,
+        device.type.name,
+        device.family.value,
+        device.backend,
+        device.state.value,
+        device.isolation.value,
+        share_as_float(share - share_free),
+        share_as_float(share_free),
+        memory,
+        memory - memory_free,
+        memory_free,
+        tuple(state.slices.by_device.get(name, ())),
+    )
+
+
+def _slice(state: State, record: SliceRecord) -> SliceView:
+    holder = state.holder_of(record)
+    device = state.pool.devices[record.placement.devices[0]]
+    return SliceView(
+        record.id,
+        record.placement.node,
+        record.placement.devices,
+        share_as_float(record.placement.share),
+        record.placement.memory,
+        record.state.value,
+        device.isolation.value,
+        record.task_class,
+        holder.id if holder else "",
+        holder.session if holder else "",
+        record.since,
+    )
+
+
+def _request(request: RequestRecord, position: int) -> RequestView:
+    return RequestView(
+        request.id,
+        request.session,
+        request.task_class,
+        request.request.queue,
+        request.request.priority,
+        request.state.value,
+        request.wait_reason.value if position else "",
+        position,
+        request.request.describe(),
+        request.submitted,
+        request.attempt,
+    )
+
+
+def explain(state: State, name: RequestId) -> Explanation | None:
+    """Where a request is and why; None when the core does not know it (it has ended)."""
+    request = state.requests.get(name)
+    if request is None:
+        return None
+    waits = request.state in (RequestState.QUEUED, RequestState.RESERVED)
+    order = [r.id for r in state.waiting()]
+    record = state.slice_of(request)
+    removed = state.pool.removed_by(request.request) if len(state.pool.books) else Counter()
+    busy = state.pool.why_not_now(request.request)[1] if request.state is RequestState.QUEUED else Counter[str]()
+    return Explanation(
+        request.id,
+        request.state.value,
+        request.wait_reason.value if waits else "",
+        order.index(request.id) + 1 if request.id in order else 0,
+        _NEEDS[request.wait_reason] if waits else "",
+        request.lease if request.attempt else None,
+        record.placement.devices if record else (),
+        tuple(sorted((reason.value, count) for reason, count in removed.items())),
+        tuple(sorted(busy.items())),
+        request.scores,
+    )
+
+
+def check_invariants(state: State) -> None:
+    """Raise InternalError unless the books equal the sum of the slices, exactly, and nothing is promised twice."""
+    _check_books(state, state.pool.books, on_devices=True)
+    _check_books(state, state.pool.host, on_devices=False)
+    for record in state.slices.by_id.values():
+        holder = state.holder_of(record)
+        if record.state is SliceState.HELD and (holder is None or holder.slice != record.id):
+            raise InternalError(f"slice {record.id} is held by nobody")
+    for request in state.requests.values():
+        has_slice = state.slice_of(request) is not None
+        wants_slice = request.state in (RequestState.RESERVED, RequestState.LEASED, RequestState.DRAINING)
+        if has_slice != wants_slice:
+            raise InternalError(f"request {request.id} is {request.state.value} and its slice is {request.slice}")
+        if request.state is RequestState.QUEUED and request.id not in state.lines.get(request.line, ()):
+            raise InternalError(f"request {request.id} waits in no line")
+
+
+def _check_books(state: State, books: Books, *, on_devices: bool) -> None:
+    parts = {part: np.zeros_like(books.total) for part in ("held", "idle", "stopping", "draining", "pledged")}
+    for record in state.slices.by_id.values():
+        place = record.placement
+        names = place.devices if on_devices else (place.node,)
+        amounts = (place.share, place.memory) if on_devices else (record.cpus,)
+        for name in names:
+            row = books.rows[name]
+            if record.state in HOLDING:
+                parts["held"][row] += amounts
+            for part, applies in (
+                ("idle", record.state is SliceState.IDLE),
+                ("stopping", record.state is SliceState.STOPPING),
+                ("draining", record.draining),
+                ("pledged", record.state is SliceState.PENDING),
+            ):
+                parts[part][row] += amounts if applies else 0
+    if not np.array_equal(books.free + parts["held"], books.total) or (books.free < 0).any():
+        raise InternalError("free + held differs from total")
+    for part in ("idle", "stopping", "draining", "pledged"):
+        if not np.array_equal(getattr(books, part), parts[part]):
+            raise InternalError(f"the books' {part} differs from the sum of the slices")
+    if (books.pledged > books.free + books.idle + books.stopping + books.draining).any():
+        raise InternalError("more is promised than can come free")

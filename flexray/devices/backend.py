@@ -1,0 +1,138 @@
+"""What every device backend answers, and the values it answers with.
+
+Missing library, missing driver and "no devices" are different answers, never
+exceptions: a broken vendor library must not break anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.devices import Device, Family, Isolation
+
+
+def device_id(node: str, family: Family, index: int) -> str:
+    """The id of a device: ``<node>/<family><index>``."""
+    return f"{node}/{family.value}{index}"
+
+
+class ProbeStatus(str, Enum):
+    """How a probe went."""
+
+    OK = "ok"
+    """Devices were found."""
+    NO_DEVICES = "no_devices"
+    """The backend works here; the node has none of its devices."""
+    LIBRARY_MISSING = "library_missing"
+    """The vendor's library is not installed."""
+    DRIVER_MISSING = "driver_missing"
+    """The library is there, the driver is not loaded."""
+    BROKEN = "broken"
+    """The library or driver is there and fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a backend may know about its node.
+
+    Attributes:
+        node: id of the node in the cluster.
+        resources: what Ray says the node has, such as ``{"GPU": 4.0, "CPU": 16.0}``.
+        labels: Ray's node labels.
+        cores: host cores the node's processes may use.
+        host_memory: MiB of host memory.
+        cpu_devices: how many CPU stand-ins to make here (0: none).
+        fake: fake inventory spec such as ``2xA100-80GB.2xT4``, or "".
+        visible: indexes or UUIDs of the GPUs Ray was started with (its own ``CUDA_VISIBLE_DEVICES``);
+            None: all of them.
+    """
+
+    node: str
+    resources: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+    host_memory: int = 0
+    cpu_devices: int = 0
+    fake: str = ""
+    visible: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Devices found on a node, or the reason there are none."""
+
+    status: ProbeStatus
+    devices: tuple[Device, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a device can take work, and what is wrong when it cannot."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUse:
+    """One process on a device. ``memory`` in MiB; None when the driver does not say."""
+
+    pid: int
+    memory: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Use of a device at one instant. None means the backend cannot tell, never 0.
+
+    Attributes:
+        utilisation: per cent of time in which the device did anything.
+        memory_used: MiB.
+        processes: who uses it.
+    """
+
+    utilisation: float | None = None
+    memory_used: int | None = None
+    processes: tuple[ProcessUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSetup:
+    """How a slice's process confines itself to its part, before any user code is imported.
+
+    Attributes:
+        isolation: what this really enforces.
+        env: environment variables to set.
+        cores: host cores to bind to; () leaves the affinity alone.
+        threads: number of threads numeric libraries may use; 0 leaves them alone.
+    """
+
+    isolation: Isolation = Isolation.NONE
+    env: dict[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+    threads: int = 0
+
+
+class DeviceBackend(Protocol):
+    """The code for one maker. Holds no state about slices; the core's books do."""
+
+    name: str
+
+    def probe(self, facts: NodeFacts) -> ProbeResult:
+        """Find the node's devices. Never raises: what went wrong is in the result."""
+
+    def health(self, device: Device) -> Health:
+        """Whether the device can take work now."""
+
+    def sample(self, device: Device) -> Sample:
+        """How much of the device is in use now."""
+
+    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
+        """How a slice of ``share`` and ``memory`` (MiB) of each of these devices is confined.
+
+        Raises IsolationFailed when it cannot be.
+        """

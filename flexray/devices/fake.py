@@ -1,0 +1,149 @@
+"""Scripted devices, shipped for tests, examples and trying things out without hardware.
+
+The inventory comes from configuration or from the Ray node label ``flexray.fake``.
+Faults come from a JSON file that is read at every call, so that a test can break and
+mend a device while it is in use::
+
+    {"gpu0": {"health": "XID 79", "utilisation": 37, "memory_used": 1024}, "npu1": {"isolate": "refused"}}
+
+A key is a device's family and index, or its bare index. Nothing is ever enforced.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from flexray import catalog
+from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, SliceSetup, device_id
+from flexray.errors import IsolationFailed, UsageError
+from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.devices import Device, DeviceType, Family
+
+FAKE_LABEL = "flexray.fake"
+"""Ray node label with a fake inventory."""
+
+MAX_DEVICES = 1024
+"""Most fake devices of one node: a slip of the keyboard must not fill the memory."""
+
+_SEPARATORS = re.compile(r"[.+,]")
+_PART = re.compile(r"(?:(\d{1,6})\s*x\s*)?([A-Za-z0-9_/-]*[A-Za-z0-9])")
+
+
+def parse_fake(spec: str) -> list[tuple[int, DeviceType]]:
+    """Parse ``2xA100-80GB.2xT4`` into counts and types.
+
+    Parts are separated by ``.`` (all a Ray label allows), ``+`` or ``,``; a part without a
+    number means one. A type is a name of the catalog, or ``<maker>/<model>`` with neutral
+    values. Raises UsageError for anything else.
+    """
+    result: list[tuple[int, DeviceType]] = []
+    for text in map(str.strip, _SEPARATORS.split(spec)):
+        match = _PART.fullmatch(text)
+        if match is None:
+            raise UsageError(f'fake devices "{spec}": "{text}" is not of the form 2xA100-80GB')
+        count, name = int(match[1] or 1), match[2]
+        if count < 1:
+            raise UsageError(f'fake devices "{spec}": "{text}" asks for no device')
+        if "/" not in name and not catalog.is_known(name):
+            raise UsageError(f'fake devices "{spec}": no type "{name}" in the catalog{_suggest(name)}')
+        result.append((count, catalog.find(name)))
+    if sum(count for count, _ in result) > MAX_DEVICES:
+        raise UsageError(f'fake devices "{spec}": more than {MAX_DEVICES} on one node')
+    return result
+
+
+def fake_spec(facts: NodeFacts) -> str:
+    """The fake inventory of a node, or "": configuration first, then the label."""
+    return facts.fake or facts.labels.get(FAKE_LABEL, "")
+
+
+class FakeBackend:
+    """Devices that exist only in a spec, with faults from a script."""
+
+    name = "fake"
+
+    def __init__(self, script: str | Path | None = None) -> None:
+        """Args: script: path of the JSON file with faults and figures; it need not exist yet."""
+        self._script = Path(script) if script else None
+
+    def probe(self, facts: NodeFacts) -> ProbeResult:
+        """The devices of the spec, in its order, numbered within their family."""
+        spec = fake_spec(facts)
+        if not spec:
+            return ProbeResult(ProbeStatus.NO_DEVICES, reason="no fake devices asked for")
+        try:
+            parts = parse_fake(spec)
+        except UsageError as error:
+            return ProbeResult(ProbeStatus.BROKEN, reason=str(error))
+        devices: list[Device] = []
+        numbers = dict.fromkeys(Family, 0)
+        for kind in [kind for count, kind in parts for _ in range(count)]:
+            family = catalog.family_of(kind.name)
+            index = numbers[family]
+            numbers[family] += 1
+            devices.append(
+                Device(
+                    id=device_id(facts.node, family, index),
+                    node=facts.node,
+                    index=index,
+                    type=kind,
+                    family=family,
+                    backend=self.name,
+                    key=f"FAKE-{facts.node}-{family.value}{index}",
+                )
+            )
+        return ProbeResult(ProbeStatus.OK, tuple(devices))
+
+    def health(self, device: Device) -> Health:
+        """Well, unless the script has a ``health`` for it; a script that cannot be read is a fault too."""
+        try:
+            reason = self._scripted(device).get("health", "")
+        except (OSError, ValueError) as error:
+            return Health(ok=False, reason=f"script {self._script}: {error}")
+        return Health(ok=not reason, reason=str(reason))
+
+    def sample(self, device: Device) -> Sample:
+        """What the script says: ``utilisation`` in per cent, ``memory_used`` in MiB, else None."""
+        try:
+            scripted = self._scripted(device)
+            used, memory = scripted.get("utilisation"), scripted.get("memory_used")
+            return Sample(None if used is None else float(used), None if memory is None else int(memory))
+        except (OSError, ValueError, TypeError):
+            return Sample()
+
+    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
+        """Nothing is enforced. Raises IsolationFailed when the script has an ``isolate`` for a device."""
+        for device in devices:
+            try:
+                reason = self._scripted(device).get("isolate")
+            except (OSError, ValueError) as error:
+                raise IsolationFailed(f"{device.id}: script {self._script}: {error}") from error
+            if reason:
+                raise IsolationFailed(f"{device.id}: {reason}")
+        return SliceSetup()
+
+    def _scripted(self, device: Device) -> dict[str, Any]:
+        """The script's entry for a device. Raises OSError or ValueError when the script cannot be read."""
+        if self._script is None:
+            return {}
+        try:
+            script = json.loads(self._script.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        if not isinstance(script, dict):
+            raise ValueError("not a JSON object")
+        entry = script.get(f"{device.family.value}{device.index}", script.get(str(device.index), {}))
+        if not isinstance(entry, dict):
+            raise ValueError(f"the entry of {device.id} is not a JSON object")
+        return entry
+
+
+def _suggest(name: str) -> str:
+    names = [entry.name.split("/", 1)[1] for entry in catalog.CATALOG]
+    close = difflib.get_close_matches(name.upper(), names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"{hint} (a type of your own is written maker/model)"

@@ -1,0 +1,201 @@
+"""NVIDIA GPUs through NVML (package ``nvidia-ml-py``, imported on first use).
+
+A device is known by its UUID; its index is NVML's, the order of the PCI bus, which CUDA
+follows only with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``. Slices of one GPU are time-sliced by
+the driver and nothing is enforced: isolation NONE.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flexray import catalog
+from flexray.devices.backend import (
+    Health,
+    NodeFacts,
+    ProbeResult,
+    ProbeStatus,
+    ProcessUse,
+    Sample,
+    SliceSetup,
+    device_id,
+)
+from flexray.errors import BackendUnavailable
+from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.devices import Device, DeviceState, Family
+
+T = TypeVar("T")
+
+_MIB = 2**20
+_UNCORRECTED, _VOLATILE = 1, 0
+"""NVML_MEMORY_ERROR_TYPE_UNCORRECTED since the driver was loaded (NVML_VOLATILE_ECC)."""
+
+
+class _Unavailable(BackendUnavailable):
+    """NVML cannot be used at all; ``status`` says which part is missing."""
+
+    def __init__(self, status: ProbeStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class NvidiaBackend:
+    """Finds and watches NVIDIA GPUs. NVML stays initialised for the life of the process."""
+
+    name = "nvidia"
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        #: NVML index -> the device last seen there, so that a lost one keeps its identity.
+        self._known: dict[int, Device] = {}
+
+    def probe(self, facts: NodeFacts) -> ProbeResult:
+        """The GPUs Ray may use: ``facts.visible`` of them, and no more than Ray declares.
+
+        Ray numbers the visible GPUs from the first, so a smaller declared number means the
+        first ones. A GPU that cannot be read is SICK if it was seen before; otherwise it has
+        no identity and is only counted in the reason.
+        """
+        try:
+            count = self._call(lambda nvml: nvml.nvmlDeviceGetCount())
+            if not count:
+                return ProbeResult(ProbeStatus.NO_DEVICES, reason="the NVIDIA driver is loaded and finds no GPU")
+            found, lost = self._scan(facts, count)
+        except _Unavailable as error:
+            return ProbeResult(error.status, reason=str(error))
+        except Exception as error:  # whatever a vendor library raises must not break the others
+            return ProbeResult(ProbeStatus.BROKEN, reason=f"NVML failed: {_say(error)}")
+        if not found and not lost:
+            return ProbeResult(ProbeStatus.NO_DEVICES, reason=f"none of {count} GPUs is visible to Ray")
+        reason = "; ".join(lost)
+        return ProbeResult(ProbeStatus.OK if found else ProbeStatus.BROKEN, tuple(found), reason)
+
+    def health(self, device: Device) -> Health:
+        """Not well when the GPU is lost or has uncorrected memory errors since the driver was loaded."""
+        try:
+            handle = self._handle(device)
+            errors = self._optional(lambda nvml: nvml.nvmlDeviceGetTotalEccErrors(handle, _UNCORRECTED, _VOLATILE))
+        except Exception as error:
+            return Health(ok=False, reason=_say(error))
+        if errors:
+            return Health(ok=False, reason=f"{errors} uncorrected ECC memory errors")
+        return Health(ok=True)
+
+    def sample(self, device: Device) -> Sample:
+        """Use of the whole GPU; NVML cannot tell the utilisation of a GPU in MIG mode."""
+        try:
+            handle = self._handle(device)
+            rates = self._optional(lambda nvml: nvml.nvmlDeviceGetUtilizationRates(handle))
+            memory = self._optional(lambda nvml: nvml.nvmlDeviceGetMemoryInfo(handle))
+            processes = self._processes(handle)
+        except Exception:  # a lost GPU has no figures; health says why
+            return Sample()
+        return Sample(
+            utilisation=None if rates is None else float(rates.gpu),
+            memory_used=None if memory is None else int(memory.used) // _MIB,
+            processes=processes,
+        )
+
+    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
+        """Nothing is enforced: the driver gives every process equal turns on the whole GPU."""
+        return SliceSetup()
+
+    def _scan(self, facts: NodeFacts, count: int) -> tuple[list[Device], list[str]]:
+        """The devices Ray may use, and a sentence for each that cannot be read."""
+        found: list[Device] = []
+        lost: list[str] = []
+        for index in range(count):
+            try:
+                device = self._read(facts.node, index)
+                self._known[index] = device
+            except Exception as error:
+                lost.append(f"GPU {index}: {_say(error)}")
+                known = self._known.get(index)
+                if known is None:
+                    continue
+                device = dataclasses.replace(known, state=DeviceState.SICK)
+            found.append(device)
+        return _visible_to_ray(facts, found), lost
+
+    def _read(self, node: str, index: int) -> Device:
+        handle = self._call(lambda nvml: nvml.nvmlDeviceGetHandleByIndex(index))
+        memory = self._call(lambda nvml: nvml.nvmlDeviceGetMemoryInfo(handle))
+        name = self._call(lambda nvml: nvml.nvmlDeviceGetName(handle))
+        return Device(
+            id=device_id(node, Family.GPU, index),
+            node=node,
+            index=index,
+            type=catalog.type_from_nvml(str(name), int(memory.total) // _MIB),
+            family=Family.GPU,
+            backend=self.name,
+            key=str(self._call(lambda nvml: nvml.nvmlDeviceGetUUID(handle))),
+        )
+
+    def _handle(self, device: Device) -> Any:
+        return self._call(lambda nvml: nvml.nvmlDeviceGetHandleByUUID(device.key))
+
+    def _processes(self, handle: Any) -> tuple[ProcessUse, ...]:
+        """Processes that compute on the GPU, those of MPS clients too, each once."""
+        plain = self._optional(lambda nvml: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+        mps = self._optional(lambda nvml: nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle)) or []
+        uses = {
+            int(process.pid): None if process.usedGpuMemory is None else int(process.usedGpuMemory) // _MIB
+            for process in [*mps, *plain]
+        }
+        return tuple(ProcessUse(pid, uses[pid]) for pid in sorted(uses))
+
+    def _optional(self, ask: Callable[[Any], T]) -> T | None:
+        """``ask``, or None where this GPU, driver or user cannot answer the question."""
+        nvml = self._library()
+        try:
+            return self._call(ask)
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
+            return None
+
+    def _call(self, ask: Callable[[Any], T]) -> T:
+        """``ask`` with NVML, initialised again when something else in the process shut it down."""
+        nvml = self._library()
+        try:
+            return ask(nvml)
+        except nvml.NVMLError_Uninitialized:
+            self._nvml = None
+            return ask(self._library())
+
+    def _library(self) -> Any:
+        """NVML, imported and initialised on first use. Raises _Unavailable with the missing part."""
+        if self._nvml is not None:
+            return self._nvml
+        try:
+            import pynvml  # type: ignore[import-untyped, import-not-found, unused-ignore]
+        except ImportError as error:
+            reason = "the Python package nvidia-ml-py is not installed: pip install nvidia-ml-py"
+            raise _Unavailable(ProbeStatus.LIBRARY_MISSING, reason) from error
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError_LibraryNotFound as error:
+            reason = "libnvidia-ml.so.1 is not found; it comes with the NVIDIA driver"
+            raise _Unavailable(ProbeStatus.LIBRARY_MISSING, reason) from error
+        except pynvml.NVMLError_DriverNotLoaded as error:
+            raise _Unavailable(ProbeStatus.DRIVER_MISSING, "the NVIDIA driver is not loaded") from error
+        self._nvml = pynvml
+        return pynvml
+
+
+def _visible_to_ray(facts: NodeFacts, found: list[Device]) -> list[Device]:
+    """The devices Ray was started with, in NVML's order, at most as many as it declares."""
+    if facts.visible is not None:
+        found = [d for d in found if str(d.index) in facts.visible or (d.key and _named(d.key, facts.visible))]
+    declared = facts.resources.get("GPU")
+    return found if declared is None else found[: max(0, math.floor(declared))]
+
+
+def _named(key: str, visible: tuple[str, ...]) -> bool:
+    """Whether a UUID is among the visible names; CUDA allows the beginning of a UUID."""
+    return any(name.startswith("GPU-") and key.startswith(name) for name in visible)
+
+
+def _say(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,198 @@
+"""Every error flexray raises, in one tree.
+
+    FlexrayError                     catch this for everything
+    ├── UsageError (ValueError)      you asked wrongly: the call can never work as written
+    │   ├── InvalidRequest           a share, memory, type or option that makes no sense
+    │   ├── UnknownPolicy            no policy of that name
+    │   ├── UnknownQueue             no queue of that name
+    │   ├── ConfigMismatch           the running pool was started with other settings
+    │   ├── NotSerializable          a function or argument that cannot be pickled
+    │   └── NotConnected             used after flex.shutdown(), or in a forked child
+    ├── PoolError                    you asked rightly, the pool cannot do it
+    │   ├── Infeasible               no device of this inventory could ever hold it
+    │   ├── Deadlock                 tasks wait for tasks that can never start
+    │   ├── BacklogFull              more waiting tasks than the configured bound
+    │   ├── WaitTimeout              get/result(timeout) ran out; nothing was cancelled (also a TimeoutError)
+    │   ├── ClusterUnreachable       no Ray cluster, or no pool, at that address
+    │   └── IncompatibleVersion      pool and client differ in protocol, Ray or Python
+    ├── LeaseError                   the right to run was lost
+    │   ├── LeaseLost                slice or node died more often than `retries` allows
+    │   ├── Preempted                taken back for somebody else
+    │   ├── Cancelled                the task was cancelled (also a concurrent.futures.CancelledError)
+    │   └── TaskTimeout              the task ran longer than its `timeout` (also a TimeoutError)
+    ├── DeviceError                  a device or its driver failed
+    │   ├── BackendUnavailable       a vendor library or driver is missing or broken
+    │   ├── IsolationFailed          the promised limit could not be set
+    │   ├── DeviceLost               the device disappeared
+    │   └── MemoryLimitExceeded      the slice used more memory than it holds
+    ├── TaskError                    your own code raised; also an instance of the original class
+    └── InternalError                a flexray invariant broke: please report it
+
+Ray's own exceptions reach a user only as the ``__cause__`` of one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import CancelledError as _FuturesCancelledError
+
+__all__ = [
+    "BackendUnavailable",
+    "BacklogFull",
+    "Cancelled",
+    "ClusterUnreachable",
+    "ConfigMismatch",
+    "Deadlock",
+    "DeviceError",
+    "DeviceLost",
+    "FlexrayError",
+    "IncompatibleVersion",
+    "Infeasible",
+    "InternalError",
+    "InvalidRequest",
+    "IsolationFailed",
+    "LeaseError",
+    "LeaseLost",
+    "MemoryLimitExceeded",
+    "NotConnected",
+    "NotSerializable",
+    "PoolError",
+    "Preempted",
+    "TaskError",
+    "TaskTimeout",
+    "UnknownPolicy",
+    "UnknownQueue",
+    "UsageError",
+    "WaitTimeout",
+]
+
+
+class FlexrayError(Exception):
+    """Root of every error flexray raises."""
+
+
+class UsageError(FlexrayError, ValueError):
+    """The call can never work as written."""
+
+
+class InvalidRequest(UsageError):
+    """A share, memory, device type or option that makes no sense."""
+
+
+class UnknownPolicy(UsageError):
+    """No placement policy of that name."""
+
+
+class UnknownQueue(UsageError):
+    """No queue of that name."""
+
+
+class ConfigMismatch(UsageError):
+    """The pool that is running was started with other settings."""
+
+
+class NotSerializable(UsageError):
+    """A function or an argument that cannot be pickled."""
+
+
+class NotConnected(UsageError):
+    """flexray was used after ``flex.shutdown()`` or in a forked child process."""
+
+
+class PoolError(FlexrayError):
+    """The request is valid; this pool cannot meet it."""
+
+
+class Infeasible(PoolError):
+    """No device of the present inventory could ever hold the request.
+
+    ``removed`` says how many devices each reason removed, for example
+    ``{"type": 3, "memory": 1}``.
+    """
+
+    def __init__(self, message: str, removed: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.removed: dict[str, int] = dict(removed or {})
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.args[0], self.removed))
+
+
+class Deadlock(PoolError):
+    """Tasks wait for tasks that can never start; the message names the cycle."""
+
+
+class BacklogFull(PoolError):
+    """The client's backlog holds as many waiting tasks as its configuration allows."""
+
+
+class WaitTimeout(PoolError, TimeoutError):
+    """A wait ran out of time. Nothing was cancelled; the task goes on."""
+
+
+class ClusterUnreachable(PoolError):
+    """There is no Ray cluster, or no flexray pool, where it was looked for."""
+
+
+class IncompatibleVersion(PoolError):
+    """The pool speaks another protocol, or runs another Ray or Python minor version."""
+
+
+class LeaseError(FlexrayError):
+    """The right to run on a slice was lost."""
+
+
+class LeaseLost(LeaseError):
+    """The slice or its node died more often than ``retries`` allows."""
+
+
+class Preempted(LeaseError):
+    """The lease was taken back for another request."""
+
+
+class Cancelled(LeaseError, _FuturesCancelledError):
+    """The task was cancelled before it finished."""
+
+
+class TaskTimeout(LeaseError, TimeoutError):
+    """One attempt of the task ran longer than its ``timeout``."""
+
+
+class DeviceError(FlexrayError):
+    """A device, its driver or its isolation failed."""
+
+
+class BackendUnavailable(DeviceError):
+    """A vendor library or driver is missing or broken."""
+
+
+class IsolationFailed(DeviceError):
+    """The promised isolation could not be set up."""
+
+
+class DeviceLost(DeviceError):
+    """The device disappeared."""
+
+
+class MemoryLimitExceeded(DeviceError):
+    """The slice used more memory than it was granted."""
+
+
+class TaskError(FlexrayError):
+    """The user's own code raised.
+
+    What a Future raises is a subclass of both ``TaskError`` and the class of the
+    original exception, which is the ``__cause__``; the remote traceback is in the
+    message and in ``remote_traceback``.
+    """
+
+    def __init__(self, message: str, remote_traceback: str = "") -> None:
+        super().__init__(message)
+        self.remote_traceback = remote_traceback
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (TaskError, (str(self), self.remote_traceback))
+
+
+class InternalError(FlexrayError):
+    """A promise flexray makes to itself broke. Please report it with the message."""

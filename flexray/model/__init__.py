@@ -1,0 +1,1 @@
+"""The nouns of flexray: frozen dataclasses and integer arithmetic, standard library only."""

@@ -1,0 +1,116 @@
+"""Devices, their types and what one node offers of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from flexray.model.amounts import MemoryMiB, MilliCpus
+
+
+class Family(str, Enum):
+    """What a request can ask for by keyword; follows the resource names Ray uses."""
+
+    GPU = "gpu"
+    """Graphics processors of any maker (Ray's ``GPU``)."""
+    NPU = "npu"
+    """Neural processors (Ray's ``NPU``: Huawei Ascend)."""
+    CPU = "cpu"
+    """Host cores standing in for an accelerator."""
+    ANY = "any"
+    """Any accelerator; only requests use it."""
+
+
+class Isolation(str, Enum):
+    """How the limits of a slice are enforced, from nothing to hardware."""
+
+    NONE = "none"
+    """Nothing is enforced; shares are only kept in the books."""
+    FRAMEWORK = "framework"
+    """The framework in the slice is told its limits (threads, affinity, memory fraction); code can ignore them."""
+    CGROUP = "cgroup"
+    """The kernel enforces CPU and memory of the slice's processes."""
+    HAMI = "hami"
+    """A preloaded library intercepts the device's API."""
+    MPS = "mps"
+    """NVIDIA MPS limits compute and memory per process."""
+    VNPU = "vnpu"
+    """Ascend virtual NPU: hardware partition."""
+    MIG = "mig"
+    """NVIDIA multi-instance GPU: hardware partition."""
+
+
+ISOLATION_ORDER: tuple[Isolation, ...] = tuple(Isolation)
+"""Weakest first; a request for one is met by it or by any later one."""
+
+
+class DeviceState(str, Enum):
+    """Whether a device of the inventory can take work."""
+
+    READY = "ready"
+    """Claimed from Ray and healthy."""
+    UNCLAIMED = "unclaimed"
+    """Known, but still used by plain Ray work; it joins when it falls free."""
+    SICK = "sick"
+    """Its backend reports a fault; nothing new is placed there."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceType:
+    """A kind of device.
+
+    Attributes:
+        name: maker and model, such as ``nvidia/A100-80GB`` or ``cpu/x86_64``.
+        memory: device memory in MiB.
+        speed: nominal throughput relative to ``nvidia/A100-80GB`` = 1.0; a prior, replaced by measurement.
+    """
+
+    name: str
+    memory: MemoryMiB
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One physical accelerator on one node, or a part of the CPU standing in for one.
+
+    Attributes:
+        id: unique in the cluster and stable while the node lives: ``<node>/<family><index>``.
+        node: id of the node.
+        index: position on the node within its family, as the visible-devices variable counts.
+        isolation: the strongest isolation its backend can give a slice.
+        key: what the maker calls it (UUID), or "".
+        cores: host cores that stand in for the device; () for real accelerators.
+    """
+
+    id: str
+    node: str
+    index: int
+    type: DeviceType
+    family: Family
+    backend: str
+    isolation: Isolation = Isolation.NONE
+    state: DeviceState = DeviceState.READY
+    key: str = ""
+    cores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReport:
+    """What one backend found on a node: how many devices, or the reason there are none."""
+
+    backend: str
+    found: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What one node offers to the pool."""
+
+    node: str
+    name: str
+    devices: tuple[Device, ...] = ()
+    cpus: MilliCpus = MilliCpus(0)
+    host_memory: MemoryMiB = MemoryMiB(0)
+    reports: tuple[BackendReport, ...] = ()

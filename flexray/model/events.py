@@ -1,0 +1,129 @@
+"""What goes into the core: things that have happened, in the past tense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flexray.model.devices import Inventory
+from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId, SliceId
+from flexray.model.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReported:
+    """A node joined, or what it offers changed. Always the whole inventory."""
+
+    inventory: Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node died or left; its slices died with it."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A client connected. Slices of its environment may be created while it lives."""
+
+    session: SessionId
+    environment: EnvironmentId
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """A client disconnected or died: its requests end, its slices are stopped."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSubmitted:
+    """A session asks for a lease.
+
+    Attributes:
+        task_class: function and request; a warm slice of the same class is taken first.
+        reusable: whether its slice may serve another lease afterwards (not so for actors).
+        restartable: whether it starts again on another slice when its slice is lost.
+        parent: the lease whose task submitted it, for requests made inside a slice.
+    """
+
+    id: RequestId
+    session: SessionId
+    environment: EnvironmentId
+    task_class: str
+    request: Request
+    reusable: bool = True
+    restartable: bool = True
+    parent: LeaseId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancelled:
+    """The session no longer wants the request. Ignored once it holds a lease: it releases that instead."""
+
+    id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReleased:
+    """The session hands a lease back; nothing of it runs on the slice any more."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseBlocked:
+    """The task on a lease waits for tasks of these classes of the session that runs inside its slice."""
+
+    lease: LeaseId
+    session: SessionId
+    waits_for: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseUnblocked:
+    """The task on a lease no longer waits."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class SliceStarted:
+    """A slice's process answers."""
+
+    slice: SliceId
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFailed:
+    """A slice could not be started; nothing of it is left."""
+
+    slice: SliceId
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEnded:
+    """A slice's process and its descendants are known to be gone, asked for or not."""
+
+    slice: SliceId
+    message: str = ""
+
+
+Event = (
+    NodeReported
+    | NodeLost
+    | SessionOpened
+    | SessionClosed
+    | RequestSubmitted
+    | RequestCancelled
+    | LeaseReleased
+    | LeaseBlocked
+    | LeaseUnblocked
+    | SliceStarted
+    | SliceFailed
+    | SliceEnded
+)
+EVENTS: tuple[type, ...] = Event.__args__

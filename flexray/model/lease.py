@@ -1,0 +1,53 @@
+"""Leases, placements and the ids that name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, NewType
+
+from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.devices import Isolation
+
+RequestId = NewType("RequestId", str)
+SliceId = NewType("SliceId", str)
+SessionId = NewType("SessionId", str)
+EnvironmentId = NewType("EnvironmentId", str)
+
+
+class LeaseId(NamedTuple):
+    """A request and its attempt: a request that starts again gets a new lease."""
+
+    request: RequestId
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.request}#{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a request would go: devices of one node, the share and memory taken of each."""
+
+    node: str
+    devices: tuple[str, ...]
+    share: Share
+    memory: MemoryMiB
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run on a slice.
+
+    Attributes:
+        lease: (request, attempt).
+        slice: the slice it runs on.
+        placement: what was granted.
+        device_type: name of the type of the slice's devices.
+        isolation: what is really enforced there.
+    """
+
+    lease: LeaseId
+    slice: SliceId
+    placement: Placement
+    device_type: str
+    isolation: Isolation

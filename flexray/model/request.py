@@ -1,0 +1,175 @@
+"""What is asked of the pool: a Request, and the table that turns user options into one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from flexray.errors import InvalidRequest
+from flexray.model.amounts import (
+    WHOLE,
+    MemoryMiB,
+    MilliCpus,
+    Share,
+    parse_cpus,
+    parse_memory,
+    parse_share,
+    share_as_float,
+    share_of,
+)
+from flexray.model.devices import Device, Family, Isolation
+
+DEFAULT_QUEUE = "default"
+_FAMILY_OPTIONS = {"gpu": Family.GPU, "npu": Family.NPU, "accelerator": Family.ANY}
+_REQUEST_OPTIONS = (*_FAMILY_OPTIONS, "memory", "types", "queue", "priority", "runtime", "cpus", "request")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked: part of one device, or several whole devices of one node.
+
+    Users meet it as ``flex.Request(...)`` for what the short options do not cover
+    (``isolation=``), passed as ``request=`` beside them. Immutable.
+
+    Attributes:
+        share: thousandths of each device.
+        devices: number of devices; above 1 they are whole and on one node.
+        memory: MiB of each device, or text such as ``"4GiB"``; None means share x the device's memory.
+        family: which kind of accelerator.
+        burst: how far the slice may use idle share of its device; None means its own share.
+        types: allowed device types, patterns such as ``nvidia/A100*``; () means any.
+        cpus: thousandths of host cores booked beside the device.
+        queue: name of the queue.
+        priority: higher goes first within the queue.
+        isolation: at least this strength.
+        runtime: declared run time of one task in seconds, or None.
+    """
+
+    share: Share = WHOLE
+    devices: int = 1
+    memory: MemoryMiB | None = None
+    family: Family = Family.ANY
+    burst: Share | None = None
+    types: tuple[str, ...] = ()
+    cpus: MilliCpus = MilliCpus(0)
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    isolation: Isolation = Isolation.NONE
+    runtime: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.memory, str):
+            object.__setattr__(self, "memory", parse_memory(self.memory))
+        object.__setattr__(self, "types", _parse_types(self.types))
+        object.__setattr__(self, "isolation", _parse_isolation(self.isolation))
+        if not 1 <= self.share <= WHOLE or self.devices < 1 or (self.devices > 1 and self.share != WHOLE):
+            raise InvalidRequest(f"share={self.share} thousandths of {self.devices} devices cannot be asked for")
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise InvalidRequest(f"priority={self.priority!r} must be a whole number")
+        if self.runtime is not None and (isinstance(self.runtime, bool) or not 0 < self.runtime < float("inf")):
+            raise InvalidRequest(f"runtime={self.runtime!r} must be a number of seconds above 0")
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Everything that decides where the request fits; equal shapes fit the same places."""
+        return (self.share, self.devices, self.memory, self.family, self.types, self.cpus, self.isolation)
+
+    def memory_on(self, device: Device) -> MemoryMiB:
+        """Memory the request needs on each device of this kind, in MiB."""
+        return memory_needed(self, device.type.memory)
+
+    def allows_type(self, name: str) -> bool:
+        """Whether a device type of that name is among the allowed ones."""
+        return not self.types or any(fnmatchcase(name, pattern) for pattern in self.types)
+
+    def describe(self) -> str:
+        """For messages: ``gpu=0.25, memory=4.0 GiB``."""
+        word = next(key for key, family in _FAMILY_OPTIONS.items() if family is self.family)
+        amount = self.devices if self.devices > 1 else share_as_float(self.share)
+        parts = [f"{word}={amount:g}"]
+        if self.memory is not None:
+            parts.append(f'memory="{self.memory}MiB"')
+        if self.types:
+            parts.append(f"types={list(self.types)}")
+        if self.cpus:
+            parts.append(f"cpus={share_as_float(self.cpus):g}")
+        if self.isolation is not Isolation.NONE:
+            parts.append(f'isolation="{self.isolation.value}"')
+        return ", ".join(parts)
+
+
+def memory_needed(request: Request, device_memory: int) -> MemoryMiB:
+    """MiB the request takes of a device with that much memory: what it asked, else its share of the whole."""
+    if request.memory is not None:
+        return request.memory
+    return MemoryMiB(share_of(device_memory, request.share))
+
+
+def _parse_types(types: object) -> tuple[str, ...]:
+    if isinstance(types, str):
+        types = (types,)
+    if not isinstance(types, (tuple, list)) or not all(isinstance(t, str) and t for t in types):
+        raise InvalidRequest(f'types={types!r} must be device types such as "nvidia/A100*", or a list of them')
+    return tuple(types)
+
+
+def _parse_isolation(value: object) -> Isolation:
+    try:
+        return Isolation(value)
+    except ValueError:
+        known = ", ".join(i.value for i in Isolation)
+        raise InvalidRequest(f"isolation={value!r} is unknown; use one of: {known}") from None
+
+
+def _parse_amount(option: str, value: object) -> dict[str, object]:
+    """One of gpu=, npu=, accelerator=: a number, or a pair (guaranteed, burst)."""
+    burst: object = None
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise InvalidRequest(f"{option}={value!r} must be a number or a pair (guaranteed, burst)")
+        value, burst = value
+    share, devices = parse_share(value, option)
+    fields: dict[str, object] = {"share": share, "devices": devices, "family": _FAMILY_OPTIONS[option]}
+    if burst is not None:
+        most, burst_devices = parse_share(burst, f"burst of {option}")
+        if devices > 1 or burst_devices > 1 or most < share:
+            raise InvalidRequest(f"{option}=({value}, {burst}): the burst must be between the share and 1 device")
+        fields["burst"] = most
+    return fields
+
+
+def unknown_option(name: str, known: tuple[str, ...]) -> InvalidRequest:
+    """The error for an option nobody has, with the nearest one that exists."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InvalidRequest(f"unknown option {name!r}.{hint} Known options: {', '.join(known)}")
+
+
+def request_from_options(options: Mapping[str, object]) -> Request:
+    """Build a Request from user options (gpu=, memory=, types=, queue=, priority=, runtime=, cpus=, request=).
+
+    Raises InvalidRequest, naming the option, for anything that makes no sense.
+    """
+    for name in options:
+        if name not in _REQUEST_OPTIONS:
+            raise unknown_option(name, _REQUEST_OPTIONS)
+    base = options.get("request")
+    if base is not None and not isinstance(base, Request):
+        raise InvalidRequest(f"request={base!r} must be a flex.Request")
+    amounts = [name for name in _FAMILY_OPTIONS if options.get(name) is not None]
+    if len(amounts) > 1:
+        raise InvalidRequest(f"give one of gpu=, npu=, accelerator=, not {' and '.join(amounts)}")
+    if not amounts and base is None:
+        raise InvalidRequest("say how much of a device is needed: gpu=0.25, npu=1 or accelerator=0.5")
+    fields: dict[str, object] = _parse_amount(amounts[0], options[amounts[0]]) if amounts else {}
+    parse = {"memory": parse_memory, "cpus": parse_cpus}
+    for name in ("memory", "types", "queue", "priority", "runtime", "cpus"):
+        value = options.get(name)
+        if value is not None:
+            fields[name] = parse[name](value) if name in parse else value
+    if "queue" in fields and not isinstance(fields["queue"], str):
+        raise InvalidRequest(f"queue={fields['queue']!r} must be the name of a queue")
+    return dataclasses.replace(base or Request(), **fields)  # type: ignore[arg-type]

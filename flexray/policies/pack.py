@@ -1,0 +1,21 @@
+"""``pack``: the least capable device that will do, filled as tightly as possible.
+
+Best fit over compute and memory together keeps whole devices free for requests that
+need one; the most specific (smallest, slowest) sufficient type goes first, so that the
+large ones stay free for those who have no choice.
+"""
+
+from __future__ import annotations
+
+from flexray.core.placement import Candidates, FloatArray, Policy
+
+
+def _terms(candidates: Candidates) -> dict[str, FloatArray]:
+    return {
+        "specific": 1 - (candidates.memory_size + candidates.speed) / 2,
+        "undisturbed": 1.0 - candidates.disturbs,
+        "fit": 1 - (candidates.share_left + candidates.memory_left) / 2,
+    }
+
+
+PACK = Policy("pack", {"specific": 2.0, "undisturbed": 1.5, "fit": 1.0}, _terms)

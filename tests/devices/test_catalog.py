@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+
+from flexray.catalog import CATALOG, NEUTRAL_MEMORY, family_of, find, lookup, type_from_nvml
+from flexray.catalog.types import ALIASES
+from flexray.model.devices import Family
+
+
+def test_every_row_is_complete_and_unique() -> None:
+    assert len({entry.name for entry in CATALOG}) == len(CATALOG)
+    for entry in CATALOG:
+        assert entry.name.split("/")[0] in {"nvidia", "amd", "intel", "ascend"}
+        assert entry.source and entry.gigabytes > 0
+        assert entry.tflops is None or entry.tflops > 0
+
+
+def test_short_names_are_unambiguous() -> None:
+    shorts = [entry.name.split("/", 1)[1].lower() for entry in CATALOG]
+    assert len(set(shorts)) == len(shorts)
+    assert not set(shorts) & set(ALIASES), "an alias would be hidden by a row"
+
+
+def test_speed_is_relative_to_the_a100() -> None:
+    assert find("A100-80GB").speed == 1.0
+    assert find("T4").speed == pytest.approx(65 / 312, abs=1e-3)
+    assert find("H100-80GB").speed == pytest.approx(3.17, abs=0.01)
+    assert find("910B3").speed == 1.0, "without a public figure the speed is neutral"
+
+
+def test_lookup_wants_the_exact_name() -> None:
+    found = lookup("nvidia/T4")
+    assert found is not None and found.memory == 16 * 1024
+    assert lookup("T4") is None
+    assert lookup("NVIDIA/T4") is None
+
+
+@pytest.mark.parametrize(
+    ("short", "name"),
+    [
+        ("A100-80GB", "nvidia/A100-80GB"),
+        ("t4", "nvidia/T4"),
+        ("NVIDIA/t4", "nvidia/T4"),
+        ("A100", "nvidia/A100-40GB"),
+        ("A100-80G", "nvidia/A100-80GB"),
+        ("Ascend910B4", "ascend/910B4"),
+        ("AMD-Instinct-MI300X-OAM", "amd/MI300X"),
+        ("Intel-GPU-Max-1550", "intel/Max-1550"),
+    ],
+)
+def test_find_knows_short_names_in_any_case(short: str, name: str) -> None:
+    assert find(short).name == name
+    assert find(short) == lookup(name)
+
+
+@pytest.mark.parametrize(("short", "name"), [("X9", "unknown/X9"), ("acme/X1", "acme/X1"), (" ", "unknown/unknown")])
+def test_an_unknown_type_is_neutral(short: str, name: str) -> None:
+    kind = find(short)
+    assert (kind.name, kind.memory, kind.speed) == (name, NEUTRAL_MEMORY, 1.0)
+
+
+def test_family_follows_the_maker() -> None:
+    assert [family_of(name) for name in ("ascend/910B", "cpu/x86_64", "amd/MI210", "acme/X1")] == [
+        Family.NPU,
+        Family.CPU,
+        Family.GPU,
+        Family.GPU,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("product", "memory", "name"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 81920, "nvidia/A100-80GB"),
+        ("NVIDIA A100 80GB PCIe", 81920, "nvidia/A100-80GB"),
+        ("A100-SXM4-40GB", 40536, "nvidia/A100-40GB"),
+        ("NVIDIA A100-PCIE-40GB", 40960, "nvidia/A100-40GB"),
+        ("NVIDIA H100 80GB HBM3", 81559, "nvidia/H100-80GB"),
+        ("NVIDIA H100 PCIe", 81559, "nvidia/H100-PCIe-80GB"),
+        ("NVIDIA H100 NVL", 95830, "nvidia/H100-NVL-94GB"),
+        ("NVIDIA H200", 143771, "nvidia/H200-141GB"),
+        ("NVIDIA B200", 183359, "nvidia/B200"),
+        ("Tesla T4", 15109, "nvidia/T4"),
+        ("Tesla V100-SXM2-32GB", 32510, "nvidia/V100-32GB"),
+        ("Tesla P100-PCIE-16GB", 16280, "nvidia/P100"),
+        ("Tesla K80", 11441, "nvidia/K80"),
+        ("NVIDIA A10", 23028, "nvidia/A10"),
+        ("NVIDIA A10G", 23028, "nvidia/A10G"),
+        ("NVIDIA L40S", 46068, "nvidia/L40S"),
+        ("NVIDIA GeForce RTX 4090", 24564, "nvidia/RTX-4090"),
+        ("NVIDIA RTX 6000 Ada Generation", 49140, "nvidia/RTX-6000-Ada"),
+        ("NVIDIA RTX A6000", 49140, "nvidia/RTX-A6000"),
+        ("Fake A100-SXM4-40GB", 40960, "nvidia/A100-40GB"),
+        ("Fake H100 80GB", 81559, "nvidia/H100-80GB"),
+    ],
+)
+def test_nvml_names_of_known_products(product: str, memory: int, name: str) -> None:
+    kind = type_from_nvml(product, memory)
+    known = lookup(name)
+    assert known is not None
+    assert (kind.name, kind.memory, kind.speed) == (name, memory, known.speed)
+
+
+@pytest.mark.parametrize(
+    ("product", "memory", "name"),
+    [
+        ("NVIDIA GeForce RTX 3090 Ti", 24564, "nvidia/RTX-3090-Ti"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 16376, "nvidia/RTX-4090-Laptop-GPU"),
+        ("Tesla P100-PCIE-12GB", 12198, "nvidia/P100-PCIE-12GB"),
+        ("GRID A100-10C", 10240, "nvidia/GRID-A100-10C"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4864, "nvidia/A100-SXM4-40GB-MIG-1g.5gb"),
+        ("", 100, "nvidia/unknown"),
+    ],
+)
+def test_nvml_names_of_other_products_stay_themselves(product: str, memory: int, name: str) -> None:
+    kind = type_from_nvml(product, memory)
+    assert (kind.name, kind.memory, kind.speed) == (name, memory, 1.0)

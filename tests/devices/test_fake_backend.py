@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flexray.devices.backend import NodeFacts, ProbeStatus, Sample
+from flexray.devices.fake import FakeBackend, parse_fake
+from flexray.errors import IsolationFailed, UsageError
+from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.devices import Isolation
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("2xA100-80GB.2xT4", [(2, "nvidia/A100-80GB"), (2, "nvidia/T4")]),
+        ("2xA100-80GB+1xt4", [(2, "nvidia/A100-80GB"), (1, "nvidia/T4")]),
+        ("2xnvidia/A100-80GB, 3 x acme/X1", [(2, "nvidia/A100-80GB"), (3, "acme/X1")]),
+        ("4x310P3", [(4, "ascend/310P3")]),
+        ("T4", [(1, "nvidia/T4")]),
+    ],
+)
+def test_a_spec_is_counts_and_types(spec: str, expected: list[tuple[int, str]]) -> None:
+    assert [(count, kind.name) for count, kind in parse_fake(spec)] == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "not of the form"),
+        ("2x", "not of the form"),
+        ("2xA100-80GB..T4", "not of the form"),
+        ("2xA100 80GB", "not of the form"),
+        ("-1xT4", "not of the form"),
+        ("0xT4", "no device"),
+        ("2xA100-90GB", "did you mean A100-80GB"),
+        ("2000xT4", "more than 1024"),
+        ("600xT4.600xT4", "more than 1024"),
+    ],
+)
+def test_a_bad_spec_says_what_is_wrong(spec: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_fake(spec)
+
+
+def test_a_bad_spec_found_by_a_probe_is_a_result() -> None:
+    result = FakeBackend().probe(NodeFacts("n", labels={"flexray.fake": "2xA100-90GB"}))
+    assert result.status is ProbeStatus.BROKEN and "A100-90GB" in result.reason
+
+
+def test_devices_are_numbered_within_their_family() -> None:
+    result = FakeBackend().probe(NodeFacts("n", fake="1xT4.2x910B3.1xA10"))
+    assert [(d.id, d.type.name) for d in result.devices] == [
+        ("n/gpu0", "nvidia/T4"),
+        ("n/npu0", "ascend/910B3"),
+        ("n/npu1", "ascend/910B3"),
+        ("n/gpu1", "nvidia/A10"),
+    ]
+    assert {device.isolation for device in result.devices} == {Isolation.NONE}
+
+
+def test_configuration_goes_before_the_label() -> None:
+    result = FakeBackend().probe(NodeFacts("n", fake="T4", labels={"flexray.fake": "2xA10"}))
+    assert [device.type.name for device in result.devices] == ["nvidia/T4"]
+
+
+def test_the_script_is_read_again_at_every_call(tmp_path: Path) -> None:
+    script = tmp_path / "faults.json"
+    backend = FakeBackend(script)
+    gpu, npu = backend.probe(NodeFacts("n", fake="T4.910B3")).devices
+    assert backend.health(gpu).ok and backend.sample(gpu) == Sample(), "a script that is not there yet says nothing"
+
+    script.write_text(
+        json.dumps({"gpu0": {"health": "XID 79", "utilisation": 37, "memory_used": 1024, "isolate": "no"}})
+    )
+    health = backend.health(gpu)
+    assert (health.ok, health.reason) == (False, "XID 79")
+    assert backend.sample(gpu) == Sample(utilisation=37.0, memory_used=1024)
+    with pytest.raises(IsolationFailed, match="n/gpu0: no"):
+        backend.isolate((npu, gpu), Share(500), MemoryMiB(1))
+    assert backend.health(npu).ok and backend.isolate((npu,), Share(500), MemoryMiB(1)).isolation is Isolation.NONE
+
+    script.write_text(json.dumps({"0": {"health": "both"}}))
+    assert [backend.health(gpu).reason, backend.health(npu).reason] == ["both", "both"]
+    script.write_text("{}")
+    assert backend.health(gpu).ok
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"gpu0": 1}', '{"gpu0": {"utilisation": "much"}}'])
+def test_a_broken_script_is_a_fault_and_never_an_exception(tmp_path: Path, text: str) -> None:
+    script = tmp_path / "faults.json"
+    script.write_text(text)
+    backend = FakeBackend(script)
+    (gpu,) = backend.probe(NodeFacts("n", fake="T4")).devices
+    assert backend.sample(gpu) == Sample()
+    assert backend.health(gpu).ok == ("utilisation" in text)
