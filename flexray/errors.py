@@ -11,6 +11,7 @@
     ├── PoolError                    you asked rightly, the pool cannot do it
     │   ├── Infeasible               no device of this inventory could ever hold it
     │   ├── Deadlock                 tasks wait for tasks that can never start
+    │   ├── StartFailed              the slice's process or runtime environment could not be started
     │   ├── BacklogFull              more waiting tasks than the configured bound
     │   ├── WaitTimeout              get/result(timeout) ran out; nothing was cancelled (also a TimeoutError)
     │   ├── ClusterUnreachable       no Ray cluster, or no pool, at that address
@@ -58,6 +59,7 @@ __all__ = [
     "NotSerializable",
     "PoolError",
     "Preempted",
+    "StartFailed",
     "TaskError",
     "TaskTimeout",
     "UnknownPolicy",
@@ -120,6 +122,10 @@ class Infeasible(PoolError):
 
 class Deadlock(PoolError):
     """Tasks wait for tasks that can never start; the message names the cycle."""
+
+
+class StartFailed(PoolError):
+    """A slice's process, or its runtime environment, could not be started."""
 
 
 class BacklogFull(PoolError):

@@ -47,13 +47,13 @@ def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
         for lease in freed:
             del stuck[lease]
     cycle = " -> ".join(_describe(state, lease) for lease in stuck)
-    losers = [
-        child
+    losers = {
+        child.id: child
         for blocked in stuck.values()
         for name in blocked.waits_for
         for child in waiting.get((blocked.session, name), ())
-    ]
-    return [(child, _message(state, child, cycle)) for child in losers]
+    }
+    return [(child, _message(state, child, cycle)) for child in losers.values()]
 
 
 def _room_without(state: State, stuck: list[LeaseId]) -> IntArray:

@@ -27,6 +27,7 @@ BoolArray = NDArray[np.bool_]
 #: Scores closer than this are ties, decided by the keyed hash of the device id.
 TIE_TOLERANCE = 1e-9
 SHARE, MEMORY = 0, 1
+_UNBOUNDED = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,7 @@ class Pool:
 
     def removed_by(self, request: Request) -> Counter[FilterReason]:
         """How many devices each reason rules out for good."""
-        fits, reasons = self._filter(request)
-        return reasons if not fits.any() else Counter({r: n for r, n in reasons.items() if n})
+        return +self._filter(request)[1]
 
     def feasible(self, request: Request) -> BoolArray:
         """Per device, whether it could ever hold the request (or one part of it)."""
@@ -164,7 +164,10 @@ class Pool:
         reason = WaitReason(max(busy, key=lambda name: busy[name]))
         if reason is WaitReason.NO_ROOM:
             spare = self.books.reachable()[feasible & ready]
-            need = (request.share * request.devices, int(columns.memory_need(request)[feasible].min(initial=0)))
+            need = (
+                request.share * request.devices,
+                int(columns.memory_need(request)[feasible].min(initial=_UNBOUNDED)),
+            )
             if spare[:, SHARE].sum() >= need[0] and spare[:, MEMORY].sum() >= need[1]:
                 reason = WaitReason.FRAGMENTED
         return reason, +busy
@@ -263,7 +266,7 @@ class _Columns:
         self.group = np.array([numbers[(d.node, d.type.name)] for d in devices], np.int64)
         self.group_size = np.bincount(self.group, minlength=len(self.groups))
         self.group_first = np.zeros(len(self.groups), np.int64)
-        for row in reversed(range(len(devices))):
+        for row in np.argsort(-pool.books.rank):  # the lowest rank of a group decides its ties
             self.group_first[self.group[row]] = row
         self.memory = memory.astype(np.int64)
 

@@ -33,7 +33,8 @@ class RequestRecord:
     sequence: int
     submitted: float
     state: RequestState = RequestState.QUEUED
-    wait_reason: WaitReason = WaitReason.NEW
+    #: what a RESERVED request waits for; why a QUEUED one waits is derived when somebody asks.
+    reserve_reason: WaitReason = WaitReason.MAKING_ROOM
     attempt: int = 0
     slice: SliceId | None = None
     leased_at: float = 0.0
@@ -69,6 +70,7 @@ class SliceRecord:
     state: SliceState = SliceState.PENDING
     request: RequestId | None = None
     draining: bool = False
+    grants: int = 0
 
     @property
     def warm_key(self) -> tuple[EnvironmentId, str]:

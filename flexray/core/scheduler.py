@@ -93,7 +93,10 @@ class Scheduler:
 
     def _node_reported(self, event: NodeReported, now: float) -> None:
         for record in apply_inventory(self.state.pool, self.state.slices, event.inventory):
-            self.state.end_lease(record, EndReason.DEVICE_LOST, "its device left the pool", now)
+            if record.state is SliceState.PENDING:
+                self.state.end_slice(record, EndReason.DEVICE_LOST, "its device left the pool", now)
+                continue
+            self.state.end_lease(record, EndReason.DEVICE_LOST, "its device left the pool")
             self.state.stop(record, StopReason.DEVICE_LEFT, now)
 
     def _node_lost(self, event: NodeLost, now: float) -> None:
@@ -186,7 +189,8 @@ class Scheduler:
     def _slice_ended(self, event: SliceEnded, now: float) -> None:
         record = self.state.slices.by_id.get(event.slice)
         if record is not None and record.state is not SliceState.PENDING:
-            self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now)
+            post_mortem = (event.running, event.cause)
+            self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now, post_mortem)
 
     # -- the cycle -----------------------------------------------------------------------
 
@@ -200,7 +204,7 @@ class Scheduler:
         """First come, first served; a line whose head fits nowhere waits, and the others go on."""
         heads = [(r.line[0], r.sequence, r) for r in map(self.state.head, list(self.state.lines)) if r is not None]
         heapq.heapify(heads)  # (-priority, sequence) is unique, so records are never compared
-        full: dict[tuple[object, ...], WaitReason] = {}
+        full: set[tuple[object, ...]] = set()
         while heads:
             _, _, request = heapq.heappop(heads)
             if self._serve(request, full, now):
@@ -208,7 +212,7 @@ class Scheduler:
                 if successor is not None:
                     heapq.heappush(heads, (successor.line[0], successor.sequence, successor))
 
-    def _serve(self, request: RequestRecord, full: dict[tuple[object, ...], WaitReason], now: float) -> bool:
+    def _serve(self, request: RequestRecord, full: set[tuple[object, ...]], now: float) -> bool:
         """Try to get one request on its way: a warm slice, or a new one. False when it has to wait."""
         state, pool = self.state, self.state.pool
         warm = state.slices.take_warm(request) if request.reusable else None
@@ -219,14 +223,13 @@ class Scheduler:
                 state.reserve(request, warm, WaitReason.SLICE_STARTING)
             return True
         if request.request.shape in full:
-            request.wait_reason = full[request.request.shape]
             return False
         if len(pool.books) and not pool.feasible(request.request).any():
             state.fail_infeasible(request)
             return True
         choice = pool.place(request.request, state.options.policy)
         if choice is None:
-            request.wait_reason = full[request.request.shape] = pool.why_not_now(request.request)[0]
+            full.add(request.request.shape)
             return False
         request.scores = choice.scores
         state.reserve_new_slice(request, choice.placement, self._victims(request, choice.placement), now)

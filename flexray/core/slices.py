@@ -97,9 +97,14 @@ class Slices:
         host = self._pool.host
         return ready and int(host.free[host.rows[place.node], 0]) >= record.cpus
 
-    def has_pending(self, device: str) -> bool:
-        """Whether a planned slice waits for room on a device."""
-        return any(r.state is SliceState.PENDING for r in self.by_device.get(device, {}).values())
+    def room_awaited(self, record: SliceRecord) -> bool:
+        """Whether a planned slice waits for room on a device, or for host cores, that this slice holds."""
+        place = record.placement
+        return any(
+            p.placement.node == place.node
+            and (min(p.cpus, record.cpus) > 0 or any(device in place.devices for device in p.placement.devices))
+            for p in self.pending.values()
+        )
 
     def on_node(self, node: str) -> list[SliceRecord]:
         """The node's slices, oldest first."""

@@ -57,6 +57,12 @@ class Blocked:
     waits_for: tuple[str, ...]
 
 
+PostMortem = tuple[tuple[int, ...], str]
+"""Calls that were running when a slice ended, and the cause it noted."""
+
+ALIVE: PostMortem = ((), "")
+
+
 class State:
     """Everything the core knows. ``out`` collects the commands of the present cycle."""
 
@@ -109,10 +115,11 @@ class State:
         request.slice, request.leased_at = record.id, now
         request.attempt += 1
         device = self.pool.devices[record.placement.devices[0]]
-        lease = Lease(request.lease, record.id, record.placement, device.type.name, device.isolation)
+        record.grants += 1
+        lease = Lease(request.lease, record.id, record.placement, device.type.name, device.isolation, record.grants)
         self.out.append(GrantLease(request.session, lease))
 
-    def end_lease(self, record: SliceRecord, reason: EndReason, message: str, now: float) -> None:
+    def end_lease(self, record: SliceRecord, reason: EndReason, message: str, post_mortem: PostMortem = ALIVE) -> None:
         """What a slice was for has to go on without it: the request starts again, or fails."""
         request = self.holder_of(record)
         record.request = None
@@ -121,7 +128,9 @@ class State:
         held = request.state in (RequestState.LEASED, RequestState.DRAINING)
         self.blocked.pop(request.lease, None)
         if held:
-            self.out.append(RevokeLease(request.session, request.lease, reason, message, request.restartable))
+            self.out.append(
+                RevokeLease(request.session, request.lease, reason, message, request.restartable, *post_mortem)
+            )
         if held and not request.restartable:
             self.finish(request, RequestStep.FAIL)
         else:
@@ -130,14 +139,16 @@ class State:
     def requeue(self, request: RequestRecord) -> None:
         """Back to the place in its line that its arrival gave it."""
         request.step(RequestStep.REQUEUE)
-        request.slice, request.wait_reason = None, WaitReason.NEW
+        request.slice = None
         line = self.lines.setdefault(request.line, deque())
         known = {name: self.requests[name].sequence for name in line if name in self.requests}
         known[request.id] = request.sequence
         self.lines[request.line] = deque(sorted(known, key=known.__getitem__))
 
-    def end_slice(self, record: SliceRecord, reason: EndReason, message: str, now: float) -> None:
-        self.end_lease(record, reason, message, now)
+    def end_slice(
+        self, record: SliceRecord, reason: EndReason, message: str, now: float, post_mortem: PostMortem = ALIVE
+    ) -> None:
+        self.end_lease(record, reason, message, post_mortem)
         self.slices.step(record, SliceStep.END, now)
         for device in record.placement.devices:
             if device not in self.offered(record.placement.node) and device not in self.slices.by_device:
@@ -194,7 +205,7 @@ class State:
 
     def reserve(self, request: RequestRecord, record: SliceRecord, reason: WaitReason) -> None:
         request.step(RequestStep.RESERVE)
-        request.slice, request.wait_reason = record.id, reason
+        request.slice, request.reserve_reason = record.id, reason
         self.slices.adopt(record, request)
 
     def release(self, request: RequestRecord, now: float) -> None:
@@ -203,7 +214,7 @@ class State:
         self.finish(request, RequestStep.RELEASE)
         if record is None:
             raise InternalError(f"request {request.id} held a lease without a slice")
-        wanted = any(self.slices.has_pending(device) for device in record.placement.devices)
+        wanted = self.slices.room_awaited(record)
         self.slices.disown(record)
         if record.draining and wanted:
             self.stop(record, StopReason.MAKE_ROOM, now)
@@ -230,7 +241,7 @@ class State:
                 self.slices.step(record, SliceStep.START, now)
                 self.out.append(StartSlice(record.id, record.placement, record.environment))
                 if record.request:
-                    self.requests[record.request].wait_reason = WaitReason.SLICE_STARTING
+                    self.requests[record.request].reserve_reason = WaitReason.SLICE_STARTING
 
     def holder(self, lease: LeaseId) -> RequestRecord | None:
         """The request that holds a lease now; None for a lease of an earlier attempt."""

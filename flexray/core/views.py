@@ -17,7 +17,6 @@ from flexray.model.request import DEFAULT_QUEUE
 from flexray.model.snapshot import DeviceView, Explanation, NodeView, QueueView, RequestView, SliceView, Snapshot
 
 _NEEDS = {
-    WaitReason.NEW: "it is looked at in the next cycle",
     WaitReason.NO_DEVICES: "a node has to join and report its devices",
     WaitReason.NO_ROOM: "a slice on a device that could hold it has to end",
     WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
@@ -34,6 +33,7 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
     waiting = state.waiting()
     reserved = [r for r in state.requests.values() if r.state is RequestState.RESERVED]
     running = [r for r in state.requests.values() if r.state in (RequestState.LEASED, RequestState.DRAINING)]
+    reasons = _wait_reasons(state, [*reserved, *waiting])
     held = sum(r.placement.share * len(r.placement.devices) for r in state.slices.by_id.values() if r.request)
     queue = QueueView(DEFAULT_QUEUE, len(waiting) + len(reserved), len(running), share_as_float(held))
     return Snapshot(
@@ -43,9 +43,24 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
         tuple(_device(state, name) for name in sorted(state.pool.devices)),
         tuple(_slice(state, record) for record in state.slices.by_id.values()),
         (queue,),
-        tuple(_request(r, position) for position, r in enumerate([*reserved, *waiting], start=1)),
-        tuple(_request(r, 0) for r in running),
+        tuple(_request(r, position, reason) for position, (r, reason) in enumerate(reasons, start=1)),
+        tuple(_request(r, 0, "") for r in running),
     )
+
+
+def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[RequestRecord, str]]:
+    """Each request that waits with its reason; requests of one shape wait for the same."""
+    known: dict[tuple[object, ...], str] = {}
+    found = []
+    for request in requests:
+        if request.state is RequestState.RESERVED:
+            found.append((request, request.reserve_reason.value))
+            continue
+        shape = request.request.shape
+        if shape not in known:
+            known[shape] = state.pool.why_not_now(request.request)[0].value
+        found.append((request, known[shape]))
+    return found
 
 
 def _node(state: State, name: str) -> NodeView:
@@ -94,7 +109,7 @@ def _slice(state: State, record: SliceRecord) -> SliceView:
     )
 
 
-def _request(request: RequestRecord, position: int) -> RequestView:
+def _request(request: RequestRecord, position: int, reason: str) -> RequestView:
     return RequestView(
         request.id,
         request.session,
@@ -102,7 +117,7 @@ def _request(request: RequestRecord, position: int) -> RequestView:
         request.request.queue,
         request.request.priority,
         request.state.value,
-        request.wait_reason.value if position else "",
+        reason,
         position,
         request.request.describe(),
         request.submitted,
@@ -116,6 +131,7 @@ def explain(state: State, name: RequestId) -> Explanation | None:
     if request is None:
         return None
     waits = request.state in (RequestState.QUEUED, RequestState.RESERVED)
+    reason = _wait_reasons(state, [request])[0][1] if waits else ""
     order = [r.id for r in state.waiting()]
     record = state.slice_of(request)
     removed = state.pool.removed_by(request.request) if len(state.pool.books) else Counter()
@@ -123,10 +139,10 @@ def explain(state: State, name: RequestId) -> Explanation | None:
     return Explanation(
         request.id,
         request.state.value,
-        request.wait_reason.value if waits else "",
+        reason,
         order.index(request.id) + 1 if request.id in order else 0,
-        _NEEDS[request.wait_reason] if waits else "",
-        request.lease if request.attempt else None,
+        _NEEDS[WaitReason(reason)] if reason else "",
+        request.lease if request.state in (RequestState.LEASED, RequestState.DRAINING) else None,
         record.placement.devices if record else (),
         tuple(sorted((reason.value, count) for reason, count in removed.items())),
         tuple(sorted(busy.items())),

@@ -30,7 +30,7 @@ MAX_DEVICES = 1024
 """Most fake devices of one node: a slip of the keyboard must not fill the memory."""
 
 _SEPARATORS = re.compile(r"[.+,]")
-_PART = re.compile(r"(?:(\d{1,6})\s*x\s*)?([A-Za-z0-9_/-]*[A-Za-z0-9])")
+_PART = re.compile(r"(?!\d+\s*x?$)(?:(\d{1,6})\s*x\s*)?([A-Za-z0-9](?:[A-Za-z0-9_/-]*[A-Za-z0-9])?)")
 
 
 def parse_fake(spec: str) -> list[tuple[int, DeviceType]]:

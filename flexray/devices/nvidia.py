@@ -55,8 +55,8 @@ class NvidiaBackend:
     def probe(self, facts: NodeFacts) -> ProbeResult:
         """The GPUs Ray may use: ``facts.visible`` of them, and no more than Ray declares.
 
-        Ray numbers the visible GPUs from the first, so a smaller declared number means the
-        first ones. A GPU that cannot be read is SICK if it was seen before; otherwise it has
+        Ray numbers the visible GPUs in the order of its mask, so a smaller declared number
+        means the first of them. A GPU that cannot be read is SICK if it was seen before; otherwise it has
         no identity and is only counted in the reason.
         """
         try:
@@ -185,16 +185,18 @@ class NvidiaBackend:
 
 
 def _visible_to_ray(facts: NodeFacts, found: list[Device]) -> list[Device]:
-    """The devices Ray was started with, in NVML's order, at most as many as it declares."""
+    """The devices Ray was started with: the first of its mask, as many as it declares, in NVML's order."""
     if facts.visible is not None:
-        found = [d for d in found if str(d.index) in facts.visible or (d.key and _named(d.key, facts.visible))]
+        masked = [device for name in facts.visible for device in found if _is_named(device, name.strip())]
+        found = list(dict.fromkeys(masked))
     declared = facts.resources.get("GPU")
-    return found if declared is None else found[: max(0, math.floor(declared))]
+    chosen = found if declared is None else found[: max(0, math.floor(declared))]
+    return sorted(chosen, key=lambda device: device.index)
 
 
-def _named(key: str, visible: tuple[str, ...]) -> bool:
-    """Whether a UUID is among the visible names; CUDA allows the beginning of a UUID."""
-    return any(name.startswith("GPU-") and key.startswith(name) for name in visible)
+def _is_named(device: Device, name: str) -> bool:
+    """Whether a name in the mask means the device: its index, or its UUID, of which the beginning is enough."""
+    return name == str(device.index) or (name.startswith("GPU-") and device.key.startswith(name))
 
 
 def _say(error: Exception) -> str:

@@ -42,8 +42,8 @@ def serve(backends: Mapping[str, DeviceBackend]) -> None:
         text = json.dumps(answer(line, backends)) + "\n"
         try:
             _write(answers, text.encode())
-        except BrokenPipeError:  # nobody reads any more
-            break
+        except BrokenPipeError:  # nobody reads any more; the reader may hold standard input, so no orderly exit
+            os._exit(1)
     done.set()
 
 

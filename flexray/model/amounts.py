@@ -28,6 +28,7 @@ WHOLE = Share(1000)
 """A whole device."""
 
 _MIB = Decimal(2**20)
+_LARGEST = Decimal(10**18)  # far beyond any machine, well inside 64-bit books
 _UNITS = {
     "": Decimal(1),
     "B": Decimal(1),
@@ -46,6 +47,12 @@ def _decimal(value: object, what: str) -> Decimal:
         raise InvalidRequest(f"{what} must be a number, got {value!r}") from None
     if not number.is_finite():
         raise InvalidRequest(f"{what} must be a finite number, got {value!r}")
+    return _bounded(number, what)
+
+
+def _bounded(number: Decimal, what: str) -> Decimal:
+    if abs(number) > _LARGEST:
+        raise InvalidRequest(f"{what}={number:.3e} is too large")
     return number
 
 
@@ -90,7 +97,7 @@ def parse_memory(value: object, what: str = "memory") -> MemoryMiB:
                 f'{what}="{value}" is not an amount of memory; write a positive number with a unit, '
                 f'such as "4GiB", "512MiB" or "1.5GB"'
             )
-        number = Decimal(match[1]) * factor
+        number = _bounded(Decimal(match[1]) * factor, what)
     else:
         number = _decimal(value, what)
     mib = int((number / _MIB).quantize(Decimal(1), rounding=ROUND_HALF_UP))

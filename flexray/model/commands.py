@@ -44,13 +44,18 @@ class RecallLease:
 
 @dataclass(frozen=True, slots=True)
 class RevokeLease:
-    """Tell a session that a lease is gone. If the request starts again, another GrantLease follows."""
+    """Tell a session that a lease is gone. If the request starts again, another GrantLease follows.
+
+    ``running`` and ``cause`` are what the slice noted before it went, as in SliceEnded.
+    """
 
     session: SessionId
     lease: LeaseId
     reason: EndReason
     message: str
     requeued: bool
+    running: tuple[int, ...] = ()
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

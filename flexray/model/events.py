@@ -106,10 +106,18 @@ class SliceFailed:
 
 @dataclass(frozen=True, slots=True)
 class SliceEnded:
-    """A slice's process and its descendants are known to be gone, asked for or not."""
+    """A slice's process and its descendants are known to be gone, asked for or not.
+
+    Attributes:
+        message: what is known of why.
+        running: calls (numbers of the client) that had started and not finished.
+        cause: what the slice itself noted before it went: "timeout", "cancel" or "".
+    """
 
     slice: SliceId
     message: str = ""
+    running: tuple[int, ...] = ()
+    cause: str = ""
 
 
 Event = (

@@ -44,6 +44,7 @@ class Lease:
         placement: what was granted.
         device_type: name of the type of the slice's devices.
         isolation: what is really enforced there.
+        grant: counts the leases of the slice; the slice refuses calls of an earlier one.
     """
 
     lease: LeaseId
@@ -51,3 +52,4 @@ class Lease:
     placement: Placement
     device_type: str
     isolation: Isolation
+    grant: int = 1

@@ -131,8 +131,6 @@ def follow(table: dict[tuple[State, Step], State], state: State, step: Step, who
 class WaitReason(str, Enum):
     """Why a request is not running yet."""
 
-    NEW = "new"
-    """It has just arrived; the next cycle looks at it."""
     NO_DEVICES = "no_devices"
     """No node has reported its devices yet."""
     NO_ROOM = "no_room"

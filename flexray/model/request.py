@@ -65,11 +65,16 @@ class Request:
             object.__setattr__(self, "memory", parse_memory(self.memory))
         object.__setattr__(self, "types", _parse_types(self.types))
         object.__setattr__(self, "isolation", _parse_isolation(self.isolation))
+        amounts = (self.share, self.devices, self.cpus, *(a for a in (self.memory, self.burst) if a is not None))
+        if any(type(amount) is not int for amount in amounts):
+            raise InvalidRequest(f"share, devices, memory (MiB), burst and cpus must be whole numbers, got {amounts}")
+        if self.cpus < 0 or (self.memory is not None and self.memory < 1):
+            raise InvalidRequest(f"memory={self.memory} MiB and cpus={self.cpus} thousandths cannot be asked for")
         if not 1 <= self.share <= WHOLE or self.devices < 1 or (self.devices > 1 and self.share != WHOLE):
             raise InvalidRequest(f"share={self.share} thousandths of {self.devices} devices cannot be asked for")
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise InvalidRequest(f"priority={self.priority!r} must be a whole number")
-        if self.runtime is not None and (isinstance(self.runtime, bool) or not 0 < self.runtime < float("inf")):
+        if self.runtime is not None and (type(self.runtime) not in (int, float) or not 0 < self.runtime < float("inf")):
             raise InvalidRequest(f"runtime={self.runtime!r} must be a number of seconds above 0")
 
     @property

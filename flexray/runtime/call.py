@@ -1,0 +1,140 @@
+"""One call on its way: what ``Future`` is made of.
+
+State changes happen under the client's lock, in the client's router thread or in a
+thread that waits; readers only look at ``phase``. A call resolves once: the first
+outcome wins, later ones are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from flexray.errors import TaskError
+from flexray.model.lease import LeaseId
+from flexray.runtime.packing import unpack, unpack_error
+
+if TYPE_CHECKING:
+    from flexray.runtime.client import Client
+    from flexray.runtime.targets import Target
+
+
+class Phase(IntEnum):
+    """Where a call is."""
+
+    NEW = 0
+    """Its arguments wait for other calls or for Ray objects."""
+    BACKLOG = 1
+    """It waits in the client for a lease."""
+    SENT = 2
+    """It is in a slice: queued or running."""
+    HERE = 3
+    """It runs in this very slice, in the thread that waits for it."""
+    DONE = 4
+    """It has a value or an error."""
+
+
+class Kind(IntEnum):
+    """What the outcome of a finished call is."""
+
+    PACKED = 0
+    """Bytes of the result."""
+    VALUE = 1
+    """The result itself."""
+    REFERENCE = 2
+    """An ObjectRef of the result."""
+    ERROR = 3
+    """The exception, or its packed form."""
+
+
+class Call:
+    """A call of a task or an actor method. Never pickled; ``Future`` says so."""
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_client",
+        "_kind",
+        "_outcome",
+        "alone",
+        "attempts",
+        "held",
+        "lease",
+        "method",
+        "number",
+        "payload",
+        "phase",
+        "slots",
+        "target",
+        "waits_for",
+    )
+
+    def __init__(self, client: Client, target: Target, number: int, method: str = "") -> None:
+        self._client = client
+        self.target = target
+        self.number = number
+        self.method = method
+        self.phase = Phase.NEW
+        #: packed arguments, and what fills their placeholders (see protocol.Item).
+        self.payload: bytes | None = b""
+        self.slots: tuple[Any, ...] = ()
+        self.held: tuple[Any, ...] = ()
+        #: how many arguments are not ready yet.
+        self.waits_for = 0
+        self.attempts = 0
+        self.alone = False
+        self.lease: LeaseId | None = None
+        self._kind = Kind.VALUE
+        self._outcome: Any = None
+        self._callbacks: list[Callable[[Any], None]] | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client the call belongs to."""
+        return self._client
+
+    def settle(self, kind: Kind, outcome: Any) -> list[Callable[[Any], None]]:
+        """The outcome, once. Called with the client's lock held; returns the callbacks to run without it."""
+        if self.phase is Phase.DONE:
+            return []
+        self.phase, self._kind, self._outcome = Phase.DONE, kind, outcome
+        self.payload, self.slots, self.held = None, (), ()
+        callbacks, self._callbacks = self._callbacks or [], None
+        return callbacks
+
+    def on_done(self, callback: Callable[[Any], None]) -> bool:
+        """Run ``callback(call)`` when done. False when it is done already; the caller runs it then."""
+        with self._client.lock:
+            if self.phase is Phase.DONE:
+                return False
+            if self._callbacks is None:
+                self._callbacks = []
+            self._callbacks.append(callback)
+            return True
+
+    @property
+    def outcome(self) -> tuple[Kind, Any]:
+        """Kind and raw outcome of a finished call."""
+        return self._kind, self._outcome
+
+    def failure(self) -> BaseException | None:
+        """The exception of a finished call, or None."""
+        if self._kind is not Kind.ERROR:
+            return None
+        if isinstance(self._outcome, bytes):
+            self._outcome = unpack_error(self._outcome)
+        failure: BaseException = self._outcome
+        return failure
+
+    def value(self) -> Any:
+        """The result of a finished call that did not fail; unpacked on first use and kept."""
+        if self._kind is Kind.REFERENCE:
+            return self._client.get_object(self)
+        if self._kind is Kind.PACKED:
+            try:
+                value = unpack(self._outcome)
+            except Exception as error:
+                raise TaskError(f"the result cannot be unpickled here: {type(error).__name__}: {error}") from error
+            self._kind, self._outcome = Kind.VALUE, value
+        return self._outcome

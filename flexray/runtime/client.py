@@ -1,0 +1,357 @@
+"""The client: one per process, thread-safe. What tasks, actors and Futures are made with."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import ray
+
+from flexray.config import PoolConfig, load_config
+from flexray.errors import Cancelled, LeaseLost, NotConnected, UsageError, WaitTimeout
+from flexray.model.lease import RequestId
+from flexray.model.request import Request
+from flexray.model.snapshot import Explanation, Snapshot
+from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
+from flexray.runtime.call import Call, Kind, Phase
+from flexray.runtime.current import running
+from flexray.runtime.engine import Engine
+from flexray.runtime.environment import capture_environment
+from flexray.runtime.inside import Inside
+from flexray.runtime.packing import pack_function
+from flexray.runtime.pool import connect_ray, ensure_pool, greet, wait_ready
+from flexray.runtime.protocol import SliceIdentity
+from flexray.runtime.router import Router
+from flexray.runtime.session import Session
+from flexray.runtime.streams import StreamSource
+from flexray.runtime.targets import Loan, Target
+
+C = TypeVar("C", bound=Call)
+_CONTROL_SECONDS = 10.0
+
+
+class Client:
+    """This process's way to the pool. Made by ``connect``; everything else may be called from any thread."""
+
+    def __init__(self, config: PoolConfig, identity: SliceIdentity | None, address: str, opened_ray: bool) -> None:
+        self.pid = os.getpid()
+        self.closed = False
+        self.config = config
+        self._address = address
+        self._opened_ray = opened_ray
+        self._numbers = itertools.count(1)
+        self._targets: weakref.WeakValueDictionary[str, Target] = weakref.WeakValueDictionary()
+        self._router = Router()
+        self._engine = Engine(config, self._router.post, self._router.later)
+        self._inside = Inside(self._engine, identity) if identity is not None else None
+        environment = identity.environment if identity is not None else capture_environment(config.share_environments)
+        self._session = self._engine.session = Session(
+            environment,
+            self._router.post,
+            self._router.later,
+            self._engine.on_message,
+            self._engine.on_lost,
+            self._engine.on_dead,
+        )
+        self._session.open()
+        atexit.register(self.close)
+
+    @staticmethod
+    def connect(address: str | None, config: Any, identity: SliceIdentity | None) -> Client:
+        """Connect to the pool of a cluster, starting what is missing."""
+        wanted = load_config(config) if config is not None else None
+        opened = connect_ray(address)
+        try:
+            scheduler = ensure_pool(wanted or PoolConfig())
+            welcome = greet(scheduler, wanted)
+            wait_ready(scheduler)
+            return Client(PoolConfig.model_validate(welcome.config), identity, welcome.address, opened)
+        except BaseException:
+            if opened:
+                ray.shutdown()
+            raise
+
+    def check_same(self, address: str | None, config: Any) -> None:
+        """A second ``init``: raises ConfigMismatch or UsageError when it asks for something else."""
+        here = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", "local", here):
+            raise UsageError(
+                f"this process is connected to the pool at {here}, not {address}; call flex.shutdown() first"
+            )
+        if config is not None:
+            greet(self._session.scheduler, load_config(config))
+
+    @property
+    def lock(self) -> Any:
+        """The condition that guards calls; notified when some are done."""
+        return self._engine.lock
+
+    def close(self) -> None:
+        """Leave the pool. Calls that are not done fail."""
+        if self.closed or self.pid != os.getpid():
+            return
+        self.closed = True
+        atexit.unregister(self.close)
+        if ray.is_initialized():
+            self._session.close()
+        self._engine.on_dead(NotConnected("flexray was shut down in this process"))
+        self._router.stop()
+        if self._opened_ray:
+            ray.shutdown()
+
+    # -- targets -------------------------------------------------------------------------------
+
+    def target(self, function: Callable[..., Any], request: Request, retries: int, timeout: float | None) -> Target:
+        """The line of calls of a function with a request; equal functions and requests share one."""
+        packed = pack_function(function)
+        name = getattr(function, "__qualname__", type(function).__name__)
+        request_key = format(hash_of(repr((request, timeout, retries))), "x")
+        key = f"{name}/{packed.key}/{request_key}"
+        with self._engine.lock:
+            found = self._targets.get(key)
+            if found is None:
+                found = Target(key, name, request, packed, function, retries, timeout, parent=_parent())
+                self._targets[key] = found
+        return found
+
+    def make_actor(
+        self,
+        cls: type,
+        request: Request,
+        retries: int,
+        timeout: float | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Target:
+        """An actor: asks for its slice at once; its constructor runs when the slice is there."""
+        packed = pack_function(cls)
+        number = next(self._numbers)
+        key = f"{cls.__qualname__}/{packed.key}/{self._session.id}.{number}"
+        target = Target(key, cls.__qualname__, request, packed, cls, retries, timeout, actor=True, parent=_parent())
+        first = Call(self, target, 0, "__init__")
+        pack_arguments(first, args, kwargs)
+
+        def constructor() -> Call:
+            call = Call(self, target, next(self._numbers), "__init__")
+            call.payload, call.slots, call.held = first.payload, first.slots, first.held
+            return call
+
+        target.make_constructor = constructor
+
+        def start(call: Call, failure: BaseException | None) -> None:
+            with self._engine.step():
+                fill_slots(first)
+                target.failed = failure
+                if failure is not None:
+                    self._engine.fail_backlog(target, failure)
+                self._engine.advance(target)
+
+        if when_ready(first, start):
+            start(first, failure_of_arguments(first))
+        return target
+
+    def end_actor(self, target: Target, *, now: bool) -> None:
+        """Give an actor's slice back: at once, failing what is unfinished, or once its calls are done."""
+        with self._engine.step():
+            if target.ended:
+                return
+            target.ended = True
+            if now:
+                self._engine.drop(target, LeaseLost(f"{target.name} was stopped"))
+            self._engine.advance(target)
+            self._engine.plan_sweep()
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        make: Callable[[Client, Target, int, str], C],
+        target: Target,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> C:
+        """Make a call and send it on its way; returns at once."""
+        call = make(self, target, next(self._numbers), method)
+        if args or kwargs:
+            pack_arguments(call, args, kwargs)
+            if call.slots and not when_ready(call, self._arguments_ready):
+                return call
+            if call.slots:
+                self._arguments_ready(call, failure_of_arguments(call))
+                return call
+        self._engine.submit(call)
+        return call
+
+    def _arguments_ready(self, call: Call, failure: BaseException | None) -> None:
+        if failure is not None:
+            with self._engine.step():
+                self._engine.settle(call, Kind.ERROR, failure)
+            return
+        fill_slots(call)
+        self._engine.submit(call)
+
+    def wait(self, calls: Iterable[Call], timeout: float | None) -> None:
+        """Return when all calls are done. Raises WaitTimeout, cancelling nothing, when time runs out."""
+        calls = list(calls)
+        if all(call.phase is Phase.DONE for call in calls):
+            return
+        _refuse_on_event_loop()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        here = running.get()
+        if self._inside is not None and here is not None:
+            self._inside.wait(calls, here, deadline)
+        else:
+            self._wait_outside(calls, deadline)
+        left = sum(1 for call in calls if call.phase is not Phase.DONE)
+        if left:
+            raise WaitTimeout(f"{left} of {len(calls)} tasks not done after {timeout:g} s; they go on")
+
+    def _wait_outside(self, calls: list[Call], deadline: float | None) -> None:
+        with self._engine.lock:
+            for call in calls:
+                while call.phase is not Phase.DONE:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return
+                    self._engine.lock.wait(left)
+
+    def wait_any(self, calls: list[Call], timeout: float | None) -> None:
+        """Return when one of the calls is done, or time has run out."""
+        _refuse_on_event_loop()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        here = running.get()
+        if self._inside is not None and here is not None:
+            self._inside.wait(calls, here, deadline, any_of=True)
+            return
+        with self._engine.lock:
+            while not any(call.phase is Phase.DONE for call in calls):
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return
+                self._engine.lock.wait(left)
+
+    async def wait_async(self, call: Call) -> None:
+        """Return when the call is done, without blocking the event loop."""
+        here = running.get()
+        if self._inside is not None and here is not None:
+            await self._inside.wait_async(call, here)
+            return
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        if call.on_done(lambda _: loop.call_soon_threadsafe(done.set)):
+            await done.wait()
+
+    def cancel(self, call: Call, force: bool) -> bool:
+        """True when the call will not run to its end; see ``Future.cancel``."""
+        with self._engine.step():
+            if call.phase is Phase.DONE or call.phase is Phase.HERE:
+                return False
+            if call.phase in (Phase.NEW, Phase.BACKLOG):
+                self._engine.settle(call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started"))
+                return True
+            lease = call.target.leases.get(call.lease) if call.lease is not None else None
+        if lease is None:
+            return False
+        try:
+            answer = ray.get(lease.handle.cancel.remote(lease.token, call.number, force), timeout=_CONTROL_SECONDS)
+        except ray.exceptions.RayError:  # with force, the slice is gone before it can answer
+            return force
+        if answer == "taken":
+            with self._engine.step():
+                lease.in_flight.pop(call.number, None)
+                self._engine.settle(call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started"))
+        return answer in ("taken", "cancelling")
+
+    def get_object(self, call: Call) -> Any:
+        """The value of a large result."""
+        try:
+            return ray.get(call.outcome[1])
+        except ray.exceptions.RayError as error:
+            raise LeaseLost(f"the result of {call.target.name} was lost with the node that held it") from error
+
+    def object_ref(self, call: Call) -> Any:
+        """An ObjectRef of a finished call's result."""
+        kind, outcome = call.outcome
+        return outcome if kind is Kind.REFERENCE else ray.put(call.value())
+
+    # -- streams and loans ---------------------------------------------------------------------
+
+    def stream(self, target: Target, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamSource:
+        """Run a generator on a slice."""
+        call = Call(self, target, next(self._numbers), method)
+        pack_arguments(call, args, kwargs)
+        return StreamSource(self._engine, self, call)
+
+    def lend(self, target: Target) -> Loan:
+        """What another process needs to call an actor of this one; waits until the actor is there."""
+        lease = self._engine.wait_constructed(target)
+        target.lent = True
+        return Loan(lease.lease, lease.token, target.name, target.function.key, target.timeout)
+
+    def borrow(self, loan: Loan) -> Target:
+        """An actor of another process."""
+        return self._engine.borrow(loan, self._session.id)
+
+    # -- the pool ------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The pool now."""
+        snapshot: Snapshot = self._ask("snapshot")
+        return snapshot
+
+    def explain(self, call: Call) -> Explanation:
+        """Where a call is and why."""
+        with self._engine.lock:
+            requests = [*call.target.asked] or [lease.request for lease in call.target.leases]
+            request = call.lease.request if call.lease is not None else (requests[0] if requests else None)
+            phase = call.phase
+            backlog = sum(1 for c in call.target.backlog if c.phase is Phase.BACKLOG and c.number < call.number)
+        found: Explanation | None = (
+            self._ask("explain", request) if request is not None and phase < Phase.DONE else None
+        )
+        return describe_call(phase, backlog, found, request)
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=_CONTROL_SECONDS)
+
+
+def describe_call(phase: Phase, backlog: int, found: Explanation | None, request: RequestId | None) -> Explanation:
+    """An Explanation of a call: what its request says, else what the client knows."""
+    if found is not None and phase in (Phase.BACKLOG, Phase.SENT):
+        return found
+    state = {
+        Phase.NEW: "waiting for arguments",
+        Phase.BACKLOG: "waiting in the client",
+        Phase.SENT: "running",
+        Phase.HERE: "running in its parent's slice",
+        Phase.DONE: "done",
+    }[phase]
+    needs = f"{backlog} calls of the same task go first" if phase is Phase.BACKLOG else ""
+    return Explanation(request or "", state, "", 0, needs, None, (), (), (), ())
+
+
+def hash_of(text: str) -> int:
+    """A short, stable hash."""
+    import zlib
+
+    return zlib.crc32(text.encode())
+
+
+def _parent() -> Any:
+    here = running.get()
+    return here.token.lease if here is not None else None
+
+
+def _refuse_on_event_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageError("this blocks the event loop; write `await future` (or asyncio.gather) instead")

@@ -1,0 +1,172 @@
+"""Handing calls from a client's backlog to the slices it holds leases on.
+
+Late binding is the client's: a call goes to whichever lease is free first, small ones
+packed together, long ones alone, with a second batch on its way so that a slice never
+idles. Called with the client's lock held.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from flexray.runtime.call import Call, Phase
+from flexray.runtime.packing import LARGE
+from flexray.runtime.targets import HeldLease, Target
+
+#: Batches on their way to one slice at a time.
+DEPTH = 2
+#: A batch is made to run about this long.
+_BATCH_SECONDS = 0.01
+_MOST_ITEMS = 500
+_MOST_SLOTS = 32
+#: A slice that will be busy this long with what it has gets nothing more.
+_AHEAD_SECONDS = 0.02
+#: A further lease is asked for when the backlog is more work than this for those there are.
+_LEASE_HORIZON = 0.25
+_FIRST_LEASES = 16
+
+
+def pump(target: Target, send: Callable[[HeldLease, list[Call]], None]) -> None:
+    """Send as much of the backlog as the leases can use."""
+    while target.backlog:
+        if target.backlog[0].phase is not Phase.BACKLOG:  # cancelled, or run by a thread that waits for it
+            target.backlog.popleft()
+            continue
+        lease = _freest(target)
+        if lease is None:
+            return
+        calls = _next_batch(target, lease)
+        if not calls:
+            return
+        send(lease, calls)
+
+
+def _freest(target: Target) -> HeldLease | None:
+    """The lease with the least on it that can take a batch."""
+    best = None
+    for lease in target.leases.values():
+        if lease.recalled or lease.broken or lease.exclusive or lease.open_batches >= DEPTH:
+            continue
+        if target.backlog[0].alone and lease.in_flight:
+            continue
+        if _room(target, lease) > 0 and (best is None or len(lease.in_flight) < len(best.in_flight)):
+            best = lease
+    return best
+
+
+def _room(target: Target, lease: HeldLease) -> int:
+    """How many more calls a slice should be given."""
+    if target.actor:
+        return _MOST_ITEMS if target.constructed else 0
+    if target.mean_seconds is None:
+        return DEPTH - len(lease.in_flight)
+    ahead = max(DEPTH, int((_BATCH_SECONDS + _AHEAD_SECONDS) / max(target.mean_seconds, 1e-6)))
+    return min(ahead, DEPTH * _MOST_ITEMS) - len(lease.in_flight)
+
+
+def _next_batch(target: Target, lease: HeldLease) -> list[Call]:
+    """The first calls of the backlog that travel together: a fair part of it, about ``_BATCH_SECONDS`` of work."""
+    if target.actor:
+        size = _MOST_ITEMS
+    elif target.mean_seconds is None:
+        size = 1
+    else:
+        size = max(1, int(_BATCH_SECONDS / max(target.mean_seconds, 1e-6)))
+        size = min(size, math.ceil(len(target.backlog) / max(1, len(target.leases))))
+    size = min(size, _MOST_ITEMS, _room(target, lease))
+    calls: list[Call] = []
+    while target.backlog and len(calls) < size:
+        call = target.backlog[0]
+        if call.phase is not Phase.BACKLOG:  # cancelled, or run by a thread that waits for it
+            target.backlog.popleft()
+            continue
+        if calls and (call.alone or call.method != calls[0].method):
+            break
+        calls.append(target.backlog.popleft())
+        if call.alone:
+            lease.exclusive = True
+            break
+    return calls
+
+
+def leases_wanted(target: Target) -> int:
+    """How many leases the backlog can use, those held included."""
+    waiting = len(target.backlog)
+    busy = sum(1 for lease in target.leases.values() if not lease.idle and not lease.recalled)
+    if not waiting:
+        return busy + target.streams_waiting
+    if target.mean_seconds is None:
+        return min(waiting + busy, max(_FIRST_LEASES, 2 * busy))
+    work = waiting * target.mean_seconds / _LEASE_HORIZON
+    return min(waiting + busy, max(1, busy + math.ceil(work) if work > 1 else busy or 1))
+
+
+def send_batch(lease: HeldLease, calls: list[Call]) -> list[Any]:
+    """Make the actor call of a batch; returns its references, the header first."""
+    target = lease.target
+    items, held, values = [], [], []
+    for call in calls:
+        slots = []
+        for slot in call.slots:
+            if not isinstance(slot, bytes):
+                values.append(slot)
+                slot = len(values) - 1
+            slots.append(slot)
+        items.append((call.number, call.payload, tuple(slots), (len(held), len(call.held))))
+        held.extend(call.held)
+        call.phase, call.lease = Phase.SENT, lease.id
+        lease.in_flight[call.number] = call
+    blob = _function_blob(lease, values)
+    slots_back = min(len(calls), _MOST_SLOTS) if target.large_results else 0
+    method = calls[0].method
+    message = pickle.dumps(
+        (tuple(lease.token), target.function.key, blob, method, target.timeout, items, slots_back), protocol=5
+    )
+    lease.open_batches += 1
+    refs = lease.handle.run.options(num_returns=1 + slots_back).remote(message, held, *values)
+    return refs if slots_back else [refs]
+
+
+def _function_blob(lease: HeldLease, values: list[Any]) -> bytes | int | None:
+    """The function, if the slice does not have it: its bytes, or which argument holds them."""
+    target = lease.target
+    if target.function.key in lease.functions:
+        return None
+    lease.functions.add(target.function.key)
+    if len(target.function.data) <= LARGE and not target.function.held:
+        return target.function.data
+    if target.function_ref is None:
+        target.function_ref = ray.put((target.function.data, list(target.function.held)))
+    values.append(target.function_ref)
+    return len(values) - 1
+
+
+def stream_message(lease: HeldLease, call: Call) -> tuple[bytes, list[Any], list[Any]]:
+    """The arguments of a slice's ``stream`` call."""
+    values: list[Any] = []
+    slots = []
+    for slot in call.slots:
+        if not isinstance(slot, bytes):
+            values.append(slot)
+            slot = len(values) - 1
+        slots.append(slot)
+    item = (call.number, call.payload, tuple(slots), (0, len(call.held)))
+    blob = _function_blob(lease, values)
+    target = lease.target
+    message = pickle.dumps(
+        (tuple(lease.token), target.function.key, blob, call.method, target.timeout, [item], 0), protocol=5
+    )
+    return message, list(call.held), values
+
+
+def mark_idle(lease: HeldLease) -> None:
+    """Note when a lease ran out of calls."""
+    if not lease.in_flight and not lease.streams:
+        lease.exclusive = False
+        lease.idle_since = time.monotonic()

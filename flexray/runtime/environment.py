@@ -1,0 +1,43 @@
+"""Which code and variables a client's tasks need, found once when it connects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import ray
+
+from flexray.runtime.protocol import Environment
+
+_UNPACKED_PACKAGES = "runtime_resources"  # where Ray unpacks working_dir and py_modules on a node
+_NOT_CODE = frozenset({"_ray_commit", "eager_install", "config", "excludes", "worker_process_setup_hook"})
+
+
+def capture_environment(share: bool) -> Environment:
+    """The environment of this process's Ray job.
+
+    It contains the job's id, so that equal names in two jobs never meet in one slice,
+    unless ``share`` is set and everything in it is content-addressed.
+    """
+    context = ray.get_runtime_context()
+    runtime_env = {key: value for key, value in dict(context.runtime_env).items() if key not in _NOT_CODE and value}
+    paths = tuple(path for path in _driver_paths() if _UNPACKED_PACKAGES not in path)
+    job = context.get_job_id()
+    scope = "" if share and not paths and _content_addressed(runtime_env) else job
+    text = json.dumps([scope, runtime_env, paths], sort_keys=True, default=str)
+    name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return Environment(name, job, runtime_env, paths)
+
+
+def _driver_paths() -> list[str]:
+    """Directories the driver added to sys.path, which Ray puts on the path of the job's workers."""
+    from ray._private.worker import global_worker
+
+    config = global_worker.core_worker.get_job_config()
+    return list(config.py_driver_sys_path)
+
+
+def _content_addressed(runtime_env: dict[str, Any]) -> bool:
+    uris = [runtime_env.get("working_dir", ""), *runtime_env.get("py_modules", [])]
+    return bool(runtime_env.get("working_dir")) and all(str(uri).startswith(("gcs://", "https://", "")) for uri in uris)

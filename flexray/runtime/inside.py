@@ -1,0 +1,157 @@
+"""Waiting inside a slice, without deadlocking a full pool.
+
+A task that waits for its children runs those that fit its own slice itself, in the
+waiting thread. For the others it tells the scheduler that its lease is blocked, which
+can then tell a deadlock from a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from flexray.errors import TaskError
+from flexray.model.devices import ISOLATION_ORDER, Family
+from flexray.model.events import LeaseBlocked, LeaseUnblocked
+from flexray.runtime.call import Call, Kind, Phase
+from flexray.runtime.current import Running, describe_here, running
+from flexray.runtime.engine import Engine
+from flexray.runtime.packing import Slot, pack_error, unpack
+from flexray.runtime.protocol import SliceIdentity
+
+_BLOCKED_AFTER = 0.2
+
+
+class Inside:
+    """Waits of tasks on one slice. ``identity`` says what the slice holds."""
+
+    def __init__(self, engine: Engine, identity: SliceIdentity) -> None:
+        self._engine = engine
+        self._identity = identity
+
+    def wait(self, calls: list[Call], here: Running, deadline: float | None, *, any_of: bool = False) -> None:
+        """Return when all calls (or any) are done, running here what can; may return early at ``deadline``."""
+        engine, told = self._engine, False
+        started = time.monotonic()
+        try:
+            for call in calls:
+                while call.phase is not Phase.DONE:
+                    if any_of and any(one.phase is Phase.DONE for one in calls):
+                        return
+                    if deadline is not None and time.monotonic() >= deadline:
+                        return
+                    own = self._claim_one(calls)
+                    if own is not None:
+                        contextvars.copy_context().run(self._run_here, own, here)
+                        continue
+                    if not told and time.monotonic() - started > _BLOCKED_AFTER:
+                        self._tell_blocked(calls, here)
+                        told = True
+                    with engine.lock:
+                        if call.phase is not Phase.DONE:
+                            engine.lock.wait(0.05)
+        finally:
+            if told:
+                self._tell_unblocked(here)
+
+    async def wait_async(self, call: Call, here: Running) -> None:
+        """As ``wait``, for code that awaits: what can run here does so in a thread beside the event loop."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        if not call.on_done(lambda _: loop.call_soon_threadsafe(done.set)):
+            return
+        started, told = time.monotonic(), False
+        try:
+            while call.phase is not Phase.DONE:
+                waited = time.monotonic() - started
+                own = self._claim_one([call]) if waited > _BLOCKED_AFTER / 2 else None
+                if own is not None:
+                    context = contextvars.copy_context()
+                    await loop.run_in_executor(None, context.run, self._run_here, own, here)
+                elif not told and waited > _BLOCKED_AFTER:
+                    self._tell_blocked([call], here)
+                    told = True
+                try:
+                    await asyncio.wait_for(done.wait(), 0.05)
+                except asyncio.TimeoutError:
+                    continue
+        finally:
+            if told:
+                self._tell_unblocked(here)
+
+    def _claim_one(self, calls: Iterable[Call]) -> Call | None:
+        """A call that waits in the backlog and fits this slice, taken out of the backlog; or None."""
+        with self._engine.step():
+            for call in _with_arguments(calls):
+                if call.phase is Phase.BACKLOG and self._fits(call):
+                    call.phase = Phase.HERE
+                    self._engine.waiting -= 1
+                    self._engine.advance(call.target)
+                    return call
+        return None
+
+    def _fits(self, call: Call) -> bool:
+        request, place, target = call.target.request, self._identity.placement, call.target
+        device = self._identity.devices[0]
+        family = request.family in (Family.ANY, device.family) or device.family is Family.CPU
+        return (
+            not target.actor
+            and target.timeout is None  # a call that runs here could only be stopped with its parent
+            and family
+            and request.devices <= len(place.devices)
+            and request.share <= place.share
+            and request.memory_on(device) <= place.memory
+            and request.allows_type(device.type.name)
+            and ISOLATION_ORDER.index(request.isolation) <= ISOLATION_ORDER.index(device.isolation)
+        )
+
+    def _run_here(self, call: Call, here: Running) -> None:
+        running.set(describe_here(self._identity, here.token, threading.Event()))
+        kind, outcome = Kind.VALUE, None
+        try:
+            args, kwargs = self._arguments(call)
+            outcome = call.target.callable(*args, **kwargs)
+            if asyncio.iscoroutine(outcome):
+                outcome = asyncio.run(outcome)
+        except Exception as error:
+            kind, outcome = Kind.ERROR, pack_error(error)
+        except BaseException as error:  # SystemExit of a child ends the child, not its parent
+            failure = TaskError(f"{type(error).__name__}: {error}")
+            kind, outcome = Kind.ERROR, failure
+        with self._engine.step():
+            self._engine.settle(call, kind, outcome)
+
+    def _arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        import ray
+
+        slots = list(call.slots)
+        if call.payload is None:
+            args, kwargs = ray.get(slots.pop(0))
+        else:
+            args, kwargs = unpack(call.payload, call.held) if call.payload else ((), {})
+        filled = [unpack(slot) if isinstance(slot, bytes) else ray.get(slot) for slot in slots]
+        return (
+            tuple(filled[a.number] if type(a) is Slot else a for a in args),
+            {k: filled[v.number] if type(v) is Slot else v for k, v in kwargs.items()},
+        )
+
+    def _tell_blocked(self, calls: list[Call], here: Running) -> None:
+        with self._engine.step():
+            keys = {c.target.key: None for c in _with_arguments(calls) if c.phase is not Phase.DONE}
+            self._engine.session.tell(LeaseBlocked(here.token.lease, self._engine.session.id, tuple(keys)))
+
+    def _tell_unblocked(self, here: Running) -> None:
+        with self._engine.step():
+            self._engine.session.tell(LeaseUnblocked(here.token.lease))
+
+
+def _with_arguments(calls: Iterable[Call]) -> Iterator[Call]:
+    """The calls and, for those that wait for arguments, the calls these come from."""
+    for call in calls:
+        if call.phase is Phase.NEW:
+            yield from _with_arguments(a for a in call.slots if isinstance(a, Call))
+        yield call

@@ -1,0 +1,77 @@
+"""What becomes of calls when a lease or a request ends badly: who is charged, who goes free."""
+
+from __future__ import annotations
+
+from flexray.errors import (
+    Cancelled,
+    Deadlock,
+    FlexrayError,
+    Infeasible,
+    LeaseLost,
+    StartFailed,
+    TaskTimeout,
+    UnknownQueue,
+)
+from flexray.model.commands import FailRequest, RevokeLease
+from flexray.model.lifecycle import EndReason
+from flexray.runtime.call import Call
+from flexray.runtime.targets import HeldLease, Target
+
+#: After this many lost slices a call travels alone, so that it takes no neighbours with it.
+_ALONE_AFTER = 2
+
+
+def request_error(message: FailRequest) -> FlexrayError:
+    """The error of a request that can never run."""
+    if message.reason is EndReason.INFEASIBLE:
+        return Infeasible(message.message, dict(message.removed))
+    errors: dict[EndReason, type[FlexrayError]] = {
+        EndReason.UNKNOWN_QUEUE: UnknownQueue,
+        EndReason.DEADLOCK: Deadlock,
+        EndReason.START_FAILED: StartFailed,
+    }
+    return errors.get(message.reason, LeaseLost)(message.message)
+
+
+def lost_error(target: Target, revoke: RevokeLease, attempts: int = 1) -> LeaseLost:
+    """What a call gets whose slice is gone for good."""
+    times = f" {attempts} times" if attempts > 1 else ""
+    return LeaseLost(
+        f"{target.name} lost its slice{times} ({revoke.reason.value}: {revoke.message}); retries={target.retries}"
+    )
+
+
+def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tuple[Call, Exception]]]:
+    """Which calls of a lost lease run again, and which fail with what.
+
+    Only a call that was running is charged an attempt; one that was waiting in the
+    slice goes back free. What we ended ourselves (timeout, forced cancel) charges
+    nobody else.
+    """
+    again: list[Call] = []
+    failed: list[tuple[Call, Exception]] = []
+    target = lease.target
+    calls, lease.in_flight = list(lease.in_flight.values()), {}
+    for call in calls:
+        guilty = call.number in _guilty(calls, revoke)
+        if guilty and revoke.cause == "timeout":
+            failed.append((call, TaskTimeout(f"{target.name} ran longer than its timeout of {target.timeout:g} s")))
+        elif guilty and revoke.cause == "cancel":
+            failed.append((call, Cancelled(f"{target.name} was cancelled by force")))
+        elif target.actor:
+            failed.append((call, lost_error(target, revoke)))
+        else:
+            call.attempts += guilty
+            call.alone = call.attempts >= _ALONE_AFTER
+            if call.attempts > target.retries:
+                failed.append((call, lost_error(target, revoke, call.attempts)))
+            else:
+                again.append(call)
+    return again, failed
+
+
+def _guilty(calls: list[Call], revoke: RevokeLease) -> tuple[int, ...]:
+    """Numbers of the calls that were running. When the slice's notes are lost with its node, the oldest one."""
+    if revoke.running or revoke.reason is EndReason.SLICE_LOST:
+        return revoke.running
+    return (calls[0].number,) if calls else ()

@@ -1,0 +1,155 @@
+"""The scheduler's view of nodes: one agent each, made when a node joins, forgotten when it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from flexray.config import PoolConfig
+from flexray.model.events import Event, NodeReported, SliceEnded, SliceFailed
+from flexray.model.lease import SliceId
+from flexray.runtime.claims import claims_of_cluster, remove_claim
+from flexray.runtime.node_agent import NodeAgent
+from flexray.runtime.protocol import NAMESPACE, SliceSpec, agent_name
+
+_ACCELERATORS = ("GPU", "NPU", "TPU", "HPU", "neuron_cores", "RBLN")
+_FAKE_LABEL = "flexray.fake"
+_POLL_SECONDS = 20.0
+
+
+class Nodes:
+    """Agents by node id. ``on_event`` gets what they report, ``on_gone`` the nodes that died or lost their agent."""
+
+    def __init__(self, config: PoolConfig, on_event: Callable[[Event], None], on_gone: Callable[[str], None]) -> None:
+        self._config = config
+        self._on_event = on_event
+        self._on_gone = on_gone
+        self._agents: dict[str, Any] = {}
+        self._alive: set[str] = set()
+        self._reported: set[str] = set()
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def watch(self) -> None:
+        """Look for nodes that came or went, until closed."""
+        while not self._closing:
+            try:
+                self._take_in(await asyncio.get_running_loop().run_in_executor(None, ray.nodes))
+            except ray.exceptions.RayError:  # the GCS is away; Ray reconnects
+                pass
+            await asyncio.sleep(min(1.0, self._config.poll_seconds))
+
+    async def wait_reported(self, timeout: float) -> bool:
+        """Wait until every node alive now has reported; False when that takes longer than ``timeout`` seconds."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while not self._alive or not self._alive <= self._reported:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return False
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except asyncio.TimeoutError:
+                return False
+        return True
+
+    def start_slice(self, node: str, spec: SliceSpec) -> None:
+        """Have a node's agent start a slice. Without an agent the slice has failed to start."""
+        agent = self._agents.get(node)
+        if agent is None:
+            self._on_event(SliceFailed(spec.slice, f"node {node} has no agent"))
+        else:
+            agent.start_slice.remote(spec)
+
+    def stop_slice(self, node: str, name: SliceId) -> None:
+        """Have a node's agent stop a slice. Without an agent the slice is gone: agents own slices."""
+        agent = self._agents.get(node)
+        if agent is None:
+            self._on_event(SliceEnded(name, "its agent is gone"))
+        else:
+            agent.stop_slice.remote(name)
+
+    async def close(self) -> None:
+        """Close every agent, then remove what claims are left."""
+        self._closing = True
+        agents, self._agents = self._agents, {}
+        for agent in agents.values():
+            try:
+                await asyncio.wait_for(_result(agent.close.remote()), 60)
+            except Exception:  # dead or stuck: the kill below and the claims' removal end it
+                pass
+            ray.kill(agent)
+        for name, _ in claims_of_cluster():
+            remove_claim(name)
+
+    def _take_in(self, nodes: list[dict[str, Any]]) -> None:
+        alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
+        for node in sorted(self._alive - set(alive)):
+            self._drop(node)
+            self._forget_claims(node)
+        self._alive = set(alive)
+        cpu = self._cpu_devices(list(alive.values()))
+        for node, facts in sorted(alive.items()):
+            if node not in self._agents and not self._closing:
+                self._agents[node] = self._make_agent(facts)
+                self._spawn(self._listen(node, self._agents[node], cpu))
+        self._changed.set()
+
+    def _cpu_devices(self, nodes: list[dict[str, Any]]) -> int:
+        """CPU stand-ins per node: as configured, else one where the whole cluster has no accelerator."""
+        if self._config.cpu_devices is not None:
+            return self._config.cpu_devices
+        accelerators = self._config.fake_devices or any(
+            node["Resources"].get(name, 0) > 0 for node in nodes for name in _ACCELERATORS
+        )
+        return 0 if accelerators or any(_FAKE_LABEL in node.get("Labels", {}) for node in nodes) else 1
+
+    def _make_agent(self, node: dict[str, Any]) -> Any:
+        actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=1000)(NodeAgent)
+        name = node["NodeID"]
+        return actor.options(
+            name=agent_name(name),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
+        ).remote(name, node["NodeName"], dict(node["Resources"]), dict(node.get("Labels", {})), self._config)
+
+    async def _listen(self, node: str, agent: Any, cpu: int) -> None:
+        """Take reports of an agent until it dies; then its slices are gone too, and a new agent is made."""
+        try:
+            await agent.open.remote(cpu)
+            while True:
+                for event in await agent.reports.remote(_POLL_SECONDS):
+                    self._on_event(event)
+                    if isinstance(event, NodeReported):
+                        self._reported.add(node)
+                        self._changed.set()
+        except Exception:  # ActorDied and its kin: whatever it is, this agent can no longer be trusted
+            if not self._closing and self._agents.get(node) is agent:
+                ray.kill(agent)
+                self._drop(node)
+
+    def _drop(self, node: str) -> None:
+        self._agents.pop(node, None)
+        self._reported.discard(node)
+        self._on_gone(node)
+
+    def _forget_claims(self, node: str) -> None:
+        for name, owner in claims_of_cluster():
+            if owner == node:
+                remove_claim(name)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _result(ref: Any) -> Any:
+    return await ref

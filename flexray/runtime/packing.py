@@ -1,0 +1,181 @@
+"""Bytes: how functions, arguments, results and exceptions travel.
+
+ObjectRefs and actor handles never go into our own bytes, because Ray would not count
+their borrowers: ``pack`` takes them out, they travel as Ray arguments (or the whole
+value does), and ``unpack`` puts them back. Values of simple types take a short way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import ray
+from ray import cloudpickle
+from ray.actor import ActorHandle
+
+from flexray.errors import NotSerializable, TaskError
+
+#: Above this many bytes a value travels as an object of its own in Ray's object store.
+LARGE = 100_000
+_SIMPLE = frozenset({int, float, str, bytes, bool, type(None), complex})
+_unpacking = threading.local()
+
+
+class Packed(NamedTuple):
+    """Bytes, the references taken out of them, and the size including out-of-band buffers."""
+
+    data: bytes
+    held: tuple[Any, ...]
+    size: int
+
+
+class Slot(NamedTuple):
+    """Stands for a top-level argument that is filled in where the call runs."""
+
+    number: int
+
+
+def _held(index: int) -> Any:
+    return _unpacking.held[index]
+
+
+class _Packer(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Cloudpickle that takes references out and counts the bytes of large buffers instead of copying them."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5, buffer_callback=self._buffer)
+        self.held: list[Any] = []
+        self.buffers: list[Any] = []
+        self.buffer_bytes = 0
+
+    def _buffer(self, buffer: pickle.PickleBuffer) -> bool:
+        self.buffer_bytes += buffer.raw().nbytes
+        return True  # in band: the bytes are only used when they are few
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, (ray.ObjectRef, ActorHandle)):
+            self.held.append(obj)
+            return _held, (len(self.held) - 1,)
+        return super().reducer_override(obj)
+
+
+def pack(value: object) -> Packed:
+    """Pickle by value what cannot be imported elsewhere. Raises whatever pickling raises."""
+    if type(value) in _SIMPLE:
+        data = pickle.dumps(value, protocol=5)
+        return Packed(data, (), len(data))
+    with io.BytesIO() as file:
+        packer = _Packer(file)
+        packer.dump(value)
+        data = file.getvalue()
+    return Packed(data, tuple(packer.held), len(data))
+
+
+def unpack(data: bytes, held: Sequence[Any] = ()) -> Any:
+    """The value that ``pack`` packed, with its references put back."""
+    if not held:
+        return pickle.loads(data)
+    outer = getattr(_unpacking, "held", ())
+    _unpacking.held = held
+    try:
+        return pickle.loads(data)
+    finally:
+        _unpacking.held = outer
+
+
+def is_simple(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+    """Whether all arguments are of simple types, so that plain pickle is right and fast."""
+    return all(type(a) in _SIMPLE for a in args) and (not kwargs or all(type(v) in _SIMPLE for v in kwargs.values()))
+
+
+class PackedFunction(NamedTuple):
+    """A function or class by value, and the hash that names it."""
+
+    key: str
+    data: bytes
+    held: tuple[Any, ...]
+
+
+def pack_function(function: Callable[..., Any]) -> PackedFunction:
+    """Raises NotSerializable, saying what in the function cannot travel."""
+    name = getattr(function, "__qualname__", repr(function))
+    try:
+        packed = pack(function)
+    except Exception as error:
+        raise NotSerializable(
+            f"{name} cannot be sent to a slice: {type(error).__name__}: {error}. "
+            f"It refers to something that cannot be pickled (a lock, an open file, a connection); "
+            f"create that inside the function instead."
+        ) from error
+    return PackedFunction(hashlib.blake2b(packed.data, digest_size=12).hexdigest(), packed.data, packed.held)
+
+
+def pack_error(error: BaseException) -> bytes:
+    """An exception with its traceback; one that cannot be pickled travels as its text."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    try:
+        packed = pack(error)
+        if packed.held:
+            raise TypeError("the exception holds references")
+        unpack(packed.data)  # some exceptions pickle and do not unpickle
+        return pickle.dumps((packed.data, _summary(error), text), protocol=5)
+    except Exception:
+        return pickle.dumps((None, _summary(error), text), protocol=5)
+
+
+def _summary(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # a broken __str__ must not hide that the task failed
+        return type(error).__name__
+
+
+def unpack_error(data: bytes) -> TaskError:
+    """A TaskError that is also an instance of the original's class, with the original as its cause."""
+    packed, summary, text = pickle.loads(data)
+    message = f"{summary}\n\nRemote traceback:\n{text}"
+    cause: BaseException | None = None
+    if packed is not None:
+        try:
+            cause = pickle.loads(packed)
+        except Exception as error:
+            message += f"\n(the exception could not be rebuilt here: {type(error).__name__}: {error})"
+    if not isinstance(cause, Exception):
+        return TaskError(message, text)
+    failure = _dual_class(type(cause))(message, text)
+    if isinstance(cause, TaskError) and cause.__cause__ is not None:  # a child's failure passed through
+        failure.__cause__ = cause.__cause__
+    else:
+        failure.__cause__ = cause
+    for name, value in getattr(cause, "__dict__", {}).items():
+        failure.__dict__.setdefault(name, value)
+    return failure
+
+
+def _dual_class(cause: type[Exception]) -> type[TaskError]:
+    """A class that is both a TaskError and the cause's class, where Python allows it."""
+    if issubclass(cause, TaskError):
+        cause = next((c for c in cause.__mro__ if issubclass(c, Exception) and not issubclass(c, TaskError)), Exception)
+    if cause in (Exception, TaskError):
+        return TaskError
+    try:
+        return type(
+            f"TaskError_{cause.__name__}",
+            (TaskError, cause),
+            {"__init__": _init_dual, "__str__": lambda self: self.message, "__module__": "flexray.errors"},
+        )
+    except TypeError:  # classes whose layouts conflict, or that forbid subclassing
+        return TaskError
+
+
+def _init_dual(self: Any, message: str, remote_traceback: str) -> None:
+    # Not the cause's own __init__: its arguments are unknown, and it ran once already.
+    BaseException.__init__(self, message)
+    self.message = message
+    self.remote_traceback = remote_traceback

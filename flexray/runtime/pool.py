@@ -1,0 +1,180 @@
+"""Finding, starting and stopping the pool of a Ray cluster.
+
+The pool is started by a process of its own, in a neutral directory and with a clean
+environment, never by the user's driver: whatever starts a detached actor leaves its
+working directory, sys.path and environment variables in it for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import ray
+
+from flexray.config import PoolConfig
+from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
+from flexray.runtime.claims import claims_of_cluster, remove_claim
+from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Versions, Welcome
+from flexray.runtime.session import find_scheduler
+
+_START_SECONDS = 60.0
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "USER", "LOGNAME", "SHELL")
+_NOT_PASSED_ON = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_ADDRESS", "RAY_RUNTIME_ENV")
+
+
+def connect_ray(address: str | None) -> bool:
+    """Make sure this process is connected to Ray. True when this call made the connection.
+
+    Raises ClusterUnreachable when there is no cluster at the address, and UsageError
+    for addresses that flexray cannot use.
+    """
+    if ray.is_initialized():
+        here = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", here):
+            raise UsageError(f"this process is connected to the Ray cluster at {here}, not {address}")
+        return False
+    if address is not None and address.startswith("ray://"):
+        raise UsageError("ray:// is not supported; submit the script with `ray job submit`, or run it on the cluster")
+    if address is not None and ":" in address:
+        _check_reachable(address)
+    try:
+        ray.init(
+            address=address, include_dashboard=False if address in (None, "local") else None, logging_level="error"
+        )
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        where = f"at {address}" if address else "here"
+        raise ClusterUnreachable(f"cannot connect to a Ray cluster {where}: {error}") from error
+    return True
+
+
+def _check_reachable(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
+    except ValueError:
+        raise UsageError(f"address={address!r} is not HOST:PORT, 'auto' or 'local'") from None
+    except OSError as error:
+        raise ClusterUnreachable(
+            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave address out"
+        ) from None
+
+
+def ensure_pool(config: PoolConfig) -> Any:
+    """The scheduler actor of this cluster's pool, started if there is none."""
+    try:
+        return find_scheduler()
+    except ClusterUnreachable:
+        _bootstrap(config)
+        return find_scheduler()
+
+
+def _bootstrap(config: PoolConfig) -> None:
+    keep = {
+        k: v for k, v in os.environ.items() if k in _PASSED_ON or (k.startswith("RAY_") and k not in _NOT_PASSED_ON)
+    }
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-I", "-c", "from flexray.runtime.bootstrap import main; main()"]
+    with tempfile.TemporaryDirectory(prefix="flexray-start-") as neutral:
+        done = subprocess.run(
+            [*command, address, config.model_dump_json()],
+            cwd=neutral,
+            env=keep,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS * 2,
+            check=False,
+        )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise ClusterUnreachable(f"the pool could not be started: {lines[-1] if lines else done.returncode}")
+
+
+def greet(scheduler: Any, wanted: PoolConfig | None) -> Welcome:
+    """Ask the pool what it is and compare. Raises IncompatibleVersion or ConfigMismatch with the difference."""
+    welcome: Welcome = _patient_get(scheduler.welcome.remote)
+    mine = Versions.here(ray.__version__)
+    if welcome.versions != mine:
+        raise IncompatibleVersion(
+            f"the pool runs {welcome.versions}, this process {mine}; use the same flexray, Ray and Python minor "
+            f"version, or restart the pool with `flexray stop` and `flexray start`"
+        )
+    if wanted is not None:
+        running = PoolConfig.model_validate(welcome.config)
+        from flexray.config import config_difference
+
+        different = config_difference(running, wanted)
+        if different:
+            raise ConfigMismatch(
+                "the pool runs already with other settings: " + "; ".join(different) + ". Leave config out to use it "
+                "as it is, or restart it with `flexray stop` and `flexray start`"
+            )
+    return welcome
+
+
+def wait_ready(scheduler: Any) -> None:
+    """Wait until every node has reported its devices."""
+    if not ray.get(scheduler.ready.remote(_START_SECONDS)):
+        raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s")
+
+
+def _patient_get(make: Any) -> Any:
+    """The answer of an actor that may be restarting."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            return ray.get(make(), timeout=_START_SECONDS)
+        except ray.exceptions.ActorUnavailableError:
+            if time.monotonic() > deadline:
+                raise ClusterUnreachable("the pool's scheduler does not answer") from None
+            time.sleep(0.2)
+        except ray.exceptions.RayError as error:
+            raise ClusterUnreachable(f"the pool's scheduler is gone: {error}") from error
+
+
+def stop_pool() -> bool:
+    """Stop the pool of the connected cluster: slices, agents, claims, scheduler. False when there is none.
+
+    Safe to call twice, and when the scheduler is dead or restarting.
+    """
+    try:
+        scheduler = find_scheduler()
+    except ClusterUnreachable:
+        scheduler = None
+    if scheduler is not None:
+        try:
+            ray.get(scheduler.close.remote(), timeout=_START_SECONDS)
+        except ray.exceptions.RayError:  # dead or restarting: what it would have done is done below
+            pass
+        ray.kill(scheduler, no_restart=True)
+    left = [n for n in ray.util.list_named_actors(all_namespaces=True) if n["namespace"] == NAMESPACE]
+    for entry in left:
+        if entry["name"] != SCHEDULER_NAME:
+            _close_agent(entry["name"])
+    claims = claims_of_cluster()
+    for name, _ in claims:
+        remove_claim(name)
+    _wait_gone()
+    return scheduler is not None or bool(left) or bool(claims)
+
+
+def _close_agent(name: str) -> None:
+    try:
+        agent = ray.get_actor(name, namespace=NAMESPACE)
+        ray.get(agent.close.remote(), timeout=30)
+        ray.kill(agent)
+    except (ValueError, ray.exceptions.RayError):  # gone already
+        return
+
+
+def _wait_gone() -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not any(n["namespace"] == NAMESPACE for n in ray.util.list_named_actors(all_namespaces=True)):
+            return
+        time.sleep(0.05)

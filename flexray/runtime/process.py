@@ -1,0 +1,75 @@
+"""The one client of this process, and the slice this process is, if it is one.
+
+This is the only state flexray keeps per process: tasks, handles and Futures reach the
+pool through it, as users expect of ``flex.init()``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from flexray.errors import NotConnected
+from flexray.runtime.protocol import SliceIdentity
+
+if TYPE_CHECKING:
+    from flexray.runtime.client import Client
+
+_lock = threading.RLock()
+_client: Client | None = None
+_identity: SliceIdentity | None = None
+_shut_down = False
+
+
+def enter_slice(identity: SliceIdentity) -> None:
+    """Called once in a slice's process."""
+    global _identity
+    _identity = identity
+
+
+def slice_identity() -> SliceIdentity | None:
+    """The slice this process is, or None."""
+    return _identity
+
+
+def client() -> Client:
+    """This process's client; connects by default. Raises NotConnected after ``shutdown`` or in a forked child."""
+    found = _client
+    if found is not None:
+        if found.pid != os.getpid():
+            raise NotConnected("flexray does not survive a fork; use spawn or forkserver, or call it in the parent")
+        return found
+    if _shut_down:
+        raise NotConnected("flexray was shut down in this process; call flex.init() first")
+    return connect(None, None)
+
+
+def connected() -> Client | None:
+    """This process's client if it has one."""
+    return _client
+
+
+def connect(address: str | None, config: Any) -> Client:
+    """Connect this process; a second call checks that it asks for the same and returns the same client."""
+    global _client, _shut_down
+    from flexray.runtime.client import Client
+
+    with _lock:
+        if _client is None or _client.pid != os.getpid() or _client.closed:
+            _client = Client.connect(address, config, _identity)
+            _shut_down = False
+        else:
+            _client.check_same(address, config)
+        return _client
+
+
+def disconnect() -> None:
+    """Leave the pool; what this process held is given back."""
+    global _client, _shut_down
+    with _lock:
+        found, _client = _client, None
+        if found is not None or not _shut_down:
+            _shut_down = True
+        if found is not None and found.pid == os.getpid():
+            found.close()

@@ -1,0 +1,173 @@
+"""What client, scheduler, node agents and slices say to each other: plain data, with a protocol number."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from flexray.model.devices import Device
+from flexray.model.lease import LeaseId, Placement, SessionId, SliceId
+
+PROTOCOL = 1
+"""Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
+
+NAMESPACE = "flexray"
+"""Ray namespace of everything the pool makes. Slices are named by their id in it."""
+
+SCHEDULER_NAME = "flexray-scheduler"
+
+
+def agent_name(node: str) -> str:
+    """Name of a node's agent actor."""
+    return f"flexray-agent-{node}"
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What both sides must have in common."""
+
+    protocol: int
+    ray: str
+    python: str
+
+    @staticmethod
+    def here(ray_version: str) -> Versions:
+        """Of this process."""
+        return Versions(PROTOCOL, ray_version, f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The code and variables a client's tasks need; a slice serves only one.
+
+    Attributes:
+        id: hash of all the rest.
+        job: Ray job whose drivers' output streams get what the tasks print.
+        runtime_env: Ray runtime environment, with packages already uploaded.
+        sys_path: directories the driver added to ``sys.path``.
+    """
+
+    id: str
+    job: str
+    runtime_env: dict[str, Any] = field(default_factory=dict)
+    sys_path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSpec:
+    """Everything an agent needs to start a slice."""
+
+    slice: SliceId
+    placement: Placement
+    environment: Environment
+    task_class: str
+    start_timeout: float
+    batch_seconds: float
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SliceIdentity:
+    """What a slice's process knows of itself."""
+
+    slice: SliceId
+    devices: tuple[Device, ...]
+    placement: Placement
+    isolation: str
+    environment: Environment
+    epoch: int = 0
+
+
+class Token(NamedTuple):
+    """Names the lease a call runs under; a slice refuses tokens of earlier grants."""
+
+    epoch: int
+    grant: int
+    session: SessionId
+    lease: LeaseId
+
+
+class Code(IntEnum):
+    """How one call of a batch ended."""
+
+    VALUE = 0
+    """Payload: the packed result."""
+    SLOT = 1
+    """The result is a return value of this very actor call; payload: its index."""
+    KEPT = 2
+    """The result is large or holds references: fetch it by a call of its own; payload: its size."""
+    ERROR = 3
+    """Payload: the packed exception."""
+    CANCELLED = 4
+    """It was cancelled in the slice."""
+    TIMEOUT = 5
+    """It ran longer than its timeout; payload: seconds."""
+
+
+class Item(NamedTuple):
+    """One call inside a batch.
+
+    Attributes:
+        id: the client's number for the call.
+        payload: packed (args, kwargs), or None when they travel as one Ray argument.
+        slots: what the top-level placeholders stand for: an index of a Ray argument, or packed bytes.
+        held: first index and number of the nested references that belong to this call.
+    """
+
+    id: int
+    payload: bytes | None
+    slots: tuple[int | bytes, ...] = ()
+    held: tuple[int, int] = (0, 0)
+
+
+class Batch(NamedTuple):
+    """Calls of one class on their way to a slice.
+
+    Attributes:
+        token: the lease they run under.
+        function: hash of the function, or of the actor's class.
+        blob: the packed function if the slice does not have it: bytes, or the index of a Ray argument.
+        method: method name for actors, "" for tasks.
+        timeout: seconds each call may run, or None.
+        slots: how many of the actor call's return values may carry large results.
+    """
+
+    token: Token
+    function: str
+    blob: bytes | int | None
+    method: str
+    timeout: float | None
+    items: tuple[Item, ...]
+    slots: int = 0
+
+
+class Reply(NamedTuple):
+    """What a slice answers to a batch, or to a collect.
+
+    Attributes:
+        done: (call id, code, payload) of finished calls.
+        unfinished: how many calls of this session are still queued or running.
+        ran: calls that ran to their end, and
+        seconds: their run time together.
+        refused: why the slice took nothing, or "".
+        missing: hash of a function the slice no longer has, or "".
+    """
+
+    done: tuple[tuple[int, int, Any], ...]
+    unfinished: int
+    ran: int = 0
+    seconds: float = 0.0
+    refused: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The scheduler's answer to a client that connects."""
+
+    epoch: int
+    versions: Versions
+    config: dict[str, Any]
+    address: str

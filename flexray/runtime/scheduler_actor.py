@@ -1,0 +1,221 @@
+"""The scheduler actor: the shell around the pure core.
+
+It turns messages of clients and reports of node agents into events, runs ``decide``,
+and carries the commands out. One asyncio loop, so the core is never entered twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import ray
+
+from flexray.build import build_scheduler
+from flexray.config import PoolConfig
+from flexray.core.views import check_invariants, explain, snapshot
+from flexray.model.commands import Command, StartSlice, StopSlice
+from flexray.model.events import Event, NodeLost, SessionClosed, SessionOpened
+from flexray.model.lease import RequestId, SessionId
+from flexray.model.snapshot import Explanation, Snapshot
+from flexray.runtime.nodes import Nodes
+from flexray.runtime.protocol import Environment, SliceSpec, Versions, Welcome
+
+_POLL_SECONDS = 20.0
+
+
+class Mailbox:
+    """Messages for one client that it has not acknowledged yet."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.messages: list[tuple[int, Any]] = []
+        self.sent = 0
+        self.news = asyncio.Event()
+        self.life: Any = None
+
+    def put(self, message: Any) -> None:
+        """Add a message and wake the client's poll."""
+        self.sent += 1
+        self.messages.append((self.sent, message))
+        self.news.set()
+
+
+class SchedulerActor:
+    """Detached and named; Ray restarts it when it dies."""
+
+    def __init__(self, config: PoolConfig, address: str) -> None:
+        self._config = config
+        self._address = address
+        self._epoch = int(time.time())
+        self._journal = open(config.journal, "a", buffering=1) if config.journal else None  # noqa: SIM115
+        self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
+        self._mailboxes: dict[SessionId, Mailbox] = {}
+        self._environments: dict[str, Environment] = {}
+        self._nodes = Nodes(config, self._apply, self._node_gone)
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> int:
+        """Start watching nodes and running cycles; returns the epoch. Safe to call again."""
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._nodes.watch()), asyncio.create_task(self._cycle())]
+        return self._epoch
+
+    async def ready(self, timeout: float) -> bool:
+        """Wait until every node that is there now has reported its devices."""
+        return await self._nodes.wait_reported(timeout)
+
+    async def welcome(self) -> Welcome:
+        """What a client compares itself with before it joins."""
+        await self.open()
+        return Welcome(self._epoch, Versions.here(ray.__version__), self._config.model_dump(), self._address)
+
+    # -- clients -------------------------------------------------------------------------------
+
+    async def join(self, session: SessionId, environment: Environment) -> int:
+        """Open a session. Returns the epoch its messages must carry."""
+        self._environments[environment.id] = environment
+        if session not in self._mailboxes:
+            self._mailboxes[session] = Mailbox(environment)
+            self._apply(SessionOpened(session, environment.id))  # type: ignore[arg-type]
+        return self._epoch
+
+    async def hold(self, session: SessionId) -> None:
+        """Never returns while the session lives. The client owns the returned reference and hands it to ``watch``."""
+        mailbox = self._mailboxes.get(session)
+        while mailbox is not None and self._mailboxes.get(session) is mailbox:
+            await asyncio.sleep(3600)
+
+    async def watch(self, session: SessionId, life: list[Any]) -> None:
+        """Notice the client's death: a reference it owns and that is never ready fails when its owner dies."""
+        mailbox = self._mailboxes.get(session)
+        if mailbox is not None and mailbox.life is None:
+            mailbox.life = asyncio.create_task(self._mourn(session, life[0]))
+
+    async def _mourn(self, session: SessionId, life: Any) -> None:
+        try:
+            await life
+        except Exception:  # OwnerDied, or whatever else Ray says of a reference whose owner is gone
+            await self.leave(session)
+
+    async def leave(self, session: SessionId) -> None:
+        """Close a session: its requests end, its slices are stopped."""
+        mailbox = self._mailboxes.pop(session, None)
+        if mailbox is None:
+            return
+        mailbox.news.set()
+        self._apply(SessionClosed(session))
+        if not any(m.environment.id == mailbox.environment.id for m in self._mailboxes.values()):
+            self._environments.pop(mailbox.environment.id, None)
+
+    async def tell(self, session: SessionId, epoch: int, events: list[Event]) -> bool:
+        """Events of a client. False tells it that this scheduler does not know the session: it has to join again."""
+        if epoch != self._epoch or session not in self._mailboxes:
+            return False
+        for event in events:
+            if _concerns(event, session):
+                self._apply(event)
+        return True
+
+    async def poll(self, session: SessionId, epoch: int, seen: int) -> list[tuple[int, Any]] | None:
+        """Messages for a client after number ``seen``; waits for some. None: join again."""
+        mailbox = self._mailboxes.get(session)
+        if epoch != self._epoch or mailbox is None:
+            return None
+        mailbox.messages = [(number, message) for number, message in mailbox.messages if number > seen]
+        if not mailbox.messages:
+            mailbox.news.clear()
+            try:
+                await asyncio.wait_for(mailbox.news.wait(), _POLL_SECONDS)
+            except asyncio.TimeoutError:
+                return []
+        return None if session not in self._mailboxes else list(mailbox.messages)
+
+    # -- people --------------------------------------------------------------------------------
+
+    async def snapshot(self) -> Snapshot:
+        """The pool now."""
+        return snapshot(self._core.state, self._now(), self._epoch)
+
+    async def explain(self, request: RequestId) -> Explanation | None:
+        """Where a request is and why."""
+        return explain(self._core.state, request)
+
+    async def check(self) -> None:
+        """Raise InternalError unless the books equal the sum of the slices."""
+        check_invariants(self._core.state)
+
+    async def close(self) -> None:
+        """Stop every slice, give every device back to Ray, and forget the nodes."""
+        self._closing = True
+        for session in list(self._mailboxes):
+            await self.leave(session)
+        await self._nodes.close()
+
+    # -- nodes ---------------------------------------------------------------------------------
+
+    def _node_gone(self, node: str) -> None:
+        self._apply(NodeLost(node))
+
+    # -- the core ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _now() -> float:
+        return time.time()
+
+    def _apply(self, event: Event) -> None:
+        self._core.apply(event, self._now())
+        self._wake.set()
+
+    async def _cycle(self) -> None:
+        """Decide whenever something happened, and once a second for what only time changes."""
+        while not self._closing:
+            try:
+                await asyncio.wait_for(self._wake.wait(), 1.0)
+            except asyncio.TimeoutError:
+                pass
+            self._wake.clear()
+            for command in self._core.decide(self._now()):
+                self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, StartSlice):
+            self._start_slice(command)
+        elif isinstance(command, StopSlice):
+            self._nodes.stop_slice(command.node, command.slice)
+        else:
+            self._send(command.session, command)
+
+    def _start_slice(self, command: StartSlice) -> None:
+        record = self._core.state.slices.by_id[command.slice]
+        spec = SliceSpec(
+            command.slice,
+            command.placement,
+            self._environments[command.environment],
+            record.task_class,
+            self._config.start_timeout_seconds,
+            self._config.batch_seconds,
+            self._config.grace_seconds,
+        )
+        self._nodes.start_slice(command.placement.node, spec)
+
+    def _send(self, session: SessionId, message: Any) -> None:
+        mailbox = self._mailboxes.get(session)
+        if mailbox is not None:
+            mailbox.put(message)
+
+    def _write_journal(self, entry: dict[str, Any]) -> None:
+        assert self._journal is not None
+        self._journal.write(json.dumps(entry) + "\n")
+
+
+def _concerns(event: Event, session: SessionId) -> bool:
+    """A session speaks of its own requests and leases only; their ids begin with its name."""
+    name = getattr(event, "id", None) or getattr(event, "lease", ("",))[0]
+    own = str(name).startswith(f"{session}.")
+    # A blocked wait is reported by the session inside the slice, about the lease it runs under.
+    return own or getattr(event, "session", None) == session or type(event).__name__ == "LeaseUnblocked"

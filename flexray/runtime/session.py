@@ -1,0 +1,155 @@
+"""One client process's connection to the scheduler: joins, tells it events, polls its messages.
+
+Every step is asynchronous; answers come back through ``post``, in the client's router
+thread. When a new incarnation of the scheduler answers, the session joins it and calls
+``on_lost``: leases of the old one are void.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from flexray.errors import ClusterUnreachable
+from flexray.model.events import Event
+from flexray.model.lease import SessionId
+from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Environment
+
+_JOIN_SECONDS = 30.0
+_RETRY_SECONDS = 0.5
+#: The scheduler restarts by itself; after this long without an answer the pool is taken to be stopped.
+_PATIENCE_SECONDS = 60.0
+
+Post = Callable[..., None]
+
+
+class Session:
+    """The connection. ``post(function, *args)`` runs a function in the router thread, ``later`` after a delay."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        post: Post,
+        later: Callable[[float, Callable[[], None]], None],
+        on_message: Callable[[Any], None],
+        on_lost: Callable[[], None],
+        on_dead: Callable[[BaseException], None],
+    ) -> None:
+        self.id = SessionId(uuid.uuid4().hex[:10])
+        self.environment = environment
+        self.epoch = 0
+        self._post, self._later = post, later
+        self._on_message, self._on_lost, self._on_dead = on_message, on_lost, on_dead
+        self._seen = 0
+        self._life: Any = None
+        self._outbox: list[Event] = []
+        self._joining = False
+        self._silent_since: float | None = None
+        self.closed = False
+        self.scheduler = find_scheduler()
+
+    def open(self) -> None:
+        """Join for the first time; blocks until the scheduler has answered."""
+        try:
+            self.epoch = ray.get(self.scheduler.join.remote(self.id, self.environment), timeout=_JOIN_SECONDS)
+        except ray.exceptions.RayError as error:
+            raise ClusterUnreachable(f"the pool's scheduler does not answer: {error}") from error
+        self._live()
+
+    def _live(self) -> None:
+        self._life = self.scheduler.hold.remote(self.id)
+        self.scheduler.watch.remote(self.id, [self._life])
+        self._poll()
+
+    def tell(self, event: Event) -> None:
+        """Queue an event; it goes out with the next ``flush``."""
+        self._outbox.append(event)
+
+    def flush(self) -> None:
+        """Send queued events in one message."""
+        if self._outbox and not self._joining and not self.closed:
+            events, self._outbox = self._outbox, []
+            ref = self.scheduler.tell.remote(self.id, self.epoch, events)
+            ref._on_completed(lambda answer: self._post(self._told, answer))
+
+    def close(self) -> None:
+        """Leave; the scheduler takes everything back."""
+        self.flush()
+        self.closed = True
+        try:
+            ray.get(self.scheduler.leave.remote(self.id), timeout=5.0)
+        except ray.exceptions.RayError:  # the scheduler will notice our end by itself
+            pass
+
+    def _told(self, answer: Any) -> None:
+        if answer is not True:
+            self._rejoin()
+
+    def _poll(self) -> None:
+        if not self.closed:
+            epoch = self.epoch
+            ref = self.scheduler.poll.remote(self.id, epoch, self._seen)
+            ref._on_completed(lambda answer: self._post(self._polled, answer, epoch))
+
+    def _polled(self, answer: Any, epoch: int) -> None:
+        if self.closed or epoch != self.epoch:
+            return
+        if not isinstance(answer, list):
+            self._rejoin()
+            return
+        for number, message in answer:
+            if number > self._seen:
+                self._seen = number
+                self._on_message(message)
+        self._poll()
+
+    def _rejoin(self) -> None:
+        """The scheduler restarted, or took us for dead: start over with it."""
+        if self._joining or self.closed:
+            return
+        self._joining = True
+        self._silent_since = time.monotonic()
+        self._try_join()
+
+    def _try_join(self) -> None:
+        if self.closed:
+            return
+        try:
+            self.scheduler = find_scheduler()
+        except ClusterUnreachable as error:
+            self._not_joined(error)
+            return
+        ref = self.scheduler.join.remote(self.id, self.environment)
+        ref._on_completed(lambda answer: self._post(self._joined, answer))
+
+    def _joined(self, answer: Any) -> None:
+        if not isinstance(answer, int):
+            self._not_joined(answer)
+            return
+        self.epoch, self._seen, self._outbox, self._joining = answer, 0, [], False
+        self._on_lost()
+        self._live()
+
+    def _not_joined(self, error: Any) -> None:
+        assert self._silent_since is not None
+        if time.monotonic() - self._silent_since < _PATIENCE_SECONDS and not isinstance(error, ClusterUnreachable):
+            self._later(_RETRY_SECONDS, self._try_join)
+            return
+        self.closed = True
+        gone = ClusterUnreachable("the pool was stopped, or its scheduler is gone for good")
+        gone.__cause__ = error if isinstance(error, BaseException) else None
+        self._on_dead(gone)
+
+
+def find_scheduler() -> Any:
+    """The pool's scheduler actor. Raises ClusterUnreachable when this cluster has no pool."""
+    try:
+        return ray.get_actor(SCHEDULER_NAME, namespace=NAMESPACE)
+    except ValueError:
+        raise ClusterUnreachable(
+            "this Ray cluster has no flexray pool; start one with `flexray start` or flex.init()"
+        ) from None

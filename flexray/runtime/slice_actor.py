@@ -1,0 +1,315 @@
+"""The slice: a Ray actor that confines its process and runs calls of whoever holds its lease.
+
+Control calls have a concurrency group of their own, so that a slice answers while user
+code runs. A call that carries an older grant than the slice has seen is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import queue
+import signal
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from flexray.devices.backend import SliceSetup
+from flexray.errors import InternalError, TaskError
+from flexray.model.lease import SessionId
+from flexray.runtime.confine import confine, take_on
+from flexray.runtime.current import describe_here, running
+from flexray.runtime.log_tags import tag_output
+from flexray.runtime.notes import Notes, notes_directory
+from flexray.runtime.packing import LARGE, Packed, Slot, pack, pack_error, unpack
+from flexray.runtime.processes import identify
+from flexray.runtime.protocol import Batch, Code, Item, Reply, SliceIdentity, Token
+from flexray.runtime.run_queue import Outcome, Run, RunQueue, Ticket
+
+_FUNCTIONS_KEPT = 32
+_POLL_SECONDS = 30.0
+_STREAM_AHEAD = 16
+_RUN_THREADS = 32
+
+
+class SliceActor:
+    """What runs in a slice's process. Created by the node agent only."""
+
+    def __init__(
+        self, identity: SliceIdentity, setup: SliceSetup, name: str, batch_seconds: float, grace: float
+    ) -> None:
+        confine(setup, identity.slice)
+        take_on(identity.environment)
+        tag_output(identity.environment.job, name)
+        from flexray.runtime.process import enter_slice
+
+        enter_slice(identity)
+        self._identity = identity
+        self._batch_seconds = batch_seconds
+        self._grant: tuple[int, int] = (0, 0)
+        self._functions: OrderedDict[str, Any] = OrderedDict()
+        self._instance: Any = None
+        self._kept: dict[tuple[SessionId, int], Any] = {}
+        self._notes = Notes(notes_directory(identity.placement.node) / identity.slice)
+        self._runs = RunQueue(self._encode, self._notes.running, self._give_up, grace)
+
+    # -- control ---------------------------------------------------------------------------
+
+    @ray.method(concurrency_group="control")
+    def hello(self) -> tuple[int, int, list[str]]:
+        """(pid, start time, visible device ids): the slice's process answers."""
+        process = identify(os.getpid())
+        assert process is not None
+        ids = ray.get_runtime_context().get_accelerator_ids()
+        return process.pid, process.started, [i for values in ids.values() for i in values]
+
+    @ray.method(concurrency_group="control")
+    def stay(self) -> None:
+        """Never returns while the slice lives: its failure is how the agent learns of the slice's end."""
+        threading.Event().wait()
+
+    @ray.method(concurrency_group="control")
+    def take_back(self, token: Token, ids: list[int]) -> list[int]:
+        """Drop calls that have not begun; returns their ids."""
+        return self._runs.take_back(token.session, ids)
+
+    @ray.method(concurrency_group="control")
+    def cancel(self, token: Token, number: int, force: bool) -> str:
+        """``taken`` if the call had not begun, ``cancelling`` if it ends now, ``asked`` if it was told, ``gone``."""
+        if self._runs.take_back(token.session, [number]):
+            return "taken"
+        if not self._runs.is_known(token.session, number):
+            return "gone"
+        cancelling = self._runs.ask_to_stop(token.session, number)
+        if force:
+            self._notes.running(number)
+            self._give_up("cancel")
+        return "cancelling" if cancelling else "asked"
+
+    def _give_up(self, cause: str) -> None:
+        self._notes.cause(cause)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    # -- calls -----------------------------------------------------------------------------
+
+    @ray.method(concurrency_group="run")
+    def run(self, message: bytes, held: list[Any], *values: Any) -> Any:
+        """Queue a batch; answer when it is finished or ``batch_seconds`` have passed, whichever is first."""
+        batch = _read_batch(message)
+        refused = self._admit(batch, values)
+        if refused is not None:
+            return self._pad(refused, [], batch.slots)
+        ticket = Ticket(len(batch.items))
+        self._runs.submit([self._make_run(batch, item, held, values, ticket) for item in batch.items])
+        ticket.finished.wait(self._batch_seconds)
+        return self._reply(batch.token.session, batch.slots)
+
+    @ray.method(concurrency_group="run")
+    def collect(self, token: Token, slots: int) -> Any:
+        """Answer when some call of the session has finished, with all that have by then."""
+        self._runs.wait_some(token.session, _POLL_SECONDS, self._batch_seconds)
+        return self._reply(token.session, slots)
+
+    @ray.method(concurrency_group="run")
+    def fetch(self, token: Token, number: int) -> Any:
+        """A large result, as an object that the caller owns."""
+        return self._kept.pop((token.session, number))
+
+    def _admit(self, batch: Batch, values: tuple[Any, ...]) -> Reply | None:
+        """Refuse stale grants; take in the function. None when the batch may run."""
+        grant = (batch.token.epoch, batch.token.grant)
+        if grant < self._grant:
+            return Reply((), 0, refused="the slice has another holder now")
+        self._grant = grant
+        if batch.blob is not None and batch.function not in self._functions:
+            blob = values[batch.blob] if isinstance(batch.blob, int) else batch.blob
+            self._functions[batch.function] = _Lazy(blob)
+            while len(self._functions) > _FUNCTIONS_KEPT:
+                self._functions.popitem(last=False)
+        if batch.function not in self._functions:
+            return Reply((), 0, missing=batch.function)
+        self._functions.move_to_end(batch.function)
+        return None
+
+    def _make_run(
+        self, batch: Batch, item: Item, held: list[Any], values: tuple[Any, ...], ticket: Ticket | None
+    ) -> Run:
+        function = self._functions[batch.function]
+
+        def call() -> Any:
+            args, kwargs = _arguments(item, held, values)
+            if batch.method == "__init__":
+                return self._create(function.load(), args, kwargs)
+            target = getattr(self._instance, batch.method) if batch.method else function.load()
+            return target(*args, **kwargs)
+
+        def context(flag: threading.Event) -> None:
+            running.set(describe_here(self._identity, batch.token, flag))
+
+        return Run(item.id, batch.token.session, call, context, batch.timeout, ticket)
+
+    def _create(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._instance = cls(*args, **kwargs)
+        functions = [member for _, member in inspect.getmembers(cls, inspect.isfunction)]
+        if any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in functions):
+            self._runs.serve_async()
+
+    def _encode(self, ok: bool, result: Any) -> Outcome:
+        if not ok:
+            return Code.ERROR, pack_error(result)
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            error: Exception = TypeError("a generator cannot be a result; call it with .stream()")
+            return Code.ERROR, pack_error(error)
+        try:
+            packed: Packed = pack(result)
+        except Exception as error:
+            name = type(result).__name__
+            failure = TaskError(f"the result, a {name}, cannot be pickled: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return Code.ERROR, pack_error(failure)
+        if packed.held or packed.size > LARGE:
+            return Code.KEPT, (result, packed.size)
+        return Code.VALUE, packed.data
+
+    def _reply(self, session: SessionId, slots: int) -> Any:
+        finished, unfinished, count, seconds = self._runs.take(session)
+        done, returned = [], []
+        for run, (code, payload) in finished:
+            if code is Code.KEPT:
+                result, size = payload
+                if len(returned) < slots:
+                    code, payload = Code.SLOT, len(returned)
+                    returned.append(result)
+                else:
+                    self._kept[session, run.id] = result
+                    payload = size
+            done.append((run.id, int(code), payload))
+        return self._pad(Reply(tuple(done), unfinished, count, seconds), returned, slots)
+
+    @staticmethod
+    def _pad(reply: Reply, returned: list[Any], slots: int) -> Any:
+        header = pickle.dumps(tuple(reply), protocol=5)
+        return (header, *returned, *[None] * (slots - len(returned))) if slots else header
+
+    # -- streams ---------------------------------------------------------------------------
+
+    @ray.method(concurrency_group="stream")
+    def stream(self, message: bytes, held: list[Any], *values: Any) -> Iterator[tuple[bool, Any]]:
+        """Run one generator; yields (True, item) for each item, or (False, packed error) last."""
+        batch = _read_batch(message)
+        refused = self._admit(batch, values)
+        if refused is not None:
+            yield False, pack_error(InternalError(refused.refused or "the slice does not know the function"))
+            return
+        items: queue.Queue[tuple[bool, Any] | None] = queue.Queue(_STREAM_AHEAD)
+        inner = self._make_run(batch, batch.items[0], held, values, None)
+        closed = threading.Event()
+        run = Run(inner.id, inner.session, _Pump(inner.call, items, closed), inner.context, inner.timeout, None)
+        self._runs.submit([run])
+        try:
+            while (item := items.get()) is not None:
+                yield item
+        finally:
+            closed.set()
+
+
+class _Pump:
+    """Moves a generator's items into a bounded queue, in the thread (or loop) that runs user code."""
+
+    def __init__(self, call: Any, items: queue.Queue[tuple[bool, Any] | None], closed: threading.Event) -> None:
+        self._call, self._items, self._closed = call, items, closed
+
+    def __call__(self) -> Any:
+        try:
+            source = self._call()
+        except BaseException as error:
+            return self._last(error)
+        return self._drain_async(source) if inspect.isasyncgen(source) else self._drain(source)
+
+    def _drain(self, source: Any) -> None:
+        try:
+            for item in source:
+                if not self._put((True, item)):
+                    break
+        except BaseException as error:
+            return self._last(error)
+        self._last(None)
+
+    async def _drain_async(self, source: Any) -> None:
+        import asyncio
+
+        try:
+            async for item in source:
+                while not self._closed.is_set():
+                    try:
+                        self._items.put_nowait((True, item))
+                        break
+                    except queue.Full:
+                        await asyncio.sleep(0.002)
+        except BaseException as error:
+            return self._last(error)
+        self._last(None)
+
+    def _put(self, item: tuple[bool, Any] | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._items.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _last(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._put((False, pack_error(error)))
+        self._put(None)
+
+
+class _Lazy:
+    """A function that is unpickled on first use, in the thread that runs user code."""
+
+    def __init__(self, blob: bytes | tuple[bytes, list[Any]]) -> None:
+        self._blob: tuple[bytes, list[Any]] | None = (blob, []) if isinstance(blob, bytes) else blob
+        self._function: Any = None
+
+    def load(self) -> Any:
+        if self._blob is not None:
+            self._function, self._blob = unpack(*self._blob), None
+        return self._function
+
+
+def _read_batch(message: bytes) -> Batch:
+    """Batches travel as plain tuples, which pickle several times faster than named ones."""
+    token, function, blob, method, timeout, items, slots = pickle.loads(message)
+    return Batch(Token(*token), function, blob, method, timeout, tuple(Item(*item) for item in items), slots)
+
+
+def _arguments(item: Item, held: list[Any], values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    start, count = item.held
+    if item.payload is None:
+        args, kwargs = values[item.slots[0]]  # type: ignore[index]
+        slots = item.slots[1:]
+    else:
+        args, kwargs = unpack(item.payload, held[start : start + count]) if item.payload else ((), {})
+        slots = item.slots
+    if not slots:
+        return args, kwargs
+    filled = [unpack(slot) if isinstance(slot, bytes) else values[slot] for slot in slots]
+    return (
+        tuple(filled[a.number] if type(a) is Slot else a for a in args),
+        {k: filled[v.number] if type(v) is Slot else v for k, v in kwargs.items()},
+    )
+
+
+def make_slice_class() -> Any:
+    """The Ray actor class of slices, made where a node agent needs it."""
+    return ray.remote(
+        num_cpus=0,
+        max_restarts=0,
+        max_task_retries=0,
+        concurrency_groups={"control": 4, "run": _RUN_THREADS, "stream": 16},
+    )(SliceActor)

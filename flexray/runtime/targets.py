@@ -1,0 +1,118 @@
+"""What calls are made on: a task class with any number of leases, or an actor with one.
+
+Plain records, changed under the client's lock by ``dispatch.py`` and ``client.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flexray.model.lease import Lease, LeaseId, RequestId
+from flexray.model.request import Request
+from flexray.runtime.call import Call
+from flexray.runtime.packing import PackedFunction
+from flexray.runtime.protocol import Token
+
+#: How much weight the newest batch has in the mean run time.
+_LEARNING = 0.3
+
+
+@dataclass(slots=True, eq=False)
+class HeldLease:
+    """A lease this client holds, and what is on its slice."""
+
+    lease: Lease
+    handle: Any
+    token: Token
+    target: Target
+    in_flight: dict[int, Call] = field(default_factory=dict)
+    #: batches whose answer has not come yet, and whether a collect is under way.
+    open_batches: int = 0
+    collecting: bool = False
+    functions: set[str] = field(default_factory=set)
+    idle_since: float = field(default_factory=time.monotonic)
+    recalled: bool = False
+    broken: bool = False
+    exclusive: bool = False
+    taking_back: bool = False
+    #: when the slice last answered.
+    last_heard: float = field(default_factory=time.monotonic)
+    #: whether the lease is another session's, lent with an actor handle.
+    borrowed: bool = False
+
+    #: generators that run on the slice.
+    streams: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of this client is on the slice."""
+        return not self.in_flight and not self.open_batches and not self.streams
+
+    @property
+    def id(self) -> LeaseId:
+        """The lease's id."""
+        return self.lease.lease
+
+
+@dataclass(eq=False)
+class Target:
+    """A function (or an actor's class) with its request: one line of calls.
+
+    Attributes:
+        key: names it to the scheduler; equal keys may share warm slices.
+        name: for people.
+        function: the packed function, ``callable`` the function itself.
+        retries: how often a call is repeated when its slice is lost.
+        timeout: seconds one attempt may run, or None.
+        actor: whether there is one instance, on one lease, for life.
+    """
+
+    key: str
+    name: str
+    request: Request
+    function: PackedFunction
+    callable: Callable[..., Any]
+    retries: int
+    timeout: float | None
+    actor: bool = False
+    #: the packed function as an object of its own, when it is large or holds references.
+    function_ref: Any = None
+    backlog: deque[Call] = field(default_factory=deque)
+    leases: dict[LeaseId, HeldLease] = field(default_factory=dict)
+    #: requests for leases that have not been granted yet.
+    asked: dict[RequestId, None] = field(default_factory=dict)
+    #: the lease whose task first used this target, for requests made inside a slice.
+    parent: LeaseId | None = None
+    streams_waiting: int = 0
+    mean_seconds: float | None = None
+    large_results: bool = False
+    #: why every call fails from now on: infeasible, its actor's constructor raised, ...
+    failed: BaseException | None = None
+    ended: bool = False
+    #: actors: whether a handle was sent to another process.
+    lent: bool = False
+    #: actors: makes a call of the constructor, and whether one has finished on the present slice.
+    make_constructor: Callable[[], Call] | None = None
+    constructed: bool = False
+
+    def learn(self, count: int, seconds: float) -> None:
+        """Take in measured run times."""
+        if count:
+            mean = seconds / count
+            known = self.mean_seconds
+            self.mean_seconds = mean if known is None else known + _LEARNING * (mean - known)
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """An actor's lease as another process may use it; travels inside a pickled handle."""
+
+    lease: Lease
+    token: Token
+    name: str
+    function: str
+    timeout: float | None

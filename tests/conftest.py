@@ -1,0 +1,39 @@
+"""What holds for all tests: only those marked ``ray`` may start Ray."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_QUIET)
+settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_health_check=_QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("this test is not marked `ray` and must not start Ray")
+
+
+def _ray_runs() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+@pytest.fixture(autouse=True)
+def no_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without importing Ray: refuse ``ray.init`` where Ray is loaded, and catch a test that loads and starts it."""
+    if request.node.get_closest_marker("ray"):
+        yield
+        return
+    ran_before = _ray_runs()
+    if "ray" in sys.modules:
+        monkeypatch.setattr("ray.init", _refuse)
+    yield
+    if _ray_runs() and not ran_before:
+        sys.modules["ray"].shutdown()
+        pytest.fail("this test is not marked `ray` and started Ray")

@@ -1,0 +1,266 @@
+"""Nothing bad ever, something good eventually: random histories on ten devices, checked against a ledger of their own.
+
+The books are checked after every event and cycle (``harness``); here they are also compared, at every step, with
+what the commands alone say: what StartSlice took and what has not ended since.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from fnmatch import fnmatchcase
+from typing import Any
+
+from harness import World, node
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from flexray.model.amounts import share_of
+from flexray.model.commands import GrantLease, StartSlice
+from flexray.model.devices import DeviceState, Inventory
+from flexray.model.events import LeaseUnblocked, NodeLost, NodeReported, RequestCancelled, SessionClosed
+from flexray.model.lease import Placement
+from flexray.model.lifecycle import EndReason
+from flexray.model.request import Request, request_from_options
+
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+NODES = {"n0": ("4xA100", 8), "n1": ("4xT4", 8), "n2": ("2xA10", 4)}
+MOST_REQUESTS = 1000
+
+shares = st.one_of(
+    st.integers(1, 1000).map(lambda n: n / 1000), st.sampled_from([0.18, 0.25, 0.333, 0.5, 0.6, 1, 2, 4])
+)
+wanted = st.fixed_dictionaries(
+    {"gpu": shares},
+    optional={
+        "memory": st.sampled_from(["1MiB", "1GiB", "9GiB", "17GiB", "70GiB", "100GiB"]),
+        "types": st.sampled_from(["nvidia/A100*", "nvidia/T4", ("nvidia/T4", "nvidia/A10"), "amd/*"]),
+        "cpus": st.sampled_from([0.5, 2, 6]),
+        "priority": st.integers(-1, 1),
+    },
+)
+pick = st.integers(0, 10**6)
+
+
+def _choose(things: list[Any], number: int) -> Any:
+    return things[number % len(things)]
+
+
+def _fits_somewhere(request: Request) -> bool:
+    """Whether an empty, healthy pool could hold it; written without the core's filters."""
+    for inventory in (node(name, what, cpus) for name, (what, cpus) in NODES.items()):
+        kind = inventory.devices[0].type
+        memory = share_of(kind.memory, request.share) if request.memory is None else request.memory
+        typed = not request.types or any(fnmatchcase(kind.name, pattern) for pattern in request.types)
+        room = memory <= kind.memory and request.devices <= len(inventory.devices) and request.cpus <= inventory.cpus
+        if typed and room:
+            return True
+    return False
+
+
+class Pool(RuleBasedStateMachine):
+    """Sessions S, S2 (of one environment) and S3 ask; slices start, fail, stop and die; devices fall sick, nodes leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(starts=False, stops=False, warm_seconds=30, lease_term_seconds=3)
+        self.ledger: dict[str, tuple[Placement, int]] = {}
+        self.asked: dict[str, Request] = {}
+        self.ended: set[str] = set()
+        self.start_failures: Counter[str] = Counter()
+        self.seen = 0
+
+    def _inventory(self, name: str, state: str = "") -> Inventory:
+        return node(name, f"{NODES[name][0]} {state}", NODES[name][1])
+
+    def _note(self) -> None:
+        """Bring the ledger up to date with the commands."""
+        for command in self.world.commands[self.seen :]:
+            if isinstance(command, StartSlice):
+                record = self.world.scheduler.state.slices.by_id[command.slice]
+                self.ledger[command.slice] = (command.placement, record.cpus)
+            elif isinstance(command, GrantLease):
+                assert command.lease.placement == self.ledger[command.lease.slice][0]
+        self.seen = len(self.world.commands)
+
+    @initialize()
+    def join(self) -> None:
+        for name in NODES:
+            self.world.apply(NodeReported(self._inventory(name)))
+        self.world.open("S2", "E")
+        self.world.open("S3", "E3")
+
+    # -- what happens --------------------------------------------------------------------
+
+    @rule(options=wanted, count=st.integers(1, 60), session=st.sampled_from(["S", "S2", "S3"]),
+          actor=st.integers(0, 5))  # fmt: skip
+    def submit(self, options: dict[str, Any], count: int, session: str, actor: int) -> None:
+        for _ in range(min(count, MOST_REQUESTS - len(self.asked))):
+            name = f"r{len(self.asked)}"
+            self.asked[name] = request_from_options(options)
+            self.world.submit(name, session=session, reusable=actor > 0, **options)
+
+    @rule()
+    def cycle(self) -> None:
+        self.world.decide()
+        self._note()
+        assert self.world.decide() == [], "a second cycle at the same instant has nothing to do"
+
+    @rule(seconds=st.sampled_from([0.5, 3, 31]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.now += seconds
+        self.world.decide()
+
+    @precondition(lambda self: self.world.starting)
+    @rule(number=pick, how_many=st.integers(1, 20))
+    def slices_start(self, number: int, how_many: int) -> None:
+        for _ in range(min(how_many, len(self.world.starting))):
+            self.world.started(_choose(self.world.starting, number))
+
+    @precondition(lambda self: self.world.starting)
+    @rule(number=pick)
+    def slice_fails(self, number: int) -> None:
+        name = _choose(self.world.starting, number)
+        self.start_failures[self.world.scheduler.state.slices.by_id[name].request or ""] += 1
+        del self.ledger[name]
+        self.world.failed_to_start(name)
+
+    @precondition(lambda self: self.world.stopping)
+    @rule(number=pick, how_many=st.integers(1, 20))
+    def slices_stop(self, number: int, how_many: int) -> None:
+        for _ in range(min(how_many, len(self.world.stopping))):
+            name = _choose(self.world.stopping, number)
+            del self.ledger[name]
+            self.world.ended(name)
+
+    @precondition(lambda self: self.world.leases)
+    @rule(number=pick, how_many=st.integers(1, 20))
+    def leases_end(self, number: int, how_many: int) -> None:
+        for _ in range(min(how_many, len(self.world.leases))):
+            name = _choose(list(self.world.leases), number)
+            self.ended.add(name)
+            self.world.release(name)
+
+    @precondition(lambda self: self.world.leases)
+    @rule(number=pick)
+    def slice_dies(self, number: int) -> None:
+        name = _choose(list(self.world.leases), number)
+        slice_id = self.world.leases[name].slice
+        del self.ledger[slice_id]
+        self.world.ended(slice_id)
+        self.world.decide()
+
+    @precondition(lambda self: self.asked)
+    @rule(number=pick)
+    def cancel(self, number: int) -> None:
+        name = _choose(list(self.asked), number)
+        if name not in self.world.leases:
+            self.ended.add(name)
+        self.world.apply(RequestCancelled(name))
+
+    @precondition(lambda self: self.world.leases)
+    @rule(number=pick)
+    def lease_blocks(self, number: int) -> None:
+        name = _choose(list(self.world.leases), number)
+        self.world.block(name, "nobody's class")
+
+    @rule(name=st.sampled_from(sorted(NODES)), state=st.sampled_from(["", "sick", "unclaimed"]))
+    def node_reports(self, name: str, state: str) -> None:
+        self.world.apply(NodeReported(self._inventory(name, state)))
+
+    @rule(name=st.sampled_from(sorted(NODES)))
+    def node_restarts(self, name: str) -> None:
+        self.world.decide()
+        self._note()
+        self.ledger = {s: (place, cpus) for s, (place, cpus) in self.ledger.items() if place.node != name}
+        self.world.apply(NodeLost(name))
+        self.world.node_is_gone(name)
+        self.world.apply(NodeReported(self._inventory(name)))
+        self.world.decide()
+
+    @rule(session=st.sampled_from(["S", "S2", "S3"]))
+    def session_restarts(self, session: str) -> None:
+        self.world.decide()
+        state = self.world.scheduler.state
+        self.ended |= {r.id for r in state.requests.values() if r.session == session}
+        self.world.apply(SessionClosed(session))
+        self.world.session_is_gone(session)
+        self.world.open(session, "E3" if session == "S3" else "E")
+
+    # -- what always holds ---------------------------------------------------------------
+
+    @invariant()
+    def books_are_the_sum_of_what_was_started(self) -> None:
+        self._note()
+        share: Counter[str] = Counter()
+        memory: Counter[str] = Counter()
+        cpus: Counter[str] = Counter()
+        for place, cores in self.ledger.values():
+            cpus[place.node] += cores
+            for device in place.devices:
+                share[device] += place.share
+                memory[device] += place.memory
+        shot = self.world.snapshot()
+        for device in shot.devices:
+            assert share[device.id] <= 1000 and memory[device.id] <= device.memory
+            assert round(device.share_held * 1000) == share[device.id]
+            assert device.memory_held == memory[device.id]
+        for n in shot.nodes:
+            assert round((n.cpus - n.cpus_free) * 1000) == cpus[n.id] <= n.cpus * 1000
+
+    @invariant()
+    def every_lease_has_a_slice_of_its_own(self) -> None:
+        slices = [lease.slice for lease in self.world.leases.values()]
+        assert len(set(slices)) == len(slices) and set(slices) <= set(self.ledger)
+        for name, lease in self.world.leases.items():
+            asked = self.asked[name]
+            assert (lease.placement.share, len(lease.placement.devices)) == (asked.share, asked.devices)
+            assert asked.memory in (None, lease.placement.memory)
+            assert {device.split("/")[0] for device in lease.placement.devices} == {lease.placement.node}
+
+    @invariant()
+    def only_what_can_never_run_fails(self) -> None:
+        for name, failure in self.world.failed.items():
+            if failure.reason is EndReason.START_FAILED:
+                assert self.start_failures[name] >= 3
+            else:
+                assert failure.reason is EndReason.INFEASIBLE and not _fits_somewhere(self.asked[name])
+
+    # -- what happens in the end ---------------------------------------------------------
+
+    def teardown(self) -> None:
+        """Nothing arrives any more, everything that runs ends, all devices are well: then everybody gets a turn."""
+        world = self.world
+        if not world.scheduler.state.pool.nodes:
+            return
+        for name in NODES:
+            world.apply(NodeReported(self._inventory(name)))
+        world.starts = world.stops = True
+        rounds = 0
+        while world.scheduler.state.requests:
+            rounds += 1
+            assert rounds <= 2 * MOST_REQUESTS, f"still waiting: {world.snapshot().waiting[:3]}"
+            world.wait(1)
+            for lease in list(world.scheduler.state.blocked):
+                world.apply(LeaseUnblocked(lease))
+            for name in list(world.leases):
+                self.ended.add(name)
+                world.release(name)
+        world.settle()
+        assert set(self.asked) == self.ended | set(world.failed)
+        assert not world.leases and not world.scheduler.state.lines
+        world.wait(31)
+        assert not world.snapshot().slices
+        assert {d.share_free for d in world.snapshot().devices} == {1.0}
+        assert all(d.state == DeviceState.READY.value for d in world.snapshot().devices)
+
+
+TestPool = Pool.TestCase
+TestPool.settings = settings(
+    max_examples=1000 if NIGHTLY else 150,
+    stateful_step_count=100 if NIGHTLY else 40,
+    deadline=None,
+    derandomize=not NIGHTLY,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)

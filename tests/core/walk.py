@@ -1,0 +1,119 @@
+"""A random walk through the core that meets every kind of event; the same seed gives the same journal.
+
+python tests/core/walk.py SEED STEPS          prints the journal, one JSON object per line
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable
+
+from harness import World, node
+
+from flexray.model import events
+from flexray.model.devices import Inventory
+
+CONFIG = {"warm_seconds": 20, "lease_term_seconds": 5}
+_SHARES = (0.1, 0.18, 0.25, 0.333, 0.5, 0.6, 1, 1, 2, 3)
+
+
+def walk(seed: int, steps: int) -> World:
+    """A world after so many steps; its ``journal`` has every event and cycle."""
+    walker = _Walker(random.Random(seed))
+    for _ in range(steps):
+        walker.step()
+    return walker.world
+
+
+class _Walker:
+    def __init__(self, rng: random.Random) -> None:
+        self.rng, self.requests = rng, 0
+        self.world = World(starts=False, stops=False, **CONFIG)
+        for number in range(3):
+            self.world.apply(events.NodeReported(self.inventory(number)))
+        for number in range(4):
+            self.world.open(f"S{number}", f"E{number % 3}")
+        self.steps: list[tuple[int, Callable[[], None]]] = [
+            (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
+            (2, self.cancel), (3, self.block), (2, self.unblock), (1, self.report_node), (1, self.lose_node),
+            (1, self.close_session),
+        ]  # fmt: skip
+
+    def step(self) -> None:
+        self.world.now = round(self.world.now + self.rng.random(), 3)
+        weights, acts = zip(*self.steps, strict=True)
+        self.rng.choices(acts, weights)[0]()
+        if self.rng.random() < 0.7:  # several events may come before a cycle
+            self.world.decide()
+
+    def inventory(self, number: int) -> Inventory:
+        kind = ("A100", "T4", "A10")[number]
+        state = self.rng.choice(["", "", "", " sick", " unclaimed"])
+        return node(f"n{number}", f"{self.rng.randrange(1, 5)}x{kind}{state} {number}x910B", cpus=16)
+
+    def submit(self) -> None:
+        options: dict[str, object] = {self.rng.choice(["gpu"] * 9 + ["npu", "accelerator"]): self.rng.choice(_SHARES)}
+        if self.rng.random() < 0.3:
+            options["memory"] = f"{self.rng.choice([1, 8, 17])}GiB"
+        if self.rng.random() < 0.2:
+            options["types"] = "nvidia/A*"
+        if self.rng.random() < 0.2:
+            options["cpus"] = 2
+        if self.rng.random() < 0.1:
+            options["priority"] = 1
+        self.requests += 1
+        session = self.rng.choice(sorted(self.world.scheduler.state.sessions))
+        flags = {"reusable": self.rng.random() < 0.8, "restartable": self.rng.random() < 0.9}
+        self.world.submit(f"r{self.requests}", session=session, **flags, **options)
+
+    def start(self) -> None:
+        if self.world.starting:
+            slice_id = self.rng.choice(self.world.starting)
+            (self.world.started if self.rng.random() < 0.9 else self.world.failed_to_start)(slice_id)
+
+    def end_stopped(self) -> None:
+        if self.world.stopping:
+            self.world.ended(self.rng.choice(self.world.stopping))
+
+    def release(self) -> None:
+        if self.world.leases:
+            self.world.release(self.rng.choice(list(self.world.leases)))
+
+    def lose_slice(self) -> None:
+        if self.world.leases:
+            self.world.ended(self.world.leases[self.rng.choice(list(self.world.leases))].slice)
+
+    def cancel(self) -> None:
+        self.world.apply(events.RequestCancelled(f"r{self.rng.randrange(self.requests + 1)}"))
+
+    def block(self) -> None:
+        waiting = self.world.snapshot().waiting
+        if self.world.leases and waiting:
+            child = self.rng.choice(waiting)
+            self.world.block(self.rng.choice(list(self.world.leases)), child.task_class, session=child.session)
+
+    def unblock(self) -> None:
+        for lease in list(self.world.scheduler.state.blocked)[:1]:
+            self.world.apply(events.LeaseUnblocked(lease))
+
+    def report_node(self) -> None:
+        self.world.apply(events.NodeReported(self.inventory(self.rng.randrange(3))))
+
+    def lose_node(self) -> None:
+        number = self.rng.randrange(3)
+        self.world.apply(events.NodeLost(f"n{number}"))
+        self.world.node_is_gone(f"n{number}")
+        self.world.apply(events.NodeReported(self.inventory(number)))
+
+    def close_session(self) -> None:
+        session = f"S{self.rng.randrange(4)}"
+        self.world.apply(events.SessionClosed(session))
+        self.world.session_is_gone(session)
+        self.world.open(session, f"E{int(session[1:]) % 3}")
+
+
+if __name__ == "__main__":
+    for entry in walk(int(sys.argv[1]), int(sys.argv[2])).journal:
+        print(json.dumps(entry))
