@@ -114,6 +114,11 @@ class Call:
             return True
 
     @property
+    def watched(self) -> bool:
+        """Whether somebody's callback runs when it is done."""
+        return bool(self._callbacks)
+
+    @property
     def outcome(self) -> tuple[Kind, Any]:
         """Kind and raw outcome of a finished call."""
         return self._kind, self._outcome

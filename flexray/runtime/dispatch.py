@@ -110,27 +110,47 @@ def leases_wanted(target: Target) -> int:
 def send_batch(lease: HeldLease, calls: list[Call]) -> list[Any]:
     """Make the actor call of a batch; returns its references, the header first."""
     target = lease.target
-    items, held, values = [], [], []
+    slots = min(len(calls), _MOST_SLOTS) if target.large_results else 0
+    message, values = batch_message(lease, calls, slots)
     for call in calls:
-        slots = []
+        call.phase, call.lease = Phase.SENT, lease.id
+        lease.in_flight[call.number] = call
+    lease.open_batches += 1
+    if not slots:
+        return [lease.handle.run.remote(message, *values)]
+    refs: list[Any] = lease.handle.run.options(num_returns=1 + slots).remote(message, *values)
+    return refs
+
+
+def batch_message(lease: HeldLease, calls: list[Call], slots: int) -> tuple[bytes, list[Any]]:
+    """The bytes of a batch, and the Ray arguments that go with them."""
+    target = lease.target
+    items: list[tuple[Any, ...]] = []
+    held: list[Any] = []
+    values: list[Any] = []
+    for call in calls:
+        filled: list[Any] = []
         for slot in call.slots:
             if not isinstance(slot, bytes):
                 values.append(slot)
                 slot = len(values) - 1
-            slots.append(slot)
-        items.append((call.number, call.payload, tuple(slots), (len(held), len(call.held))))
+            filled.append(slot)
+        items.append((call.number, call.payload, tuple(filled), (len(held), len(call.held))))
         held.extend(call.held)
-        call.phase, call.lease = Phase.SENT, lease.id
-        lease.in_flight[call.number] = call
     blob = _function_blob(lease, values)
-    slots_back = min(len(calls), _MOST_SLOTS) if target.large_results else 0
-    method = calls[0].method
-    message = pickle.dumps(
-        (tuple(lease.token), target.function.key, blob, method, target.timeout, items, slots_back), protocol=5
+    if held:
+        values.append(held)  # a list: Ray resolves references at the top level only
+    batch = (
+        tuple(lease.token),
+        target.function.key,
+        blob,
+        calls[0].method,
+        target.timeout,
+        items,
+        slots,
+        len(values) - 1 if held else -1,
     )
-    lease.open_batches += 1
-    refs = lease.handle.run.options(num_returns=1 + slots_back).remote(message, held, *values)
-    return refs if slots_back else [refs]
+    return pickle.dumps(batch, protocol=5), values
 
 
 def _function_blob(lease: HeldLease, values: list[Any]) -> bytes | int | None:
@@ -145,24 +165,6 @@ def _function_blob(lease: HeldLease, values: list[Any]) -> bytes | int | None:
         target.function_ref = ray.put((target.function.data, list(target.function.held)))
     values.append(target.function_ref)
     return len(values) - 1
-
-
-def stream_message(lease: HeldLease, call: Call) -> tuple[bytes, list[Any], list[Any]]:
-    """The arguments of a slice's ``stream`` call."""
-    values: list[Any] = []
-    slots = []
-    for slot in call.slots:
-        if not isinstance(slot, bytes):
-            values.append(slot)
-            slot = len(values) - 1
-        slots.append(slot)
-    item = (call.number, call.payload, tuple(slots), (0, len(call.held)))
-    blob = _function_blob(lease, values)
-    target = lease.target
-    message = pickle.dumps(
-        (tuple(lease.token), target.function.key, blob, call.method, target.timeout, [item], 0), protocol=5
-    )
-    return message, list(call.held), values
 
 
 def mark_idle(lease: HeldLease) -> None:

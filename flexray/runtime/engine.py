@@ -289,7 +289,7 @@ class Engine:
             lease.open_batches -= 1
             self._broken(lease, error)
             return
-        refs[0]._on_completed(lambda answer: self._post(self._answered, lease, refs, calls, answer))
+        refs[0]._on_completed(lambda answer: self._on_answer(lease, refs, calls, answer))
 
     def _collect(self, lease: HeldLease) -> None:
         slots = 1 if lease.target.large_results else 0
@@ -297,6 +297,20 @@ class Engine:
         refs = lease.handle.collect.options(num_returns=1 + slots).remote(lease.token, slots)
         refs = refs if slots else [refs]
         refs[0]._on_completed(lambda answer: self._post(self._answered, lease, refs, None, answer))
+
+    def _on_answer(self, lease: HeldLease, refs: list[Any], batch: list[Call], answer: Any) -> None:
+        """In Ray's own thread, which must not block: answers a lone call here if the lock is free, else posts.
+
+        It saves the way through the router's thread, a tenth of a round trip.
+        """
+        lone = len(batch) == 1 and not batch[0].watched and not lease.target.backlog
+        if lone and self.lock.acquire(blocking=False):
+            try:
+                self._answered(lease, refs, batch, answer)
+            finally:
+                self.lock.release()
+        else:
+            self._post(self._answered, lease, refs, batch, answer)
 
     def _answered(self, lease: HeldLease, refs: list[Any], batch: list[Call] | None, answer: Any) -> None:
         """A slice answered a batch, or (batch is None) a collect."""

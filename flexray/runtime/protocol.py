@@ -113,7 +113,7 @@ class Item(NamedTuple):
         id: the client's number for the call.
         payload: packed (args, kwargs), or None when they travel as one Ray argument.
         slots: what the top-level placeholders stand for: an index of a Ray argument, or packed bytes.
-        held: first index and number of the nested references that belong to this call.
+        held: first index and number of the nested references that belong to this call, in the batch's list.
     """
 
     id: int
@@ -132,6 +132,7 @@ class Batch(NamedTuple):
         method: method name for actors, "" for tasks.
         timeout: seconds each call may run, or None.
         slots: how many of the actor call's return values may carry large results.
+        held: which Ray argument is the list of nested references; -1 without one.
     """
 
     token: Token
@@ -141,6 +142,7 @@ class Batch(NamedTuple):
     timeout: float | None
     items: tuple[Item, ...]
     slots: int = 0
+    held: int = -1
 
 
 class Reply(NamedTuple):

@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -97,14 +97,14 @@ class SliceActor:
     # -- calls -----------------------------------------------------------------------------
 
     @ray.method(concurrency_group="run")
-    def run(self, message: bytes, held: list[Any], *values: Any) -> Any:
+    def run(self, message: bytes, *values: Any) -> Any:
         """Queue a batch; answer when it is finished or ``batch_seconds`` have passed, whichever is first."""
         batch = _read_batch(message)
         refused = self._admit(batch, values)
         if refused is not None:
             return self._pad(refused, [], batch.slots)
         ticket = Ticket(len(batch.items))
-        self._runs.submit([self._make_run(batch, item, held, values, ticket) for item in batch.items])
+        self._runs.submit([self._make_run(batch, item, values, ticket) for item in batch.items])
         ticket.finished.wait(self._batch_seconds)
         return self._reply(batch.token.session, batch.slots)
 
@@ -135,10 +135,9 @@ class SliceActor:
         self._functions.move_to_end(batch.function)
         return None
 
-    def _make_run(
-        self, batch: Batch, item: Item, held: list[Any], values: tuple[Any, ...], ticket: Ticket | None
-    ) -> Run:
+    def _make_run(self, batch: Batch, item: Item, values: tuple[Any, ...], ticket: Ticket | None) -> Run:
         function = self._functions[batch.function]
+        held = values[batch.held] if batch.held >= 0 else ()
 
         def call() -> Any:
             args, kwargs = _arguments(item, held, values)
@@ -198,7 +197,7 @@ class SliceActor:
     # -- streams ---------------------------------------------------------------------------
 
     @ray.method(concurrency_group="stream")
-    def stream(self, message: bytes, held: list[Any], *values: Any) -> Iterator[tuple[bool, Any]]:
+    def stream(self, message: bytes, *values: Any) -> Iterator[tuple[bool, Any]]:
         """Run one generator; yields (True, item) for each item, or (False, packed error) last."""
         batch = _read_batch(message)
         refused = self._admit(batch, values)
@@ -206,7 +205,7 @@ class SliceActor:
             yield False, pack_error(InternalError(refused.refused or "the slice does not know the function"))
             return
         items: queue.Queue[tuple[bool, Any] | None] = queue.Queue(_STREAM_AHEAD)
-        inner = self._make_run(batch, batch.items[0], held, values, None)
+        inner = self._make_run(batch, batch.items[0], values, None)
         closed = threading.Event()
         run = Run(inner.id, inner.session, _Pump(inner.call, items, closed), inner.context, inner.timeout, None)
         self._runs.submit([run])
@@ -284,11 +283,11 @@ class _Lazy:
 
 def _read_batch(message: bytes) -> Batch:
     """Batches travel as plain tuples, which pickle several times faster than named ones."""
-    token, function, blob, method, timeout, items, slots = pickle.loads(message)
-    return Batch(Token(*token), function, blob, method, timeout, tuple(Item(*item) for item in items), slots)
+    token, function, blob, method, timeout, items, slots, held = pickle.loads(message)
+    return Batch(Token(*token), function, blob, method, timeout, tuple(Item(*item) for item in items), slots, held)
 
 
-def _arguments(item: Item, held: list[Any], values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(item: Item, held: Sequence[Any], values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     start, count = item.held
     if item.payload is None:
         args, kwargs = values[item.slots[0]]  # type: ignore[index]

@@ -11,7 +11,7 @@ import ray
 from flexray.errors import LeaseLost
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, when_ready
 from flexray.runtime.call import Call
-from flexray.runtime.dispatch import stream_message
+from flexray.runtime.dispatch import batch_message
 from flexray.runtime.packing import unpack_error
 from flexray.runtime.targets import HeldLease
 
@@ -55,8 +55,8 @@ class StreamSource:
 
     def _start(self, lease: HeldLease) -> Any:
         with self._engine.lock:
-            message, held, values = stream_message(lease, self._call)
-        return lease.handle.stream.options(num_returns="streaming").remote(message, held, *values)
+            message, values = batch_message(lease, [self._call], 0)
+        return lease.handle.stream.options(num_returns="streaming").remote(message, *values)
 
     def _await_arguments(self) -> None:
         import threading

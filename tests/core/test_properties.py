@@ -60,7 +60,7 @@ def _fits_somewhere(request: Request) -> bool:
 
 
 class Pool(RuleBasedStateMachine):
-    """Sessions S, S2 (of one environment) and S3 ask; slices start, fail, stop and die; devices fall sick, nodes leave."""
+    """Sessions S, S2 (of one environment) and S3 ask; slices start, fail, stop and die; devices come and go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ class Pool(RuleBasedStateMachine):
 
 TestPool = Pool.TestCase
 TestPool.settings = settings(
-    max_examples=1000 if NIGHTLY else 150,
+    max_examples=1000 if NIGHTLY else 40,
     stateful_step_count=100 if NIGHTLY else 40,
     deadline=None,
     derandomize=not NIGHTLY,
