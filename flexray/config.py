@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from flexray.errors import UsageError
 
@@ -29,7 +30,7 @@ class PoolConfig(BaseModel):
     fake_devices: str = ""
     """Fake inventory for every node that has no ``flexray.fake`` label, such as ``2xA100-80GB.2xT4``. For tests."""
 
-    leave_to_ray: dict[str, int] = Field(default_factory=dict)
+    leave_to_ray: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """Devices per node that the pool does not claim, by Ray resource: ``{"GPU": 1}``."""
 
     warm_seconds: float = Field(default=300.0, ge=0)
@@ -66,7 +67,7 @@ class PoolConfig(BaseModel):
     """Path of a file, on the scheduler's node, that events and commands are appended to."""
 
 
-def load_config(config: PoolConfig | Mapping[str, Any] | str | None) -> PoolConfig:
+def load_config(config: PoolConfig | Mapping[str, Any] | str | os.PathLike[str] | None) -> PoolConfig:
     """A PoolConfig from what a user gave: one, a dict, the path of a JSON file, or None for the defaults.
 
     Raises UsageError with one line per wrong field.
@@ -74,7 +75,7 @@ def load_config(config: PoolConfig | Mapping[str, Any] | str | None) -> PoolConf
     if isinstance(config, PoolConfig):
         return config
     try:
-        if isinstance(config, str):
+        if isinstance(config, (str, os.PathLike)):
             return PoolConfig.model_validate_json(Path(config).read_text())
         return PoolConfig.model_validate(dict(config or {}))
     except OSError as error:

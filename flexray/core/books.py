@@ -63,6 +63,15 @@ class Books:
         for part in _PARTS:
             setattr(self, part, np.vstack((getattr(self, part), np.zeros_like(row))))
 
+    def resize(self, name: str, totals: Sequence[int]) -> None:
+        """New totals for a row. What is held stays held; a total that is too small for it is not taken over."""
+        row = self.rows[name]
+        free = self.free[row] + np.asarray(totals, np.int64) - self.total[row]
+        if (free >= 0).all() and (
+            free + self.idle[row] + self.stopping[row] + self.draining[row] >= self.pledged[row]
+        ).all():
+            self.free[row], self.total[row] = free, totals
+
     def remove(self, name: str) -> None:
         """Drop a row that nothing holds or is promised. The last row moves into its place."""
         row = self.rows[name]

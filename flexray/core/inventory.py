@@ -17,6 +17,7 @@ def apply_inventory(pool: Pool, slices: Slices, inventory: Inventory) -> list[Sl
     """
     if inventory.node not in pool.nodes:
         pool.host.add(inventory.node, (inventory.cpus,))
+    pool.host.resize(inventory.node, (inventory.cpus,))
     pool.nodes[inventory.node] = inventory
     reported = {device.id for device in inventory.devices}
     for device in inventory.devices:

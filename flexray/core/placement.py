@@ -86,6 +86,7 @@ class Pool:
         """A new device, or a new description of a known one."""
         if device.id not in self.devices:
             self.books.add(device.id, (1000, device.type.memory))
+        self.books.resize(device.id, (1000, device.type.memory))
         self.devices[device.id] = device
         self.changed()
 
@@ -161,6 +162,8 @@ class Pool:
                 WaitReason.HOST_CPUS.value: int((feasible & ready & room & ~cpus).sum()),
             }
         )
+        if not any(busy.values()):
+            return WaitReason.NEXT_CYCLE, Counter()
         reason = WaitReason(max(busy, key=lambda name: busy[name]))
         if reason is WaitReason.NO_ROOM:
             spare = self.books.reachable()[feasible & ready]

@@ -6,6 +6,7 @@ again, behind those who waited.
 
 from __future__ import annotations
 
+from flexray.core.reclaim import missing_for, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.lease import Placement
@@ -28,7 +29,9 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
         state.slices.set_draining(record, False)
     if choice is None:
         return None
-    return choice.placement, _needed(state, choice.placement, request.request.cpus, eligible)
+    missing = missing_for(state.pool, choice.placement, request.request.cpus, count_idle=True)
+    oldest = sorted(eligible, key=lambda record: (record.since, record.id))
+    return choice.placement, needed_of(oldest, missing, choice.placement.node)
 
 
 def _may_recall(state: State, record: SliceRecord, request: RequestRecord, before: float) -> bool:
@@ -44,31 +47,3 @@ def _may_recall(state: State, record: SliceRecord, request: RequestRecord, befor
         and holder.request.priority <= request.request.priority
         and holder.line != request.line
     )
-
-
-def _needed(state: State, placement: Placement, cpus: int, eligible: list[SliceRecord]) -> list[SliceRecord]:
-    """The oldest of the eligible slices that, together with what is reachable, make the room."""
-    books, host = state.pool.books, state.pool.host
-    reach, host_reach = books.reachable(), host.reachable()
-    missing = {
-        device: [
-            placement.share - int(reach[books.rows[device], 0]),
-            placement.memory - int(reach[books.rows[device], 1]),
-        ]
-        for device in placement.devices
-    }
-    host_missing = cpus - int(host_reach[host.rows[placement.node], 0])
-    chosen = []
-    for record in sorted(eligible, key=lambda r: (r.since, r.id)):
-        here = [d for d in record.placement.devices if d in missing and max(missing[d]) > 0]
-        helps_host = host_missing > 0 and record.cpus > 0 and record.placement.node == placement.node
-        if not here and not helps_host:
-            continue
-        chosen.append(record)
-        for device in record.placement.devices:
-            if device in missing:
-                missing[device][0] -= record.placement.share
-                missing[device][1] -= record.placement.memory
-        if record.placement.node == placement.node:
-            host_missing -= record.cpus
-    return chosen

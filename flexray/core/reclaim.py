@@ -1,58 +1,68 @@
-"""Choosing what makes room. Pure choices; ``scheduler.py`` acts on them."""
+"""Choosing what makes room: the fewest slices whose end lets a placement start. Pure; ``scheduler.py`` acts."""
 
 from __future__ import annotations
 
-from flexray.core.books import Books
+from collections.abc import Iterable
+
+from flexray.core.placement import Pool
 from flexray.core.records import SliceRecord
 from flexray.core.slices import Slices
 from flexray.model.lease import Placement
 
-
-def _shortfall(books: Books, name: str, amounts: tuple[int, ...]) -> list[int]:
-    """What is missing on a row beyond what is free or already coming free and promised to nobody."""
-    row = books.rows[name]
-    return [int(need - have) for need, have in zip(amounts, books.uncontested()[row], strict=True)]
+#: Amounts still missing, by the name of a device or node.
+Missing = dict[str, list[int]]
 
 
-def _covers(missing: list[int]) -> bool:
-    return all(amount <= 0 for amount in missing)
-
-
-def idle_slices_to_stop(
-    slices: Slices, devices: Books, host: Books, placement: Placement, cpus: int
-) -> list[SliceRecord]:
+def idle_slices_to_stop(slices: Slices, pool: Pool, placement: Placement, cpus: int) -> list[SliceRecord]:
     """Idle slices whose end makes room for a placement: longest idle first, none that turns out unneeded.
 
     Call before the placement is pledged. The room is known to be there (``Pool.place``
     counts idle slices), so the answer always suffices.
     """
-    missing = {device: _shortfall(devices, device, (placement.share, placement.memory)) for device in placement.devices}
-    host_missing = _shortfall(host, placement.node, (cpus,))
+    return needed_of(slices.idle.values(), missing_for(pool, placement, cpus, count_idle=False), placement.node)
+
+
+def missing_for(pool: Pool, placement: Placement, cpus: int, *, count_idle: bool) -> Missing:
+    """What a placement lacks beyond what is free or coming free (and, if counted, idle) and promised to nobody."""
+    devices = pool.books.reachable() if count_idle else pool.books.uncontested()
+    host = pool.host.reachable() if count_idle else pool.host.uncontested()
+    missing = {}
+    for device in placement.devices:
+        share, memory = (int(amount) for amount in devices[pool.books.rows[device]])
+        missing[device] = [placement.share - share, placement.memory - memory]
+    missing[placement.node] = [cpus - int(host[pool.host.rows[placement.node], 0])]
+    return missing
+
+
+def needed_of(candidates: Iterable[SliceRecord], missing: Missing, node: str) -> list[SliceRecord]:
+    """Of the candidates, in their order, those whose end covers what is missing; none that turns out unneeded."""
     chosen: list[SliceRecord] = []
-    for record in slices.idle.values():
-        if all(_covers(m) for m in missing.values()) and _covers(host_missing):
+    for record in candidates:
+        if _covered(missing):
             break
-        here = [device for device in record.placement.devices if device in missing]
-        helps_device = any(not _covers(missing[device]) for device in here)
-        helps_host = record.placement.node == placement.node and record.cpus > 0 and not _covers(host_missing)
-        if helps_device or helps_host:
+        if any(max(missing[name]) > 0 and any(amounts) for name, amounts in _held(record, missing, node)):
             chosen.append(record)
-            _subtract(missing, host_missing, record, here, placement.node, +1)
+            _subtract(missing, record, node, +1)
     for record in list(chosen):  # an early small one may be unneeded once a later large one was chosen
-        here = [device for device in record.placement.devices if device in missing]
-        _subtract(missing, host_missing, record, here, placement.node, -1)
-        if all(_covers(m) for m in missing.values()) and _covers(host_missing):
+        _subtract(missing, record, node, -1)
+        if _covered(missing):
             chosen.remove(record)
         else:
-            _subtract(missing, host_missing, record, here, placement.node, +1)
+            _subtract(missing, record, node, +1)
     return chosen
 
 
-def _subtract(
-    missing: dict[str, list[int]], host: list[int], record: SliceRecord, here: list[str], node: str, sign: int
-) -> None:
-    for device in here:
-        missing[device][0] -= sign * record.placement.share
-        missing[device][1] -= sign * record.placement.memory
-    if record.placement.node == node:
-        host[0] -= sign * record.cpus
+def _covered(missing: Missing) -> bool:
+    return all(amount <= 0 for amounts in missing.values() for amount in amounts)
+
+
+def _held(record: SliceRecord, missing: Missing, node: str) -> list[tuple[str, tuple[int, ...]]]:
+    """What a slice holds of the devices, and of the node, that matter."""
+    place = record.placement
+    held: list[tuple[str, tuple[int, ...]]] = [(d, (place.share, place.memory)) for d in place.devices if d in missing]
+    return [*held, (node, (record.cpus,))] if place.node == node else held
+
+
+def _subtract(missing: Missing, record: SliceRecord, node: str, sign: int) -> None:
+    for name, amounts in _held(record, missing, node):
+        missing[name] = [lack - sign * amount for lack, amount in zip(missing[name], amounts, strict=True)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flexray.core.deadlock import find_deadlock
@@ -45,7 +45,7 @@ from flexray.model.lifecycle import EndReason, RequestState, RequestStep, SliceS
 from flexray.model.request import DEFAULT_QUEUE
 from flexray.model.wire import encode
 
-#: At most this many lines are considered for a recall in one cycle: each look costs a filter over the pool.
+#: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
 _RECALLS_PER_CYCLE = 8
 
 
@@ -55,6 +55,7 @@ class Scheduler:
     def __init__(self, options: CoreOptions, record: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.state = State(options)
         self._sequence = 0
+        self._recall_turn = 0
         self._record = record
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             NodeReported: self._node_reported,
@@ -98,6 +99,7 @@ class Scheduler:
                 continue
             self.state.end_lease(record, EndReason.DEVICE_LOST, "its device left the pool")
             self.state.stop(record, StopReason.DEVICE_LEFT, now)
+        self.state.displace(self.state.slices.pending_on_unready(event.inventory.node), now)
 
     def _node_lost(self, event: NodeLost, now: float) -> None:
         if event.node not in self.state.pool.nodes:
@@ -144,7 +146,7 @@ class Scheduler:
         self.state.lines.setdefault(request.line, deque()).append(request.id)
         if event.request.queue != DEFAULT_QUEUE:
             message = f"unknown queue {event.request.queue!r}. Known: {DEFAULT_QUEUE}"
-            self.state.fail(request, EndReason.UNKNOWN_QUEUE, message)
+            self.state.fail(request, EndReason.UNKNOWN_QUEUE, message, now)
 
     def _request_cancelled(self, event: RequestCancelled, now: float) -> None:
         request = self.state.requests.get(event.id)
@@ -157,7 +159,9 @@ class Scheduler:
             self.state.release(request, now)
 
     def _lease_blocked(self, event: LeaseBlocked, now: float) -> None:
-        if self.state.holder(event.lease) is not None:
+        request = self.state.holder(event.lease)
+        if request is not None:
+            self.state.keep_draining_room(request, now)
             known = self.state.blocked.get(event.lease)
             since = known.since if known else now
             self.state.blocked[event.lease] = Blocked(since, event.session, event.waits_for)
@@ -177,14 +181,8 @@ class Scheduler:
 
     def _slice_failed(self, event: SliceFailed, now: float) -> None:
         record = self.state.slices.by_id.get(event.slice)
-        if record is None or record.state is SliceState.PENDING:
-            return
-        request = self.state.holder_of(record)
-        if request is not None:
-            request.start_failures += 1
-        self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now)
-        if request is not None and request.start_failures >= self.state.options.start_attempts:
-            self.state.fail(request, EndReason.START_FAILED, event.message)
+        if record is not None and record.state is not SliceState.PENDING:
+            self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now)
 
     def _slice_ended(self, event: SliceEnded, now: float) -> None:
         record = self.state.slices.by_id.get(event.slice)
@@ -225,7 +223,7 @@ class Scheduler:
         if request.request.shape in full:
             return False
         if len(pool.books) and not pool.feasible(request.request).any():
-            state.fail_infeasible(request)
+            state.fail_infeasible(request, now)
             return True
         choice = pool.place(request.request, state.options.policy)
         if choice is None:
@@ -236,17 +234,21 @@ class Scheduler:
         return True
 
     def _victims(self, request: RequestRecord, placement: Placement) -> list[SliceRecord]:
-        pool = self.state.pool
-        return idle_slices_to_stop(self.state.slices, pool.books, pool.host, placement, request.request.cpus)
+        return idle_slices_to_stop(self.state.slices, self.state.pool, placement, request.request.cpus)
 
     def _recall_for_starving(self, now: float) -> None:
         """A lease that has been held for a term makes room for a request that has waited for one."""
         before = now - self.state.options.lease_term_seconds
         heads = [r for r in map(self.state.head, list(self.state.lines)) if r is not None and r.submitted <= before]
         heads.sort(key=lambda r: (-r.request.priority, r.sequence))
-        for request in heads[:_RECALLS_PER_CYCLE]:
-            found = leases_to_recall(self.state, request, before)
+        hopeless: set[tuple[object, ...]] = set()
+        for request in self._in_turn(heads):
+            shape = (request.request.priority, request.request.shape)
+            found = None if shape in hopeless else leases_to_recall(self.state, request, before)
             if found is None:
+                hopeless.add(shape)
+                if len(hopeless) >= _RECALLS_PER_CYCLE:
+                    break
                 continue
             placement, records = found
             for record in records:
@@ -257,8 +259,15 @@ class Scheduler:
                     self.state.out.append(RecallLease(holder.session, holder.lease))
             self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
 
+    def _in_turn(self, heads: list[RequestRecord]) -> Iterator[RequestRecord]:
+        """All of them, starting where the last cycle stopped, so that hopeless ones do not hide the others."""
+        start = self._recall_turn if self._recall_turn < len(heads) else 0
+        for offset in range(len(heads)):
+            self._recall_turn = (start + offset + 1) % len(heads)
+            yield heads[(start + offset) % len(heads)]
+
     def _break_deadlocks(self, now: float) -> None:
         blocked, patience = self.state.blocked.values(), self.state.options.deadlock_seconds
         if any(now - one.since >= patience for one in blocked):
             for request, message in find_deadlock(self.state):
-                self.state.fail(request, EndReason.DEADLOCK, message)
+                self.state.fail(request, EndReason.DEADLOCK, message, now)

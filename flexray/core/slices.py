@@ -106,6 +106,14 @@ class Slices:
             for p in self.pending.values()
         )
 
+    def pending_on(self, device: str) -> list[SliceRecord]:
+        """Planned slices on a device, first planned first."""
+        return [r for r in self.by_device.get(device, {}).values() if r.state is SliceState.PENDING]
+
+    def pending_on_unready(self, node: str) -> list[SliceRecord]:
+        """Planned slices of a node on a device that takes no work now."""
+        return [r for r in self.pending.values() if r.placement.node == node and not self._device_ready(r)]
+
     def on_node(self, node: str) -> list[SliceRecord]:
         """The node's slices, oldest first."""
         return [record for record in self.by_id.values() if record.placement.node == node]

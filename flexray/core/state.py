@@ -95,10 +95,19 @@ class State:
             self.stop(record, StopReason.CANCELLED, now)
 
     def fail(
-        self, request: RequestRecord, reason: EndReason, message: str, removed: tuple[tuple[str, int], ...] = ()
+        self,
+        request: RequestRecord,
+        reason: EndReason,
+        message: str,
+        now: float,
+        removed: tuple[tuple[str, int], ...] = (),
     ) -> None:
+        """It can never run: tell its session, and give up what was reserved for it."""
+        record = self.slice_of(request)
         self.finish(request, RequestStep.FAIL)
         self.out.append(FailRequest(request.session, request.id, reason, message, removed))
+        if record is not None:
+            self.abandon(record, now)
 
     def finish(self, request: RequestRecord, step: RequestStep) -> None:
         self.blocked.pop(request.lease, None)
@@ -148,14 +157,34 @@ class State:
     def end_slice(
         self, record: SliceRecord, reason: EndReason, message: str, now: float, post_mortem: PostMortem = ALIVE
     ) -> None:
+        """A slice is gone: what it was for goes on elsewhere, unless no slice can be started for it."""
+        request, starting = self.holder_of(record), record.state is SliceState.STARTING
         self.end_lease(record, reason, message, post_mortem)
         self.slices.step(record, SliceStep.END, now)
+        if request is not None and starting and reason is EndReason.SLICE_LOST:
+            request.start_failures += 1
+            if request.start_failures >= self.options.start_attempts:
+                self.fail(request, EndReason.START_FAILED, message, now)
         for device in record.placement.devices:
             if device not in self.offered(record.placement.node) and device not in self.slices.by_device:
                 self.pool.remove_device(device)
 
     def offered(self, node: str) -> set[str]:
         return {device.id for device in self.pool.nodes[node].devices}
+
+    def displace(self, records: list[SliceRecord], now: float) -> None:
+        """Give up PENDING slices; their requests look for another place."""
+        for record in records:
+            self.end_lease(record, EndReason.DEVICE_LOST, "its place is no longer to be had")
+            self.slices.step(record, SliceStep.END, now)
+
+    def keep_draining_room(self, request: RequestRecord, now: float) -> None:
+        """A recalled lease waits for something itself: its room does not come, so nobody may count on it."""
+        record = self.slice_of(request)
+        if record is not None and record.draining:
+            planned = [s for device in record.placement.devices for s in self.slices.pending_on(device)]
+            self.displace(list({s.id: s for s in planned}.values()), now)
+            self.slices.set_draining(record, False)
 
     def stop(self, record: SliceRecord, reason: StopReason, now: float) -> None:
         """Stop a slice's process; a planned one simply ends."""
@@ -165,7 +194,7 @@ class State:
             self.slices.step(record, SliceStep.STOP, now)
             self.out.append(StopSlice(record.id, record.placement.node, reason))
 
-    def fail_infeasible(self, request: RequestRecord) -> None:
+    def fail_infeasible(self, request: RequestRecord, now: float) -> None:
         """No device of the present inventory could ever hold it: say so, with what each reason removed."""
         removed = self.pool.removed_by(request.request)
         rows = tuple(sorted((reason.value, count) for reason, count in removed.items()))
@@ -175,7 +204,7 @@ class State:
             f"(removed: {listing}). Types here: {', '.join(self.pool.columns.types)}. "
             f"Ask for less, allow other types, or add nodes."
         )
-        self.fail(request, EndReason.INFEASIBLE, message, rows)
+        self.fail(request, EndReason.INFEASIBLE, message, now, rows)
 
     def withdraw(self, request: RequestRecord, now: float) -> None:
         """Its session is gone: end the request, and stop what runs for it rather than trust that it stopped."""

@@ -17,6 +17,7 @@ from flexray.model.request import DEFAULT_QUEUE
 from flexray.model.snapshot import DeviceView, Explanation, NodeView, QueueView, RequestView, SliceView, Snapshot
 
 _NEEDS = {
+    WaitReason.NEXT_CYCLE: "there is room; the next cycle places it",
     WaitReason.NO_DEVICES: "a node has to join and report its devices",
     WaitReason.NO_ROOM: "a slice on a device that could hold it has to end",
     WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
@@ -34,6 +35,7 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
     reserved = [r for r in state.requests.values() if r.state is RequestState.RESERVED]
     running = [r for r in state.requests.values() if r.state in (RequestState.LEASED, RequestState.DRAINING)]
     reasons = _wait_reasons(state, [*reserved, *waiting])
+    positions = {r.id: position for position, r in enumerate(waiting, start=1)}
     held = sum(r.placement.share * len(r.placement.devices) for r in state.slices.by_id.values() if r.request)
     queue = QueueView(DEFAULT_QUEUE, len(waiting) + len(reserved), len(running), share_as_float(held))
     return Snapshot(
@@ -43,7 +45,7 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
         tuple(_device(state, name) for name in sorted(state.pool.devices)),
         tuple(_slice(state, record) for record in state.slices.by_id.values()),
         (queue,),
-        tuple(_request(r, position, reason) for position, (r, reason) in enumerate(reasons, start=1)),
+        tuple(_request(r, positions.get(r.id, 0), reason) for r, reason in reasons),
         tuple(_request(r, 0, "") for r in running),
     )
 

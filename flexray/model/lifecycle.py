@@ -131,6 +131,8 @@ def follow(table: dict[tuple[State, Step], State], state: State, step: Step, who
 class WaitReason(str, Enum):
     """Why a request is not running yet."""
 
+    NEXT_CYCLE = "next_cycle"
+    """There is room for it; the next cycle gives it a place."""
     NO_DEVICES = "no_devices"
     """No node has reported its devices yet."""
     NO_ROOM = "no_room"

@@ -63,6 +63,7 @@ class Request:
     def __post_init__(self) -> None:
         if isinstance(self.memory, str):
             object.__setattr__(self, "memory", parse_memory(self.memory))
+        object.__setattr__(self, "family", Family(self.family))
         object.__setattr__(self, "types", _parse_types(self.types))
         object.__setattr__(self, "isolation", _parse_isolation(self.isolation))
         amounts = (self.share, self.devices, self.cpus, *(a for a in (self.memory, self.burst) if a is not None))
@@ -92,7 +93,7 @@ class Request:
 
     def describe(self) -> str:
         """For messages: ``gpu=0.25, memory=4.0 GiB``."""
-        word = next(key for key, family in _FAMILY_OPTIONS.items() if family is self.family)
+        word = "accelerator" if self.family is Family.ANY else self.family.value
         amount = self.devices if self.devices > 1 else share_as_float(self.share)
         parts = [f"{word}={amount:g}"]
         if self.memory is not None:
@@ -137,7 +138,8 @@ def _parse_amount(option: str, value: object) -> dict[str, object]:
             raise InvalidRequest(f"{option}={value!r} must be a number or a pair (guaranteed, burst)")
         value, burst = value
     share, devices = parse_share(value, option)
-    fields: dict[str, object] = {"share": share, "devices": devices, "family": _FAMILY_OPTIONS[option]}
+    family = _FAMILY_OPTIONS[option]
+    fields: dict[str, object] = {"share": share, "devices": devices, "family": family, "burst": None}
     if burst is not None:
         most, burst_devices = parse_share(burst, f"burst of {option}")
         if devices > 1 or burst_devices > 1 or most < share:

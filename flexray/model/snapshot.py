@@ -66,7 +66,7 @@ class QueueView:
 
 @dataclass(frozen=True, slots=True)
 class RequestView:
-    """One request. ``position`` counts from 1 among the waiting ones; 0 when it does not wait."""
+    """One request. ``position`` counts from 1 among those without a place yet; 0 for the others."""
 
     id: str
     session: str

@@ -122,7 +122,11 @@ def test_every_wait_reason_is_reached() -> None:
     slow.release("a")
     slow.submit("b", gpu=0.5)
     slow.settle()
-    reached = {starting, slow.reason("b")} | {e.value for case in CASES for e in case.expect if e in set(WaitReason)}
+    new = World(*ONE)
+    new.submit("c", gpu=0.5)
+    reached = {starting, slow.reason("b"), new.reason("c")} | {
+        e.value for case in CASES for e in case.expect if e in set(WaitReason)
+    }
     assert reached == {reason.value for reason in WaitReason}
 
 

@@ -164,7 +164,6 @@ def test_a_recall_for_host_cores_gives_them_up() -> None:
     assert kinds(world.settle()) == ["start s1.2", "grant new#1"]
 
 
-@pytest.mark.xfail(strict=True, reason="only the first eight waiting lines are ever looked at")
 def test_lines_for_which_nothing_can_be_recalled_do_not_hide_others() -> None:
     world = busy(node("n1", "1xA100 1xT4"), holders={"actor": {"gpu": 1, "reusable": False}, "old": {"gpu": 1}})
     for at in range(20):
@@ -256,7 +255,6 @@ def test_a_blocked_parent_that_will_move_frees_the_others() -> None:
     assert kinds(world.wait(1.5)) == ["fail large deadlock", "fail small deadlock"]
 
 
-@pytest.mark.xfail(strict=True, reason="a request that is reserved on its parent's device counts as running")
 def test_a_wait_that_can_never_end_is_found_after_a_recall_too() -> None:
     """The parent is asked to hand its lease back for its own child, and then waits for the child."""
     world = busy(holders={"parent": {"gpu": 1}})

@@ -584,16 +584,11 @@ def test_requests_know_nothing_of_each_other_s_options() -> None:
     assert Request() == Request() and hash(Request(types=("a",))) == hash(Request(types=["a"]))
 
 
-# -- known gaps: each of these should pass one day, and then loses its mark -----------------
-
-
-@pytest.mark.xfail(strict=True, reason="with nothing in its way, the first WaitReason of the table is named")
 def test_a_request_nobody_has_looked_at_yet_does_not_blame_ray(core: World) -> None:
     core.submit("a", gpu=1)
     assert core.reason("a") != "used_by_ray"
 
 
-@pytest.mark.xfail(strict=True, reason="a plan is kept when its device falls sick")
 def test_a_planned_slice_does_not_start_on_a_sick_device() -> None:
     world = slow(node("n1", "1xT4"))
     warm = idle(world, "a", gpu=1)
@@ -604,7 +599,6 @@ def test_a_planned_slice_does_not_start_on_a_sick_device() -> None:
     assert world.decide() == []
 
 
-@pytest.mark.xfail(strict=True, reason="the books keep the totals of a node's first report")
 @pytest.mark.parametrize(
     ("now", "options"), [(node("n1", "1xT4", cpus=8), {"cpus": 8}), (node("n1", "1xA100"), {"memory": "80GiB"})]
 )
