@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from flexray.model.request import Request
     from flexray.model.snapshot import Explanation, Snapshot
     from flexray.runtime.current import Current, current
-    from flexray.task import Actor, ActorHandle, Task, actor, task
+    from flexray.tasks import Actor, ActorHandle, Task, actor, task
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Actor": "flexray.task",
-    "ActorHandle": "flexray.task",
+    "Actor": "flexray.tasks",
+    "ActorHandle": "flexray.tasks",
     "Current": "flexray.runtime.current",
     "DoneFuture": "flexray.future",
     "Explanation": "flexray.model.snapshot",
@@ -38,13 +38,13 @@ _LAZY = {
     "Request": "flexray.model.request",
     "Snapshot": "flexray.model.snapshot",
     "Stream": "flexray.future",
-    "Task": "flexray.task",
-    "actor": "flexray.task",
+    "Task": "flexray.tasks",
+    "actor": "flexray.tasks",
     "as_completed": "flexray.future",
     "current": "flexray.runtime.current",
     "errors": "flexray.errors",
     "get": "flexray.future",
-    "task": "flexray.task",
+    "task": "flexray.tasks",
     "wait": "flexray.future",
 }
 

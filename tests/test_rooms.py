@@ -25,11 +25,11 @@ DOORS: dict[str, set[str]] = {
     "sim": {"model", "catalog", "config", "core", "build"},
     "runtime": {"model", "catalog", "config", "core", "build", "devices", "telemetry"},
     "future": {"model", "runtime"},
-    "task": {"model", "runtime", "future"},
-    "serving": {"model", "task", "future"},
-    "demo": {"model", "task", "future", "__init__"},
+    "tasks": {"model", "runtime", "future"},
+    "serving": {"model", "tasks", "future"},
+    "demo": {"model", "tasks", "future", "__init__"},
     "cli": {"model", "config", "sim", "runtime", "dashboard", "telemetry", "devices", "demo"},
-    "__init__": {"model", "config", "runtime", "task", "future"},
+    "__init__": {"model", "config", "runtime", "tasks", "future"},
     "__main__": {"cli"},
 }
 #: third-party module -> rooms where it may appear.
@@ -43,7 +43,7 @@ OUTSIDE = {
     "torch": {"runtime", "demo"},
     "sklearn": {"demo"},
     "click": {"cli"},
-    "rich": {"cli", "demo", "dashboard", "task"},
+    "rich": {"cli", "demo", "dashboard", "tasks"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
 PURE_ROOMS = {"model", "core", "policies", "build"}

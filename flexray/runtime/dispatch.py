@@ -97,7 +97,8 @@ def _next_batch(target: Target, lease: HeldLease) -> list[Call]:
 
 def leases_wanted(target: Target) -> int:
     """How many leases the backlog can use, those held included."""
-    waiting = len(target.backlog)
+    queued = sum(max(0, len(lease.in_flight) - 1) for lease in target.leases.values())
+    waiting = len(target.backlog) + queued  # what waits behind a running call may move to a new lease
     busy = sum(1 for lease in target.leases.values() if not lease.idle and not lease.recalled)
     if not waiting:
         return busy + target.streams_waiting

@@ -54,6 +54,8 @@ class Engine:
         self._settled = False
         self._depth = 0
         self._sweeping = False
+        #: why nothing can be submitted any more: the pool is gone, or the client was closed.
+        self._dead: BaseException | None = None
         self.waiting = 0
 
     @contextmanager
@@ -88,8 +90,9 @@ class Engine:
                     )
                 self.lock.wait(0.1)
             target = call.target
-            if target.failed is not None:
-                self.settle(call, Kind.ERROR, target.failed)
+            failed = target.failed or self._dead
+            if failed is not None:
+                self.settle(call, Kind.ERROR, failed)
                 return
             call.phase = Phase.BACKLOG
             self.waiting += 1
@@ -511,6 +514,7 @@ class Engine:
     def on_dead(self, error: BaseException) -> None:
         """The pool is gone: everything that waits or runs fails."""
         with self.step():
+            self._dead = error
             targets = {id(t): t for t in [*self._by_request.values(), *(x.target for x in self._by_lease.values())]}
             for target in targets.values():
                 target.failed = error
