@@ -45,7 +45,8 @@ class Hold:
         model, device: who held what.
         share: how much of the device.
         asked: when the room was asked for.
-        loading: when its process was there and began to load the model.
+        started: when its process was there and began to import libraries.
+        imported: when it began to load the model.
         ready: when it could answer.
         left: when the room was given back.
     """
@@ -54,9 +55,15 @@ class Hold:
     device: str
     share: float
     asked: float
-    loading: float
+    started: float
+    imported: float
     ready: float
     left: float
+
+    def counted_from(self, start: float) -> Hold:
+        """The same with ``start`` as its zero."""
+        times = (self.asked, self.started, self.imported, self.ready, self.left)
+        return Hold(self.model, self.device, self.share, *(at - start for at in times))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ class TrainedModel:
     Attributes:
         name: one of ``NAMES``.
         kind: scikit-learn's class.
+        module: where that class is, which a server imports before it loads the model.
         path: the pickle that a server loads.
         size: bytes of that file.
         accuracy: part of the test images it gets right, in [0, 1].
@@ -30,6 +31,7 @@ class TrainedModel:
 
     name: str
     kind: str
+    module: str
     path: Path
     size: int
     accuracy: float
@@ -80,8 +82,8 @@ def train(folder: Path, seed: int, trained: Callable[[], None] = lambda: None) -
         path.write_bytes(pickle.dumps(model, protocol=5))
         answers = tuple(int(answer) for answer in model.predict(test_x))
         right = sum(answer == int(digit) for answer, digit in zip(answers, test_y, strict=True))
-        kind = type(model).__name__
-        models.append(TrainedModel(name, kind, path, path.stat().st_size, right / len(answers), answers))
+        cls, size = type(model), path.stat().st_size
+        models.append(TrainedModel(name, cls.__name__, cls.__module__, path, size, right / len(answers), answers))
         trained()
     return Trained(tuple(models), tuple(test_x))
 

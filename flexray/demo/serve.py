@@ -7,6 +7,7 @@ one at the same times, and load the same files.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import pickle
 import time
 from collections import deque
@@ -27,15 +28,17 @@ SLICE_SHARE = 0.33
 class ModelServer:
     """One model in a process of its own. Times are CLOCK_MONOTONIC, which processes of a machine share."""
 
-    def __init__(self, path: str, example: Any) -> None:
-        began = time.monotonic()
+    def __init__(self, module: str, path: str, example: Any) -> None:
+        started = time.monotonic()
+        importlib.import_module(module)
+        imported = time.monotonic()
         with Path(path).open("rb") as file:
-            self._model: Any = pickle.load(file)  # imports scikit-learn as well
+            self._model: Any = pickle.load(file)
         self._model.predict([example])  # what the first call sets up belongs to the load
-        self._loaded = (began, time.monotonic())
+        self._loaded = (started, imported, time.monotonic())
 
-    def ready(self) -> tuple[str, float, float]:
-        """The device it is on; when it began to load its model, and when it could answer."""
+    def ready(self) -> tuple[str, float, float, float]:
+        """The device it is on; when it started, when it had imported its libraries, and when it could answer."""
         return flex.current().device.id, *self._loaded
 
     def predict(self, image: Any) -> tuple[int, float, float]:
@@ -68,9 +71,10 @@ class _Way:
 
     async def _load(self, name: str) -> _Resident:
         asked = time.monotonic()
-        handle = self._server.remote(str(self._trained[name].path), self._images[0])
-        device, loading, ready = await handle.ready.remote()
-        return _Resident(handle, Hold(name, device, self._share, asked, loading, ready, 0.0))
+        model = self._trained[name]
+        handle = self._server.remote(model.module, str(model.path), self._images[0])
+        device, started, imported, ready = await handle.ready.remote()
+        return _Resident(handle, Hold(name, device, self._share, asked, started, imported, ready, 0.0))
 
     def _release(self, resident: _Resident) -> None:
         resident.handle.stop()
@@ -91,11 +95,7 @@ class _Way:
             arrived(arrival)
 
     def _side(self, title: str) -> Side:
-        start = self._start
-        holds = tuple(
-            replace(h, asked=h.asked - start, loading=h.loading - start, ready=h.ready - start, left=h.left - start)
-            for h in self._holds
-        )
+        holds = tuple(hold.counted_from(self._start) for hold in self._holds)
         devices = tuple(sorted({hold.device for hold in holds}))
         return Side(title, devices, tuple(sorted(self._answers, key=lambda answer: answer.number)), holds)
 
@@ -120,7 +120,7 @@ class Slices(_Way):
         await asyncio.gather(*asked)
         for resident in residents.values():
             self._release(resident)
-        return self._side("slices: all six resident")
+        return self._side("slices")
 
     async def _load_and_tell(self, name: str) -> _Resident:
         resident = await self._load(name)
@@ -159,7 +159,7 @@ class WholeDevices(_Way):
         self._all_arrived = True
         await asyncio.gather(*tellers, self._tell())
         await asyncio.gather(*workers)
-        return self._side("whole devices: models swap")
+        return self._side("whole devices")
 
     async def _look_after(self, resident: _Resident) -> None:
         """One device, from its first model to the last request it can help with."""
@@ -177,11 +177,16 @@ class WholeDevices(_Way):
                 self._release(resident)
                 return
             else:
-                async with self._news:
-                    await self._news.wait_for(lambda mine=name: self._all_arrived or self._work_for(mine))
+                await self._news_for(name)
 
-    def _work_for(self, resident: str) -> bool:
-        return bool(self._waiting[resident]) or self._longest_waiting() is not None
+    async def _news_for(self, name: str) -> None:
+        """Return when the device that has this model may have something to do, or no more will come."""
+
+        def something() -> bool:
+            return self._all_arrived or bool(self._waiting[name]) or self._longest_waiting() is not None
+
+        async with self._news:
+            await self._news.wait_for(something)
 
     def _longest_waiting(self) -> str | None:
         """The model with the oldest waiting request, of those that no device has or is loading."""

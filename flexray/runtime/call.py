@@ -7,11 +7,12 @@ outcome wins, later ones are dropped.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from flexray.errors import TaskError
+from flexray.errors import NotConnected, TaskError
 from flexray.model.lease import LeaseId
 from flexray.runtime.packing import unpack, unpack_error
 
@@ -91,7 +92,9 @@ class Call:
 
     @property
     def client(self) -> Client:
-        """The client the call belongs to."""
+        """The client the call belongs to. Raises NotConnected in a forked child, where waiting would never end."""
+        if self._client.pid != os.getpid():
+            raise NotConnected("this Future belongs to the parent process: flexray does not survive a fork")
         return self._client
 
     def settle(self, kind: Kind, outcome: Any) -> list[Callable[[Any], None]]:
@@ -105,7 +108,7 @@ class Call:
 
     def on_done(self, callback: Callable[[Any], None]) -> bool:
         """Run ``callback(call)`` when done. False when it is done already; the caller runs it then."""
-        with self._client.lock:
+        with self.client.lock:
             if self.phase is Phase.DONE:
                 return False
             if self._callbacks is None:

@@ -83,7 +83,8 @@ def in_claim(claim: Claim) -> dict[str, Any]:
 
 def probe_index(claim: Claim) -> Any:
     """An ObjectRef of the visible-device id of a claim that is met."""
-    probe = ray.remote(num_cpus=0, max_calls=0, max_retries=2)(_visible_device)
+    # A worker of its own for each: one that is used again still sees the device of its first task.
+    probe = ray.remote(num_cpus=0, max_calls=1, max_retries=2)(_visible_device)
     return probe.options(**in_claim(claim)).remote(claim.resource)
 
 

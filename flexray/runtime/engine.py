@@ -27,7 +27,7 @@ from flexray.model.lifecycle import EndReason
 from flexray.model.request import Request
 from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.dispatch import leases_wanted, mark_idle, pump, send_batch
-from flexray.runtime.losses import lost_error, request_error, sort_out
+from flexray.runtime.losses import argument_error, failed_elsewhere, lost_error, request_error, sort_out
 from flexray.runtime.packing import PackedFunction
 from flexray.runtime.protocol import NAMESPACE, Code, Reply, Token
 from flexray.runtime.session import Session
@@ -323,7 +323,10 @@ class Engine:
             else:
                 lease.open_batches -= 1
             if not isinstance(answer, bytes):
-                self._broken(lease, answer)
+                if batch is not None and failed_elsewhere(lease, batch, answer):
+                    self._argument_failed(lease, batch, answer)
+                else:
+                    self._broken(lease, answer)
                 return
             reply = Reply(*pickle.loads(answer))
             lease.last_heard = time.monotonic()
@@ -380,6 +383,20 @@ class Engine:
             lease.target.leases.pop(lease.id, None)
         self.put_back(calls)
         self.advance(lease.target)
+
+    def _argument_failed(self, lease: HeldLease, batch: list[Call], error: Exception) -> None:
+        """An ObjectRef among a batch's arguments holds an error: nothing of it ran, and the slice is well."""
+        calls = [call for call in batch if lease.in_flight.pop(call.number, None) is not None]
+        lease.functions.discard(lease.target.function.key)
+        if len(calls) == 1:
+            self.settle(calls[0], Kind.ERROR, argument_error(lease.target, error))
+        else:  # one by one: that shows whose argument it is
+            for call in calls:
+                call.alone = True
+            self.put_back(calls)
+        mark_idle(lease)
+        self.advance(lease.target)
+        self.plan_sweep()
 
     def _broken(self, lease: HeldLease, error: Any) -> None:
         """The slice does not answer. The scheduler will say what became of it, and which call was running."""

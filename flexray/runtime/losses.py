@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
 from flexray.errors import (
     Cancelled,
     Deadlock,
@@ -9,12 +11,14 @@ from flexray.errors import (
     Infeasible,
     LeaseLost,
     StartFailed,
+    TaskError,
     TaskTimeout,
     UnknownQueue,
 )
 from flexray.model.commands import FailRequest, RevokeLease
 from flexray.model.lifecycle import EndReason
 from flexray.runtime.call import Call
+from flexray.runtime.packing import dual_class
 from flexray.runtime.targets import HeldLease, Target
 
 #: After this many lost slices a call travels alone, so that it takes no neighbours with it.
@@ -39,6 +43,23 @@ def lost_error(target: Target, revoke: RevokeLease, attempts: int = 1) -> LeaseL
     return LeaseLost(
         f"{target.name} lost its slice{times} ({revoke.reason.value}: {revoke.message}); retries={target.retries}"
     )
+
+
+def failed_elsewhere(lease: HeldLease, batch: list[Call], error: object) -> bool:
+    """Whether a batch failed because of an ObjectRef among its arguments, not because of its slice."""
+    if all(isinstance(slot, bytes) for call in batch for slot in call.slots) or not isinstance(error, RayError):
+        return False
+    actor = getattr(error, "actor_id", None)
+    return not isinstance(error, RayActorError) or actor not in (None, lease.handle._actor_id.hex())
+
+
+def argument_error(target: Target, error: Exception) -> TaskError:
+    """What a call gets whose argument is an ObjectRef that holds an error: also of the original's class."""
+    cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
+    kind = dual_class(type(cause)) if isinstance(cause, Exception) else TaskError
+    failure = kind(f"an argument of {target.name}, an ObjectRef, holds an error: {error}", str(error))
+    failure.__cause__ = cause or error
+    return failure
 
 
 def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tuple[Call, Exception]]]:

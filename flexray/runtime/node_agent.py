@@ -168,10 +168,12 @@ class NodeAgent:
     async def _watch_claims(self) -> None:
         """Learn which device each claim is, as the claims are met."""
         while any(claim.index is None for claim in self._claims):
-            for claim in [c for c in self._claims if c.index is None]:
-                if await _in_thread(claim.group.wait, 0.05):
-                    claim.index = await probe_index(claim)
-                    self._report_inventory()
+            unmet = [claim for claim in self._claims if claim.index is None]
+            met = [claim for claim in unmet if await _in_thread(claim.group.wait, 0.05)]
+            for claim, index in zip(met, await asyncio.gather(*map(_probe, met)), strict=True):
+                claim.index = index
+            if met:
+                self._report_inventory()
             await asyncio.sleep(min(0.5, self._config.poll_seconds))
 
     async def _watch_health(self) -> None:
@@ -282,6 +284,10 @@ def _facts(node: str, resources: dict[str, float], labels: dict[str, str], confi
     cores = tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
     host_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     return NodeFacts(node, resources, labels, cores, host_memory, 0, config.fake_devices)
+
+
+async def _probe(claim: Claim) -> str:
+    return str(await probe_index(claim))
 
 
 async def _result(ref: Any) -> Any:

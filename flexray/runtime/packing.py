@@ -7,19 +7,21 @@ value does), and ``unpack`` puts them back. Values of simple types take a short 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import pickle
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple
 
 import ray
 from ray import cloudpickle
 from ray.actor import ActorHandle
 
-from flexray.errors import NotSerializable, TaskError
+from flexray.errors import FlexrayError, NotSerializable, TaskError
 
 #: Above this many bytes a value travels as an object of its own in Ray's object store.
 LARGE = 100_000
@@ -148,27 +150,57 @@ def unpack_error(data: bytes) -> TaskError:
             message += f"\n(the exception could not be rebuilt here: {type(error).__name__}: {error})"
     if not isinstance(cause, Exception):
         return TaskError(message, text)
-    failure = _dual_class(type(cause))(message, text)
+    failure = dual_class(type(cause))(message, text)
     if isinstance(cause, TaskError) and cause.__cause__ is not None:  # a child's failure passed through
         failure.__cause__ = cause.__cause__
     else:
         failure.__cause__ = cause
-    for name, value in getattr(cause, "__dict__", {}).items():
-        failure.__dict__.setdefault(name, value)
+    _copy_attributes(cause, failure)
     return failure
 
 
-def _dual_class(cause: type[Exception]) -> type[TaskError]:
+def _copy_attributes(cause: BaseException, failure: BaseException) -> None:
+    """What handlers look at: ``errno`` of an OSError, ``code`` of somebody's own class."""
+    for name, value in getattr(cause, "__dict__", {}).items():
+        failure.__dict__.setdefault(name, value)
+    for kind in type(cause).__mro__:
+        if kind in (BaseException, Exception, object):
+            continue
+        for name, member in vars(kind).items():
+            if isinstance(member, (MemberDescriptorType, GetSetDescriptorType)) and not name.startswith("__"):
+                with contextlib.suppress(AttributeError, TypeError, ValueError):  # not set, or read-only
+                    setattr(failure, name, getattr(cause, name))
+
+
+def _rebuild_dual(
+    kind: type[Exception], message: str, remote_traceback: str, cause: BaseException | None
+) -> TaskError:
+    failure = dual_class(kind)(message, remote_traceback)
+    failure.__cause__ = cause
+    if cause is not None:
+        _copy_attributes(cause, failure)
+    return failure
+
+
+def dual_class(cause: type[Exception]) -> type[TaskError]:
     """A class that is both a TaskError and the cause's class, where Python allows it."""
     if issubclass(cause, TaskError):
         cause = next((c for c in cause.__mro__ if issubclass(c, Exception) and not issubclass(c, TaskError)), Exception)
-    if cause in (Exception, TaskError):
+    if cause in (Exception, FlexrayError, TaskError):
         return TaskError
     try:
         return type(
             f"TaskError_{cause.__name__}",
             (TaskError, cause),
-            {"__init__": _init_dual, "__str__": lambda self: self.message, "__module__": "flexray.errors"},
+            {
+                "__init__": _init_dual,
+                "__str__": lambda self: self.message,
+                "__reduce__": lambda self: (
+                    _rebuild_dual,
+                    (cause, self.message, self.remote_traceback, self.__cause__),
+                ),
+                "__module__": "flexray.errors",
+            },
         )
     except TypeError:  # classes whose layouts conflict, or that forbid subclassing
         return TaskError

@@ -8,7 +8,6 @@ working directory, sys.path and environment variables in it for ever.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Versions, Welcome
+from flexray.runtime.reach import check_cluster
 from flexray.runtime.session import find_scheduler
 
 _START_SECONDS = 60.0
@@ -41,8 +41,8 @@ def connect_ray(address: str | None) -> bool:
         return False
     if address is not None and address.startswith("ray://"):
         raise UsageError("ray:// is not supported; submit the script with `ray job submit`, or run it on the cluster")
-    if address is not None and ":" in address:
-        _check_reachable(address)
+    if address not in (None, "local"):
+        check_cluster(address)
     try:
         ray.init(
             address=address, include_dashboard=False if address in (None, "local") else None, logging_level="error"
@@ -51,18 +51,6 @@ def connect_ray(address: str | None) -> bool:
         where = f"at {address}" if address else "here"
         raise ClusterUnreachable(f"cannot connect to a Ray cluster {where}: {error}") from error
     return True
-
-
-def _check_reachable(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
-    except ValueError:
-        raise UsageError(f"address={address!r} is not HOST:PORT, 'auto' or 'local'") from None
-    except OSError as error:
-        raise ClusterUnreachable(
-            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave address out"
-        ) from None
 
 
 def ensure_pool(config: PoolConfig) -> Any:

@@ -16,6 +16,7 @@ from flexray.runtime.protocol import SliceIdentity
 if TYPE_CHECKING:
     from flexray.runtime.client import Client
 
+_FORKED = "flexray does not survive a fork; use spawn or forkserver, or call it in the parent"
 _lock = threading.RLock()
 _client: Client | None = None
 _identity: SliceIdentity | None = None
@@ -38,7 +39,7 @@ def client() -> Client:
     found = _client
     if found is not None:
         if found.pid != os.getpid():
-            raise NotConnected("flexray does not survive a fork; use spawn or forkserver, or call it in the parent")
+            raise NotConnected(_FORKED)
         return found
     if _shut_down:
         raise NotConnected("flexray was shut down in this process; call flex.init() first")
@@ -56,7 +57,9 @@ def connect(address: str | None, config: Any) -> Client:
     from flexray.runtime.client import Client
 
     with _lock:
-        if _client is None or _client.pid != os.getpid() or _client.closed:
+        if _client is not None and _client.pid != os.getpid():
+            raise NotConnected(_FORKED)  # Ray's connection does not survive it either
+        if _client is None or _client.closed:
             _client = Client.connect(address, config, _identity)
             _shut_down = False
         else:

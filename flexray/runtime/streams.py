@@ -12,6 +12,7 @@ from flexray.errors import LeaseLost
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, when_ready
 from flexray.runtime.call import Call
 from flexray.runtime.dispatch import batch_message
+from flexray.runtime.losses import argument_error, failed_elsewhere
 from flexray.runtime.packing import unpack_error
 from flexray.runtime.targets import HeldLease
 
@@ -33,8 +34,8 @@ class StreamSource:
         try:
             for ref in self._start(lease):
                 yield _item(ray.get(ref))
-        except ray.exceptions.RayActorError as error:
-            raise LeaseLost(f"{self._call.target.name} lost its slice while it streamed") from error
+        except ray.exceptions.RayError as error:
+            raise self._lost(lease, error) from error
         except StopIteration:
             return
         finally:
@@ -48,8 +49,8 @@ class StreamSource:
         try:
             async for ref in self._start(lease):
                 yield _item(await ref)
-        except ray.exceptions.RayActorError as error:
-            raise LeaseLost(f"{self._call.target.name} lost its slice while it streamed") from error
+        except ray.exceptions.RayError as error:
+            raise self._lost(lease, error) from error
         finally:
             self._engine.end_stream(lease, self._call)
 
@@ -57,6 +58,11 @@ class StreamSource:
         with self._engine.lock:
             message, values = batch_message(lease, [self._call], 0)
         return lease.handle.stream.options(num_returns="streaming").remote(message, *values)
+
+    def _lost(self, lease: HeldLease, error: Exception) -> Exception:
+        if failed_elsewhere(lease, [self._call], error):
+            return argument_error(self._call.target, error)
+        return LeaseLost(f"{self._call.target.name} lost its slice while it streamed")
 
     def _await_arguments(self) -> None:
         import threading

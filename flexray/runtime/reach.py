@@ -1,0 +1,48 @@
+"""Whether a Ray cluster answers at an address, asked before ``ray.init``, which would retry for minutes."""
+
+from __future__ import annotations
+
+from flexray.errors import ClusterUnreachable, UsageError
+
+_SECONDS = 5.0
+_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+
+
+def check_cluster(address: str) -> None:
+    """Ask the cluster's control service whether it is alive.
+
+    Raises UsageError for what is no address, ClusterUnreachable when nothing, or
+    something else than a Ray head, answers within five seconds.
+    """
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+
+    target = _resolve(address)
+    channel = init_grpc_channel(target)
+    try:
+        channel.unary_unary(_ALIVE)(b"", timeout=_SECONDS)
+    except grpc.RpcError as error:
+        code = error.code()
+        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            return  # a Ray head that wants its token; ray.init presents it, or says what is wrong with it
+        raise ClusterUnreachable(
+            f"no Ray cluster answers at {target} ({code.name.lower()}); start one with `ray start --head`, "
+            f"or leave the address out"
+        ) from None
+    finally:
+        channel.close()
+
+
+def _resolve(address: str) -> str:
+    """``auto`` becomes the address of the cluster on this machine."""
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        found = canonicalize_bootstrap_address(address)
+        if not found:
+            raise ClusterUnreachable("no Ray cluster runs on this machine; start one with `ray start --head`")
+        return str(found)
+    _, _, port = address.rpartition(":")
+    if not port.isdigit() or ":" not in address:
+        raise UsageError(f"address={address!r} is not HOST:PORT, 'auto' or 'local'")
+    return address

@@ -1,0 +1,95 @@
+"""Tables for terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from flexray.model.amounts import format_memory
+from flexray.model.snapshot import DeviceView, Snapshot
+
+_BAR = 10
+
+
+def print_status(
+    snapshot: Snapshot, demand: Sequence[Mapping[str, object]] = (), console: Console | None = None
+) -> None:
+    """Devices, slices, waiting requests, and Ray demand that cannot be met."""
+    console = console or Console()
+    console.print(_devices(snapshot))
+    if snapshot.slices:
+        console.print(_slices(snapshot))
+    if snapshot.waiting:
+        console.print(_waiting(snapshot))
+    if not snapshot.devices:
+        console.print("No devices. What the nodes' back ends found:")
+    for node in snapshot.nodes:
+        for backend, found, reason in node.reports:
+            if not found and not snapshot.devices:
+                console.print(f"  {node.name}: {backend}: {reason}", highlight=False)
+    for entry in demand:
+        console.print(f"plain Ray work waits for {entry['resources']} ({entry['count']} times)", highlight=False)
+    queue = snapshot.queues[0]
+    console.print(
+        f"{len(snapshot.nodes)} nodes, {len(snapshot.devices)} devices, {len(snapshot.slices)} slices; "
+        f"{queue.running} requests run, {queue.waiting} wait",
+        highlight=False,
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    return table
+
+
+def _devices(snapshot: Snapshot) -> Table:
+    names = {node.id: node.name for node in snapshot.nodes}
+    table = _table("devices", "node", "device", "type", "state", "share held", "memory held", "isolation")
+    for device in snapshot.devices:
+        table.add_row(
+            f"{names.get(device.node, '?')} {device.node[:6]}",
+            device.id.rpartition("/")[2],
+            device.type,
+            device.state,
+            f"{_bar(device)} {device.share_held:.3g}",
+            f"{format_memory(device.memory_held)} of {format_memory(device.memory)}",
+            device.isolation,
+        )
+    return table
+
+
+def _bar(device: DeviceView) -> str:
+    filled = round(device.share_held * _BAR)
+    return "#" * filled + "." * (_BAR - filled)
+
+
+def _slices(snapshot: Snapshot) -> Table:
+    table = _table("slices", "slice", "device", "share", "memory", "state", "for", "task", "request")
+    for piece in snapshot.slices:
+        places = ", ".join(f"{d[:6]}/{d.rpartition('/')[2]}" for d in piece.devices)
+        since = f"{max(0.0, snapshot.now - piece.since):.0f} s"
+        task = piece.task_class.split("/")[0]
+        table.add_row(
+            piece.id,
+            places,
+            f"{piece.share:g}",
+            format_memory(piece.memory),
+            piece.state,
+            since,
+            task,
+            piece.request or "-",
+        )
+    return table
+
+
+def _waiting(snapshot: Snapshot) -> Table:
+    table = _table("waiting", "request", "task", "asked", "for", "state", "why")
+    for request in snapshot.waiting:
+        waited = f"{max(0.0, snapshot.now - request.submitted):.0f} s"
+        task = request.task_class.split("/")[0]
+        table.add_row(request.id, task, request.asked, waited, request.state, request.wait_reason)
+    return table

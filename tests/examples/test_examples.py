@@ -1,0 +1,64 @@
+"""Every example runs as it stands, as a process of its own, and prints what its docstring promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import EXAMPLES
+
+Run = Callable[..., str]
+SCRIPTS = ("batch_inference.py", "job_batch.py", "pipeline.py", "serve_torch.py")
+
+
+@pytest.mark.ray
+def test_batch_inference(run_example: Run) -> None:
+    pytest.importorskip("torch")
+    printed = run_example("batch_inference.py", "--copies", 4, "--batch", 200)
+    assert "1600 images in 8 batches on" in printed
+    assert float(re.search(r"accuracy ([\d.]+)", printed)[1]) > 0.85
+    assert "8/8" in printed  # the progress bar's last state
+
+
+@pytest.mark.ray
+def test_serve_torch(run_example: Run) -> None:
+    pytest.importorskip("torch")
+    printed = run_example("serve_torch.py", "--self-test", 10)
+    assert re.search(r"serving at http://127\.0\.0\.1:\d+", printed)
+    right, count = map(int, re.search(r"(\d+) of (\d+) right", printed).groups())
+    assert count == 10
+    assert right >= 8
+
+
+@pytest.mark.ray
+def test_job_batch(run_example: Run) -> None:
+    printed = run_example("job_batch.py", "--items", 20, "--rounds", 1000)
+    assert "20 of 20 done" in printed
+    assert re.search(r"20 items on cpu\d(, cpu\d)*: [\d.]+ s of work", printed)
+
+
+@pytest.mark.ray
+def test_pipeline(run_example: Run) -> None:
+    pytest.importorskip("sklearn")
+    printed = run_example("pipeline.py")
+    assert "11 tasks described in" in printed
+    scores = {way: float(score) for way, score in re.findall(r"^ *(.+): accuracy ([\d.]+)$", printed, re.MULTILINE)}
+    assert set(scores) == {"pixels", "rows and columns", "contrast"}
+    assert all(score > 0.8 for score in scores.values())
+    assert f"best: {max(scores, key=scores.__getitem__)}, " in printed
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_example_is_short_says_how_to_run_it_and_is_in_the_list(name: str) -> None:
+    text = (EXAMPLES / name).read_text()
+    assert len(text.splitlines()) < 100
+    assert f"python {name}" in (ast.get_docstring(ast.parse(text)) or "")
+    assert name in (EXAMPLES / "README.md").read_text()
+
+
+def test_no_example_is_missing_here() -> None:
+    scripts = {path.name for path in EXAMPLES.glob("*.py") if '__name__ == "__main__"' in path.read_text()}
+    assert scripts == set(SCRIPTS)
