@@ -38,7 +38,10 @@ class Future(Call, Generic[T]):
             self.client.wait((self,), timeout)
         failure = self.failure()
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure, self  # or the traceback's frames would keep each other, and what they hold, alive
         return cast(T, self.value())
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -157,7 +160,7 @@ def get(futures: Future[T] | Iterable[Future[T]], timeout: float | None = None) 
         return futures.result(timeout)
     if isinstance(futures, (str, bytes)) or not isinstance(futures, Iterable):
         _check(futures, "flex.get")
-    several = [_check(future, "flex.get") for future in cast(Iterable[Future[T]], futures)]
+    several = [_check(future, "flex.get") for future in futures]
     if several:
         several[0].client.wait(several, timeout)
     return [future.result(0) for future in several]

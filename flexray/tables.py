@@ -26,6 +26,8 @@ def print_status(
     if not snapshot.devices:
         console.print("No devices. What the nodes' back ends found:")
     for node in snapshot.nodes:
+        if any(device.node == node.id for device in snapshot.devices):
+            console.print(f"{node.id[:6]} is {node.name}", highlight=False)
         for backend, found, reason in node.reports:
             if not found and not snapshot.devices:
                 console.print(f"  {node.name}: {backend}: {reason}", highlight=False)
@@ -47,19 +49,23 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _devices(snapshot: Snapshot) -> Table:
-    names = {node.id: node.name for node in snapshot.nodes}
-    table = _table("devices", "node", "device", "type", "state", "share held", "memory held", "isolation")
+    table = _table("devices", "device", "type", "state", "share held", "memory held", "isolation")
     for device in snapshot.devices:
         table.add_row(
-            f"{names.get(device.node, '?')} {device.node[:6]}",
-            device.id.rpartition("/")[2],
+            _short(device.id),
             device.type,
             device.state,
             f"{_bar(device)} {device.share_held:.3g}",
-            f"{format_memory(device.memory_held)} of {format_memory(device.memory)}",
+            f"{device.memory_held / 1024:.1f} of {device.memory / 1024:.1f} GiB",
             device.isolation,
         )
     return table
+
+
+def _short(device: str) -> str:
+    """``394abc/gpu0``: enough of the node's id to tell nodes apart."""
+    node, _, name = device.rpartition("/")
+    return f"{node[:6]}/{name}"
 
 
 def _bar(device: DeviceView) -> str:
@@ -70,7 +76,7 @@ def _bar(device: DeviceView) -> str:
 def _slices(snapshot: Snapshot) -> Table:
     table = _table("slices", "slice", "device", "share", "memory", "state", "for", "task", "request")
     for piece in snapshot.slices:
-        places = ", ".join(f"{d[:6]}/{d.rpartition('/')[2]}" for d in piece.devices)
+        places = ", ".join(map(_short, piece.devices))
         since = f"{max(0.0, snapshot.now - piece.since):.0f} s"
         task = piece.task_class.split("/")[0]
         table.add_row(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from flexray.errors import InvalidRequest, UsageError
@@ -147,7 +148,7 @@ class _progress:
     def __init__(self, name: str, items: Iterable[Any], show: bool) -> None:
         self._bar: Any = None
         self._name, self._show = name, show
-        self._total = len(items) if hasattr(items, "__len__") else None
+        self._total = len(items) if isinstance(items, Sized) else None
 
     def __enter__(self) -> Callable[[], None]:
         if not self._show:
@@ -293,7 +294,7 @@ def _rebuild_actor(cls: type[Any], given: dict[str, Any]) -> Actor[Any]:
 
 def _forget(client: Any, target: Target) -> None:
     alive = client()
-    if alive is not None and not alive.closed and not target.lent:
+    if alive is not None and not alive.closed and alive.pid == os.getpid() and not target.lent:
         alive.end_actor(target, now=False)
 
 

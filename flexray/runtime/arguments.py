@@ -54,7 +54,7 @@ def _placeholder(argument: Any, slots: list[Any]) -> Any:
 
 def when_ready(call: Call, ready: Callable[[Call, BaseException | None], None]) -> bool:
     """Call ``ready(call, failure)`` once every argument is there. True when they all are already."""
-    waits = [slot for slot in call.slots if isinstance(slot, Call) or (isinstance(slot, ray.ObjectRef))]
+    waits = [slot for slot in call.slots if isinstance(slot, (Call, ray.ObjectRef))]
     pending = [slot for slot in waits if not _is_ready(slot)]
     if not pending:
         return True

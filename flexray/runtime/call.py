@@ -117,6 +117,11 @@ class Call:
             return True
 
     @property
+    def settled(self) -> bool:
+        """Whether it has its outcome."""
+        return self.phase is Phase.DONE
+
+    @property
     def watched(self) -> bool:
         """Whether somebody's callback runs when it is done."""
         return bool(self._callbacks)

@@ -8,7 +8,7 @@ import itertools
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -23,7 +23,7 @@ from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.current import running
 from flexray.runtime.engine import Engine
 from flexray.runtime.environment import capture_environment
-from flexray.runtime.inside import Inside
+from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
 from flexray.runtime.pool import connect_ray, ensure_pool, greet, wait_ready
 from flexray.runtime.protocol import SliceIdentity
@@ -129,7 +129,7 @@ class Client:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Target:
-        """An actor: asks for its slice at once; its constructor runs when the slice is there."""
+        """An actor: asks for its slice once the constructor's arguments are ready; the constructor runs there."""
         packed = pack_function(cls)
         number = next(self._numbers)
         key = f"{cls.__qualname__}/{packed.key}/{self._session.id}.{number}"
@@ -147,11 +147,12 @@ class Client:
         def start(call: Call, failure: BaseException | None) -> None:
             with self._engine.step():
                 fill_slots(first)
-                target.failed = failure
+                target.failed, target.unready = failure, False
                 if failure is not None:
                     self._engine.fail_backlog(target, failure)
                 self._engine.advance(target)
 
+        target.unready = True
         if when_ready(first, start):
             start(first, failure_of_arguments(first))
         return target
@@ -222,13 +223,13 @@ class Client:
                         return
                     self._engine.lock.wait(left)
 
-    def wait_any(self, calls: list[Call], timeout: float | None) -> None:
+    def wait_any(self, calls: Sequence[Call], timeout: float | None) -> None:
         """Return when one of the calls is done, or time has run out."""
         _refuse_on_event_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         here = running.get()
         if self._inside is not None and here is not None:
-            self._inside.wait(calls, here, deadline, any_of=True)
+            self._inside.wait(list(calls), here, deadline, any_of=True)
             return
         with self._engine.lock:
             while not any(call.phase is Phase.DONE for call in calls):
@@ -243,9 +244,8 @@ class Client:
         if self._inside is not None and here is not None:
             await self._inside.wait_async(call, here)
             return
-        loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        if call.on_done(lambda _: loop.call_soon_threadsafe(done.set)):
+        if call.on_done(wake(asyncio.get_running_loop(), done)):
             await done.wait()
 
     def cancel(self, call: Call, force: bool) -> bool:

@@ -134,7 +134,9 @@ class Engine:
 
     def _missing(self, target: Target) -> int:
         if target.actor:
-            return 0 if target.ended or target.leases or target.asked or target.failed else 1
+            if target.ended and not target.backlog:
+                return -len(target.asked)
+            return 0 if target.unready or target.leases or target.asked or target.failed else 1
         usable = sum(1 for lease in target.leases.values() if not lease.recalled and not lease.broken)
         return leases_wanted(target) - usable - len(target.asked)
 
@@ -454,10 +456,12 @@ class Engine:
     def _granted(self, granted: GrantLease) -> None:
         request = granted.lease.lease.request
         target = self._by_request.get(request)
-        if target is None or target.ended:
+        if target is not None:
+            target.asked.pop(request, None)
+        if target is None or (target.ended and not target.backlog):
+            self._by_request.pop(request, None)
             self.session.tell(LeaseReleased(granted.lease.lease))
             return
-        target.asked.pop(request, None)
         token = Token(self.session.epoch, granted.lease.grant, self.session.id, granted.lease.lease)
         try:
             handle = ray.get_actor(granted.lease.slice, namespace=NAMESPACE)

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flexray.errors import TaskError
@@ -52,7 +52,7 @@ class Inside:
                         self._tell_blocked(calls, here)
                         told = True
                     with engine.lock:
-                        if call.phase is not Phase.DONE:
+                        if not call.settled:
                             engine.lock.wait(0.05)
         finally:
             if told:
@@ -62,7 +62,7 @@ class Inside:
         """As ``wait``, for code that awaits: what can run here does so in a thread beside the event loop."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        if not call.on_done(lambda _: loop.call_soon_threadsafe(done.set)):
+        if not call.on_done(wake(loop, done)):
             return
         started, told = time.monotonic(), False
         try:
@@ -147,6 +147,15 @@ class Inside:
     def _tell_unblocked(self, here: Running) -> None:
         with self._engine.step():
             self._engine.session.tell(LeaseUnblocked(here.token.lease))
+
+
+def wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> Callable[[Any], None]:
+    """A callback that sets an event of an event loop, from any thread."""
+
+    def set_done(_: Any) -> None:
+        loop.call_soon_threadsafe(done.set)
+
+    return set_done
 
 
 def _with_arguments(calls: Iterable[Call]) -> Iterator[Call]:

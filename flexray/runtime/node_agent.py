@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,11 +67,22 @@ class NodeAgent:
         self._reports: list[Event] = []
         self._news = asyncio.Event()
         self._closing = False
+        self._opened = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what the scheduler calls ------------------------------------------------------------
 
     async def open(self, with_cpu: int) -> None:
-        """Find devices, wait until leftovers of an earlier agent are gone, claim, and go on watching."""
+        """Find devices, wait until leftovers of an earlier agent are gone, claim, and go on watching.
+
+        Called again by a scheduler that was restarted: it knows none of the slices, so they end.
+        """
+        if self._opened:
+            await asyncio.gather(*(self.stop_slice(name) for name in list(self._slices)))
+            self._reports.clear()
+            self._report_inventory()
+            return
+        self._opened = True
         await _in_thread(end_leftovers, self._node, _END_SECONDS)
         self._facts = dataclasses.replace(self._facts, cpu_devices=with_cpu)
         await self._discover()
@@ -80,7 +91,8 @@ class NodeAgent:
             for number in range(count):
                 self._claims.append(await _in_thread(make_or_adopt_claim, self._node, resource, number))
         self._report_inventory()
-        self._tasks = [asyncio.create_task(coroutine) for coroutine in (self._watch_claims(), self._watch_health())]
+        self._spawn(self._watch_claims())
+        self._spawn(self._watch_health())
 
     async def reports(self, timeout: float) -> list[Event]:
         """What has happened since the last call; waits for something."""
@@ -96,7 +108,7 @@ class NodeAgent:
     async def start_slice(self, spec: SliceSpec) -> None:
         """Start a slice; SliceStarted or SliceFailed is reported."""
         self._slices[spec.slice] = LiveSlice(spec)
-        asyncio.create_task(self._start(self._slices[spec.slice]))
+        self._spawn(self._start(self._slices[spec.slice]))
 
     async def stop_slice(self, name: SliceId) -> None:
         """Stop a slice; SliceEnded is reported once all of its processes are gone."""
@@ -116,6 +128,11 @@ class NodeAgent:
         for claim in self._claims:
             await _in_thread(remove_claim, ray.util.placement_group_table(claim.group)["name"])
         self._probe.close()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)  # the event loop itself keeps only weak references
+        task.add_done_callback(self._tasks.discard)
 
     def _report(self, event: Event) -> None:
         self._reports.append(event)
@@ -222,7 +239,7 @@ class NodeAgent:
         record_process(self._node, spec.slice, live.process)
         if not live.stopping:
             self._report(SliceStarted(spec.slice))
-        asyncio.create_task(self._mourn(live))
+        self._spawn(self._mourn(live))
 
     async def _failed(self, live: LiveSlice, error: Exception) -> None:
         self._slices.pop(live.spec.slice, None)

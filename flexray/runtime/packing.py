@@ -172,9 +172,7 @@ def _copy_attributes(cause: BaseException, failure: BaseException) -> None:
                     setattr(failure, name, getattr(cause, name))
 
 
-def _rebuild_dual(
-    kind: type[Exception], message: str, remote_traceback: str, cause: BaseException | None
-) -> TaskError:
+def _rebuild_dual(kind: type[Exception], message: str, remote_traceback: str, cause: BaseException | None) -> TaskError:
     failure = dual_class(kind)(message, remote_traceback)
     failure.__cause__ = cause
     if cause is not None:

@@ -13,8 +13,8 @@ import queue
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import ray
 
@@ -34,6 +34,16 @@ _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
 _STREAM_AHEAD = 16
 _RUN_THREADS = 32
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _in_group(name: str) -> Callable[[M], M]:
+    """Which of the actor's concurrency groups a method runs in (Ray's decorator, typed)."""
+    return cast("Callable[[M], M]", ray.method(concurrency_group=name))
+
+
+_control, _run, _stream = _in_group("control"), _in_group("run"), _in_group("stream")
 
 
 class SliceActor:
@@ -59,7 +69,7 @@ class SliceActor:
 
     # -- control ---------------------------------------------------------------------------
 
-    @ray.method(concurrency_group="control")
+    @_control
     def hello(self) -> tuple[int, int, list[str]]:
         """(pid, start time, visible device ids): the slice's process answers."""
         process = identify(os.getpid())
@@ -67,17 +77,17 @@ class SliceActor:
         ids = ray.get_runtime_context().get_accelerator_ids()
         return process.pid, process.started, [i for values in ids.values() for i in values]
 
-    @ray.method(concurrency_group="control")
+    @_control
     def stay(self) -> None:
         """Never returns while the slice lives: its failure is how the agent learns of the slice's end."""
         threading.Event().wait()
 
-    @ray.method(concurrency_group="control")
+    @_control
     def take_back(self, token: Token, ids: list[int]) -> list[int]:
         """Drop calls that have not begun; returns their ids."""
         return self._runs.take_back(token.session, ids)
 
-    @ray.method(concurrency_group="control")
+    @_control
     def cancel(self, token: Token, number: int, force: bool) -> str:
         """``taken`` if the call had not begun, ``cancelling`` if it ends now, ``asked`` if it was told, ``gone``."""
         if self._runs.take_back(token.session, [number]):
@@ -96,7 +106,7 @@ class SliceActor:
 
     # -- calls -----------------------------------------------------------------------------
 
-    @ray.method(concurrency_group="run")
+    @_run
     def run(self, message: bytes, *values: Any) -> Any:
         """Queue a batch; answer when it is finished or ``batch_seconds`` have passed, whichever is first."""
         batch = _read_batch(message)
@@ -108,13 +118,13 @@ class SliceActor:
         ticket.finished.wait(self._batch_seconds)
         return self._reply(batch.token.session, batch.slots)
 
-    @ray.method(concurrency_group="run")
+    @_run
     def collect(self, token: Token, slots: int) -> Any:
         """Answer when some call of the session has finished, with all that have by then."""
         self._runs.wait_some(token.session, _POLL_SECONDS, self._batch_seconds)
         return self._reply(token.session, slots)
 
-    @ray.method(concurrency_group="run")
+    @_run
     def fetch(self, token: Token, number: int) -> Any:
         """A large result, as an object that the caller owns."""
         return self._kept.pop((token.session, number))
@@ -176,7 +186,8 @@ class SliceActor:
 
     def _reply(self, session: SessionId, slots: int) -> Any:
         finished, unfinished, count, seconds = self._runs.take(session)
-        done, returned = [], []
+        done: list[tuple[int, int, Any]] = []
+        returned: list[Any] = []
         for run, (code, payload) in finished:
             if code is Code.KEPT:
                 result, size = payload
@@ -196,7 +207,7 @@ class SliceActor:
 
     # -- streams ---------------------------------------------------------------------------
 
-    @ray.method(concurrency_group="stream")
+    @_stream
     def stream(self, message: bytes, *values: Any) -> Iterator[tuple[bool, Any]]:
         """Run one generator; yields (True, item) for each item, or (False, packed error) last."""
         batch = _read_batch(message)

@@ -98,6 +98,8 @@ class Target:
     #: actors: makes a call of the constructor, and whether one has finished on the present slice.
     make_constructor: Callable[[], Call] | None = None
     constructed: bool = False
+    #: actors: whether the constructor's arguments are not ready yet; no slice is asked for before they are.
+    unready: bool = False
 
     def learn(self, count: int, seconds: float) -> None:
         """Take in measured run times."""
