@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flexray.errors import FlexrayError, PoolError
+from flexray.errors import FlexrayError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,14 +47,14 @@ def main() -> None:
 def start(address: str, config: str | None) -> None:
     """Start the pool on a Ray cluster (or say what differs if one runs already)."""
     from flexray.config import PoolConfig, load_config
-    from flexray.runtime.pool import connect_ray, ensure_pool, greet, wait_ready
+    from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_snapshot, wait_ready
 
     wanted = load_config(config) if config is not None else None
     connect_ray(address)
     scheduler = ensure_pool(wanted or PoolConfig())
     greet(scheduler, wanted)
     wait_ready(scheduler)
-    snapshot = _snapshot(scheduler)
+    snapshot = read_snapshot(scheduler)
     click.echo(f"the pool runs: {len(snapshot.devices)} devices on {len(snapshot.nodes)} nodes; see `flexray status`")
 
 
@@ -66,12 +66,12 @@ def status(address: str, as_json: bool) -> None:
     """Show devices, slices and what waits, with reasons."""
     from flexray.model.wire import to_plain
     from flexray.runtime.demand import blocked_demand
-    from flexray.runtime.pool import connect_ray
+    from flexray.runtime.pool import connect_ray, read_snapshot
     from flexray.runtime.session import find_scheduler
     from flexray.tables import print_status
 
     connect_ray(address)
-    snapshot = _snapshot(find_scheduler())
+    snapshot = read_snapshot(find_scheduler())
     demand = blocked_demand()
     if as_json:
         click.echo(json.dumps({**to_plain(snapshot), "ray_demand": demand}, indent=2))
@@ -106,12 +106,3 @@ def demo(out: Path, json_file: Path | None, seed: int) -> None:
     result = run(out, seed=seed)
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_dict(), indent=2))
-
-
-def _snapshot(scheduler: Any) -> Any:
-    import ray
-
-    try:
-        return ray.get(scheduler.snapshot.remote(), timeout=10)
-    except ray.exceptions.RayError as error:
-        raise PoolError(f"the pool's scheduler does not answer: {error}") from error

@@ -78,7 +78,7 @@ class DemoResult:
 
 
 def run(
-    out: Path, *, seed: int = 7, requests: int = 240, rate: float = 30.0, console: Console | None = None
+    out: Path, *, seed: int = 1, requests: int = 240, rate: float = 30.0, console: Console | None = None
 ) -> DemoResult:
     """Train, serve both ways on a Ray of its own, print both sides, and write ``timeline.html``.
 
@@ -105,18 +105,11 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="flexray-demo-") as folder:
         trained, stream, whole, slices = _serve_both(Path(folder), seed, requests, rate, shown)
-    result = DemoResult(
-        seed,
-        requests,
-        rate,
-        trained.models,
-        whole,
-        slices,
-        (_right(whole, stream, trained), _right(slices, stream, trained)),
-        [answer.label for answer in whole.answers] == [answer.label for answer in slices.answers],
-        time.monotonic() - began,
-        (out / "timeline.html").resolve(),
-    )
+    seconds = time.monotonic() - began
+    same = [answer.label for answer in whole.answers] == [answer.label for answer in slices.answers]
+    right = (_right(whole, stream, trained), _right(slices, stream, trained))
+    page = (out / "timeline.html").resolve()
+    result = DemoResult(seed, requests, rate, trained.models, whole, slices, right, same, seconds, page)
     write_timeline(result)
     print_result(result, shown)
     return result

@@ -104,7 +104,10 @@ def leases_wanted(target: Target) -> int:
         return busy + target.streams_waiting
     if target.mean_seconds is None:
         return min(waiting + busy, max(_FIRST_LEASES, 2 * busy))
-    work = waiting * target.mean_seconds / _LEASE_HORIZON
+    # What runs now may take longer than what ran before.
+    now = time.monotonic()
+    silent = max((now - lease.last_heard for lease in target.leases.values() if lease.in_flight), default=0.0)
+    work = waiting * max(target.mean_seconds, silent) / _LEASE_HORIZON
     return min(waiting + busy, max(1, busy + math.ceil(work) if work > 1 else busy or 1))
 
 
@@ -113,6 +116,8 @@ def send_batch(lease: HeldLease, calls: list[Call]) -> list[Any]:
     target = lease.target
     slots = min(len(calls), _MOST_SLOTS) if target.large_results else 0
     message, values = batch_message(lease, calls, slots)
+    if not lease.in_flight:
+        lease.last_heard = time.monotonic()
     for call in calls:
         call.phase, call.lease = Phase.SENT, lease.id
         lease.in_flight[call.number] = call

@@ -194,7 +194,7 @@ class Engine:
                 if target.ended or lease.recalled or lease.idle_since <= before:
                     self.release(lease)
             for target in {id(t): t for t in self._by_request.values()}.values():
-                self._rebalance(target)
+                self.advance(target)
             self.plan_sweep()
 
     def plan_sweep(self) -> None:
@@ -432,9 +432,12 @@ class Engine:
         self.put_back(again)
         if target.actor:
             target.constructed = False
-            if not revoke.requeued:
-                target.failed = lost_error(target, revoke)
+            target.losses += 1
+            if target.losses > target.retries:
+                target.failed = lost_error(target, revoke, target.losses)
                 self.fail_backlog(target, target.failed)
+                for request in list(target.asked):
+                    self._stop_asking(target, request)
         self.advance(target)
 
     # -- messages of the scheduler -----------------------------------------------------------------

@@ -264,9 +264,9 @@ class NodeAgent:
         return {**options, "runtime_env": runtime_env} if runtime_env else options
 
     def _claim_of(self, device: Device) -> Claim | None:
-        return next(
-            (c for c in self._claims if c.index is not None and c.index in (str(device.index), device.key)), None
-        )
+        resource = RESOURCE_OF.get(device.family)
+        names = (str(device.index), device.key)
+        return next((c for c in self._claims if c.resource == resource and c.index in names), None)
 
     async def _mourn(self, live: LiveSlice) -> None:
         """Wait for the slice's end, whoever brings it about."""
@@ -300,7 +300,10 @@ def _facts(node: str, resources: dict[str, float], labels: dict[str, str], confi
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     cores = tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
     host_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    return NodeFacts(node, resources, labels, cores, host_memory, 0, config.fake_devices)
+    # Ray leaves the variable of a worker without GPUs as the raylet has it: this is the node's own mask.
+    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = tuple(part.strip() for part in mask.split(",")) if mask else None
+    return NodeFacts(node, resources, labels, cores, host_memory, 0, config.fake_devices, visible=visible)
 
 
 async def _probe(claim: Claim) -> str:

@@ -8,6 +8,7 @@ value does), and ``unpack`` puts them back. Values of simple types take a short 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import pickle
@@ -43,6 +44,10 @@ class Slot(NamedTuple):
     number: int
 
 
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
 def _held(index: int) -> Any:
     return _unpacking.held[index]
 
@@ -64,6 +69,9 @@ class _Packer(cloudpickle.CloudPickler):  # type: ignore[misc]
         if isinstance(obj, (ray.ObjectRef, ActorHandle)):
             self.held.append(obj)
             return _held, (len(self.held) - 1,)
+        if isinstance(obj, functools._lru_cache_wrapper) and obj.__module__ == "__main__":
+            # The usual way to load a model once; pickle would look it up by name, where there is no such __main__.
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
         return super().reducer_override(obj)
 
 

@@ -18,6 +18,7 @@ import ray
 
 from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
+from flexray.model.snapshot import Snapshot
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Versions, Welcome
 from flexray.runtime.reach import check_cluster
@@ -109,6 +110,12 @@ def wait_ready(scheduler: Any) -> None:
     """Wait until every node has reported its devices."""
     if not ray.get(scheduler.ready.remote(_START_SECONDS)):
         raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s")
+
+
+def read_snapshot(scheduler: Any) -> Snapshot:
+    """The pool now. Raises ClusterUnreachable when the scheduler does not answer."""
+    snapshot: Snapshot = _patient_get(scheduler.snapshot.remote)
+    return snapshot
 
 
 def _patient_get(make: Any) -> Any:

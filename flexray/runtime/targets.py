@@ -39,7 +39,7 @@ class HeldLease:
     broken: bool = False
     exclusive: bool = False
     taking_back: bool = False
-    #: when the slice last answered.
+    #: when the slice last answered, or was given something to do.
     last_heard: float = field(default_factory=time.monotonic)
     #: whether the lease is another session's, lent with an actor handle.
     borrowed: bool = False
@@ -100,6 +100,8 @@ class Target:
     constructed: bool = False
     #: actors: whether the constructor's arguments are not ready yet; no slice is asked for before they are.
     unready: bool = False
+    #: actors: how many of its slices were lost.
+    losses: int = 0
 
     def learn(self, count: int, seconds: float) -> None:
         """Take in measured run times."""

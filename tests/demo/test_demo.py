@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -60,7 +61,7 @@ def test_a_stream_arrives_at_its_rate_and_asks_every_model() -> None:
     stream = make_stream(0, 2000, 50.0, NAMES, 450)
     assert stream[0].at == 0.0
     assert [arrival.number for arrival in stream] == list(range(2000))
-    assert all(a.at < b.at for a, b in zip(stream, stream[1:], strict=False))
+    assert all(a.at < b.at for a, b in itertools.pairwise(stream))
     assert stream[-1].at == pytest.approx(2000 / 50.0, rel=0.1)
     assert {arrival.model for arrival in stream} == set(NAMES)
     assert all(0 <= arrival.image < 450 for arrival in stream)

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 _HOLDER = """
 import sys
 import flexray as flex
-flex.init("local", config={"cpu_devices": 2})
+flex.init("local", config={"cpu_devices": 1})
 import ray
 print("address", ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -67,20 +68,23 @@ def books(request: pytest.FixtureRequest) -> Iterator[None]:
     from flexray.runtime import process
 
     engine = process.client()._engine
+    gc.collect()  # handles that only the traceback of a caught exception refers to
 
     def busy() -> list[object]:
         picture = flex.pool()
         targets = {t.name for t in engine._by_request.values()} | {x.target.name for x in engine._by_lease.values()}
         return [*picture.waiting, *picture.running, *sorted(targets), *[engine.waiting] * bool(engine.waiting)]
 
-    until(lambda: not busy(), lambda: f"every lease is back: {busy()}", 12)
+    until(lambda: not busy(), lambda: f"every lease is back: {busy()}", 30)
     ray.get(process.client()._session.scheduler.check.remote())
 
 
 @pytest.fixture
-def marks(tmp_path: Path) -> Marks:
+def marks(tmp_path: Path) -> Iterator[Marks]:
     """A place where tasks leave marks that survive their process."""
-    return Marks(tmp_path)
+    marks = Marks(tmp_path)
+    yield marks
+    marks.leave("release")  # nothing waits for a test that failed
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """What several tests of this directory need: waiting for a condition, processes, scripts."""
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flexray.runtime.processes import MARK
@@ -26,19 +28,38 @@ def alive(pid: int) -> bool:
         return False
 
 
-def processes_marked() -> list[int]:
-    """Processes of slices whose temporary directory is this suite's."""
-    tmpdir = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
-    found = []
+def processes() -> Iterator[tuple[int, list[bytes], bytes]]:
+    """(pid, environment, command line) of every process that runs and that we may look at."""
     for path in Path("/proc").iterdir():
         if path.name.isdigit() and alive(int(path.name)):
             try:
-                environment = (path / "environ").read_bytes().split(b"\0")
+                environment, command = (path / "environ").read_bytes(), (path / "cmdline").read_bytes()
             except OSError:
                 continue
-            if tmpdir in environment and any(v.startswith(f"{MARK}=".encode()) for v in environment):
-                found.append(int(path.name))
-    return found
+            yield int(path.name), environment.split(b"\0"), command
+
+
+def processes_marked() -> list[int]:
+    """Processes of slices whose temporary directory is this suite's."""
+    ours = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
+    mark = f"{MARK}=".encode()
+    return [pid for pid, env, _ in processes() if ours in env and any(v.startswith(mark) for v in env)]
+
+
+def end_processes_with(directory: Path) -> None:
+    """End every process of the cluster that lives in a temporary directory, and nobody else's."""
+    ours = f"RAY_TMPDIR={directory}".encode()
+
+    def left() -> list[int]:
+        return [p for p, env, command in processes() if ours in env or str(directory).encode() in command]
+
+    def none_left() -> bool:
+        for pid in left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left()
+
+    until(none_left, lambda: f"processes of {directory} are gone: {left()}", 20)
 
 
 class Marks:

@@ -7,7 +7,6 @@ import gc
 import os
 import pickle
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -134,9 +133,10 @@ def test_handles_travel_to_tasks_actors_and_plain_ray() -> None:
 
 def test_a_borrowed_handle_of_a_stopped_actor_fails() -> None:
     counter = Counter.remote()
-    assert counter.add.remote().result(WAIT) == 1
+    pid = counter.pid.remote().result(WAIT)
     data = pickle.dumps(counter)
     counter.stop()
+    until(lambda: not alive(pid), "its process is gone")
 
     def use(data: bytes) -> Any:
         return pickle.loads(data).add.remote().result()
@@ -174,6 +174,12 @@ def test_the_last_handle_gone_ends_it_after_its_calls(marks: Marks) -> None:
     until(lambda: not alive(int(pid)), "its process is gone")
 
 
+def test_a_handle_may_be_gone_before_its_slice_is_there() -> None:
+    assert Counter.remote(5).add.remote().result(WAIT) == 6
+    Counter.remote()  # nobody ever calls it
+    assert Counter.remote(echo.remote(7)).add.remote().result(WAIT) == 8
+
+
 def test_a_killed_actor_is_lease_lost(marks: Marks) -> None:
     counter = Counter.remote()
     pid = counter.pid.remote().result(WAIT)
@@ -202,11 +208,15 @@ def test_a_killed_actor_with_retries_answers_again_with_fresh_state(marks: Marks
 def test_retries_of_an_actor_are_counted() -> None:
     counter = Counter.options(retries=1).remote()
     for _ in range(2):
-        os.kill(counter.pid.remote().result(WAIT), signal.SIGKILL)
-        until(lambda: isinstance(counter.sleep.remote(0).exception(WAIT), (errors.LeaseLost, type(None))), "an answer")
-        time.sleep(0.5)  # whichever call met the death, the next ones go to what comes after it
-    with pytest.raises(errors.LeaseLost):
-        counter.add.remote().result(WAIT)
+        # A call may still go to the slice that has just died; the next ones wait for the fresh instance.
+        until(lambda: counter.add.remote().exception(WAIT) is None, "an instance answers")
+        pid = counter.pid.remote().result(WAIT)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: not alive(pid), "its process is gone")
+    until(lambda: not held(), "its share is free")
+    for _ in range(3):
+        with pytest.raises(errors.LeaseLost, match="2 times"):
+            counter.add.remote().result(WAIT)
 
 
 def test_an_actor_keeps_its_share_while_idle_and_tasks_go_on() -> None:

@@ -361,8 +361,9 @@ def test_an_exception_that_cannot_travel_arrives_as_text(kind: type[Exception], 
 def test_a_task_error_can_be_pickled() -> None:
     error = fail.remote(ValueError("bad thing")).exception(WAIT)
     again = pickle.loads(pickle.dumps(error))
-    assert isinstance(again, errors.TaskError)
+    assert isinstance(again, errors.TaskError) and isinstance(again, ValueError)
     assert "bad thing" in str(again)
+    assert again.__cause__ is not None and again.__cause__.args == ("bad thing",)
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
@@ -373,7 +374,7 @@ def test_an_exit_ends_the_task_and_not_its_slice(kind: type[BaseException]) -> N
     assert call.remote(os.getpid).result(WAIT) == before
 
 
-def test_an_exception_group_of_a_child_keeps_its_class_through_its_parent() -> None:
+def test_the_exception_of_a_child_keeps_its_class_through_its_parent() -> None:
     def parent() -> None:
         fail.remote(LookupError("deep")).result()
 
@@ -454,7 +455,7 @@ def test_async_tasks() -> None:
         await asyncio.sleep(0.001)
         return 2 * x
 
-    assert flex.get([call_async.remote(twice, i) for i in range(20)], timeout=WAIT) == list(range(0, 40, 2))
+    assert flex.get([call_async.remote(twice, i) for i in (1, 2)], timeout=WAIT) == [2, 4]
 
 
 def test_await_and_gather() -> None:
@@ -603,7 +604,7 @@ def test_a_finished_future_pickles() -> None:
     flex.wait([good, bad], num_returns=2, timeout=WAIT)
     again = pickle.loads(pickle.dumps(good))
     assert (again.result(), again.done(), again.exception()) == ([1, 2], True, None)
-    with pytest.raises(errors.TaskError):
+    with pytest.raises(KeyError):
         pickle.loads(pickle.dumps(bad)).result()
     assert call.remote(lambda f: f[0].result(), [good]).result(WAIT) == [1, 2]
 
@@ -682,6 +683,7 @@ def test_tasks_and_handles_as_arguments() -> None:
 
     assert call.options(gpu=0.5).remote(use, echo, counter).result(WAIT) == (1, 15)
     assert counter.add.remote().result(WAIT) == 16
+    counter.stop()  # a handle that was sent elsewhere does not end with the last one here
 
 
 def test_tasks_called_from_plain_ray_tasks() -> None:
@@ -754,7 +756,7 @@ def test_a_forked_child_raises_and_never_hangs() -> None:
     child = os.fork()
     if not child:
         said = []
-        for use in (lambda: echo.remote(2), lambda: unfinished.result(5), flex.pool, unfinished.cancel):
+        for use in (lambda: echo.remote(2), lambda: unfinished.result(5), flex.pool, unfinished.cancel, flex.init):
             try:
                 use()
                 said.append("nothing")
@@ -764,5 +766,5 @@ def test_a_forked_child_raises_and_never_hangs() -> None:
         os._exit(0)
     os.close(writer)
     until(lambda: os.waitpid(child, os.WNOHANG)[0] == child, "the child ends", 30)
-    assert os.read(reader, 1000).decode() == "NotConnected NotConnected NotConnected NotConnected"
+    assert os.read(reader, 1000).decode() == " ".join(["NotConnected"] * 5)
     assert unfinished.result(WAIT) == "parent"

@@ -1,0 +1,119 @@
+"""A pool over several nodes: exact fit, plain Ray beside it, nodes that come and go."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import flexray as flex
+from flexray.errors import Infeasible
+
+from .conftest import ready, until
+
+
+class Holder:
+    def where(self) -> tuple[str, str | None, str | None]:
+        here = flex.current()
+        env = os.environ
+        return here.device.id, env.get("CUDA_VISIBLE_DEVICES"), env.get("ASCEND_RT_VISIBLE_DEVICES")
+
+
+def stop_all(actors: list[Any]) -> None:
+    for actor in actors:
+        actor.stop()
+    until(lambda: all(d.share_held == 0 for d in flex.pool().devices))
+
+
+@pytest.mark.parametrize(("family", "variable"), [("gpu", 1), ("npu", 2)])
+def test_four_actors_of_0_6_run_on_two_nodes_of_two(pool: Any, family: str, variable: int) -> None:
+    actors = [flex.actor(**{family: 0.6})(Holder).remote() for _ in range(4)]
+    places = flex.get([actor.where.remote() for actor in actors], timeout=60)
+    assert sorted(place[0] for place in places) == sorted(ready(flex.pool(), family))
+    stop_all(actors)
+    assert [place[variable] for place in places] == [place[0][-1] for place in places], "each sees what it is booked on"
+
+
+def test_twenty_actors_of_0_18_run_at_once(pool: Any) -> None:
+    actors = [flex.actor(gpu=0.18)(Holder).remote() for _ in range(20)]
+    places = flex.get([actor.where.remote() for actor in actors], timeout=120)
+    assert sorted(Counter(place[0] for place in places).values()) == [5, 5, 5, 5]
+    assert {d.share_held for d in flex.pool().devices if d.family == "gpu"} == {0.9}
+    stop_all(actors)
+
+
+def test_four_tasks_of_0_6_run_in_one_wave(pool: Any) -> None:
+    @flex.task(gpu=0.6)
+    def span(seconds: float) -> tuple[float, float]:
+        begun = time.time()
+        time.sleep(seconds)
+        return begun, time.time()
+
+    flex.get([span.remote(1.0) for _ in range(4)], timeout=60)  # starts the slices
+    spans = flex.get([span.remote(2.0) for _ in range(4)], timeout=60)
+    assert max(begin for begin, _ in spans) < min(end for _, end in spans), "all four overlap"
+
+
+def test_several_devices_of_one_node(pool: Any) -> None:
+    @flex.task(gpu=2)
+    def both() -> tuple[int, str | None]:
+        return len(flex.current().devices), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    assert both.remote().result(60) == (2, "0,1")
+    with pytest.raises(Infeasible, match="4 by count"):
+        both.options(gpu=3).remote().result(10)
+
+
+def test_plain_ray_tasks_never_share_a_pooled_card(pool: Any) -> None:
+    import ray
+
+    @ray.remote(num_gpus=1, num_cpus=0)
+    def plain() -> int:
+        return 1
+
+    waiting = plain.remote()
+    assert ray.wait([waiting], timeout=2)[0] == []  # every card belongs to the pool
+    ray.cancel(waiting, force=True)
+
+
+def test_a_node_that_joins_is_found_and_one_that_leaves_is_dropped(pool: Any) -> None:
+    before = {node.id for node in flex.pool().nodes}
+    added = pool.add_node(num_cpus=4, labels={"flexray.fake": "2xT4"})
+    joined = time.monotonic()
+    until(lambda: len(flex.pool().nodes) == len(before) + 1, 15)
+    found_after = time.monotonic() - joined
+    new = ({node.id for node in flex.pool().nodes} - before).pop()
+
+    @flex.task(gpu=0.5, types="nvidia/T4", retries=0)
+    def on_t4() -> str:
+        return flex.current().device.type.name
+
+    assert on_t4.remote().result(30) == "nvidia/T4"
+    pool.remove_node(added, allow_graceful=False)
+    until(lambda: new not in {node.id for node in flex.pool().nodes}, 30)
+    with pytest.raises(Infeasible):
+        on_t4.remote().result(20)
+    assert found_after < 10  # 5 s on a machine with nothing else to do
+
+
+def test_work_of_a_lost_node_runs_again_elsewhere(pool: Any, tmp_path: Any) -> None:
+    doomed = pool.add_node(num_cpus=4, labels={"flexray.fake": "1xT4"})
+    until(lambda: any(d.type == "nvidia/T4" and d.state == "ready" for d in flex.pool().devices))
+    started, go = tmp_path / "started", tmp_path / "go"
+
+    @flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2)
+    def stubborn() -> str:
+        started.touch()
+        while flex.current().device.type.name == "nvidia/T4" and not go.exists():
+            time.sleep(0.05)
+        return flex.current().device.type.name
+
+    future = stubborn.remote()
+    until(started.exists)
+    if any(s.devices[0].endswith("gpu0") and s.state == "held" for s in flex.pool().slices):
+        pool.remove_node(doomed, allow_graceful=False)
+    assert future.result(90) == "declared/gpu"
+    until(lambda: all(d.type != "nvidia/T4" for d in flex.pool().devices))
