@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from threading import Event
+from typing import NamedTuple
 
 from flexray.errors import UsageError
 from flexray.model.amounts import share_as_float
@@ -40,7 +40,7 @@ class Current:
     attempt: int
     rank: int = 0
     world_size: int = 1
-    _yield: Event = field(default_factory=Event, repr=False)
+    _yield: StopFlag = field(default_factory=lambda: StopFlag(), repr=False)
 
     @property
     def device(self) -> Device:
@@ -63,15 +63,24 @@ class Current:
 
     def should_yield(self) -> bool:
         """Whether the task was asked to stop: cancelled, or past its timeout. Look now and then, and return."""
-        return self._yield.is_set()
+        return self._yield.raised
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """One call that runs in this process: what the user may see, and the lease it runs under."""
+class StopFlag:
+    """Raised to ask a call to stop; lighter than an Event, since every call has one."""
 
-    current: Current
+    __slots__ = ("raised",)
+
+    def __init__(self) -> None:
+        self.raised = False
+
+
+class Running(NamedTuple):
+    """One call that runs in this process: the slice, the lease it runs under, and its flag."""
+
+    identity: SliceIdentity
     token: Token
+    flag: StopFlag
 
 
 running: ContextVar[Running | None] = ContextVar("flexray_running", default=None)
@@ -82,22 +91,14 @@ def current() -> Current:
     here = running.get()
     if here is None:
         raise UsageError("flex.current() works inside a running flexray task or actor method only")
-    return here.current
-
-
-def describe_here(identity: SliceIdentity, token: Token, flag: Event) -> Running:
-    """The Running of one call on a slice."""
-    place = identity.placement
-    return Running(
-        Current(
-            identity.slice,
-            identity.devices,
-            share_as_float(place.share),
-            place.memory * 2**20,
-            identity.isolation,
-            token.lease.request,
-            token.lease.attempt,
-            _yield=flag,
-        ),
-        token,
+    identity, lease = here.identity, here.token.lease
+    return Current(
+        identity.slice,
+        identity.devices,
+        share_as_float(identity.placement.share),
+        identity.placement.memory * 2**20,
+        identity.isolation,
+        lease.request,
+        lease.attempt,
+        _yield=here.flag,
     )

@@ -34,11 +34,13 @@ _FIRST_LEASES = 16
 
 def pump(target: Target, send: Callable[[HeldLease, list[Call]], None]) -> None:
     """Send as much of the backlog as the leases can use."""
+    target.crowded = False
     while target.backlog:
         if target.backlog[0].phase is not Phase.BACKLOG:  # cancelled, or run by a thread that waits for it
             target.backlog.popleft()
             continue
         lease = _freest(target)
+        target.crowded = lease is None
         if lease is None:
             return
         calls = _next_batch(target, lease)

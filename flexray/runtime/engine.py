@@ -81,6 +81,16 @@ class Engine:
 
     def submit(self, call: Call) -> None:
         """Put a call whose arguments are ready into the backlog. Raises BacklogFull, or blocks, as configured."""
+        target = call.target
+        with self.lock:
+            # The short way of a burst: nothing can be sent and enough has been asked for.
+            if target.crowded and target.failed is None and self.waiting < self._config.max_backlog:
+                count = len(target.backlog)
+                if count & (count - 1):
+                    call.phase = Phase.BACKLOG
+                    self.waiting += 1
+                    target.backlog.append(call)
+                    return
         with self.step():
             while self.waiting >= self._config.max_backlog:
                 if self._config.backlog_full == "raise":
@@ -89,7 +99,6 @@ class Engine:
                         f'for some results first, raise max_backlog, or set backlog_full="block"'
                     )
                 self.lock.wait(0.1)
-            target = call.target
             failed = target.failed or self._dead
             if failed is not None:
                 self.settle(call, Kind.ERROR, failed)
@@ -125,12 +134,16 @@ class Engine:
     def advance(self, target: Target) -> None:
         """Send what can be sent, then ask for the leases that are missing, or stop asking."""
         pump(target, self._send)
-        missing = self._missing(target)
-        for _ in range(missing):
+        for _ in range(self._missing(target)):
             self._ask(target)
-        for request in list(reversed(target.asked))[: max(0, -missing)]:
-            self._stop_asking(target, request)
+        if target.asked and not target.backlog and all(lease.idle for lease in target.leases.values()):
+            self._ask_less(target)
         self._rebalance(target)
+
+    def _ask_less(self, target: Target) -> None:
+        """Stop asking for leases that the backlog no longer needs: when it is empty, or now and then."""
+        for request in list(reversed(target.asked))[: max(0, -self._missing(target))]:
+            self._stop_asking(target, request)
 
     def _missing(self, target: Target) -> int:
         if target.actor:
@@ -194,6 +207,7 @@ class Engine:
                 if target.ended or lease.recalled or lease.idle_since <= before:
                     self.release(lease)
             for target in {id(t): t for t in self._by_request.values()}.values():
+                self._ask_less(target)
                 self.advance(target)
             self.plan_sweep()
 

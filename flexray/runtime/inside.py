@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from flexray.errors import TaskError
 from flexray.model.devices import ISOLATION_ORDER, Family
 from flexray.model.events import LeaseBlocked, LeaseUnblocked
 from flexray.runtime.call import Call, Kind, Phase
-from flexray.runtime.current import Running, describe_here, running
+from flexray.runtime.current import Running, StopFlag, running
 from flexray.runtime.engine import Engine
 from flexray.runtime.packing import Slot, pack_error, unpack
 from flexray.runtime.protocol import SliceIdentity
@@ -110,7 +109,7 @@ class Inside:
         )
 
     def _run_here(self, call: Call, here: Running) -> None:
-        running.set(describe_here(self._identity, here.token, threading.Event()))
+        running.set(Running(self._identity, here.token, StopFlag()))
         kind, outcome = Kind.VALUE, None
         try:
             args, kwargs = self._arguments(call)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flexray.model.lease import SessionId
+from flexray.runtime.current import StopFlag
 from flexray.runtime.protocol import Code
 
 Outcome = tuple[Code, Any]
@@ -32,10 +33,10 @@ class Run:
     id: int
     session: SessionId
     call: Callable[[], Any]
-    context: Callable[[threading.Event], None]
+    context: Callable[[StopFlag], None]
     timeout: float | None
     ticket: Ticket | None
-    flag: threading.Event = field(default_factory=threading.Event)
+    flag: StopFlag = field(default_factory=StopFlag)
     started: float | None = None
     taken: bool = False
     done: bool = False
@@ -151,7 +152,7 @@ class RunQueue:
         run = self._runs.get((session, number))
         if run is None or run.done:
             return False
-        run.flag.set()
+        run.flag.raised = True
         if run.task is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(run.task.cancel)
             return True

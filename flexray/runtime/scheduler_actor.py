@@ -78,6 +78,7 @@ class SchedulerActor:
 
     async def join(self, session: SessionId, environment: Environment) -> int:
         """Open a session. Returns the epoch its messages must carry."""
+        await self.open()  # a client that was there before this incarnation joins without a welcome
         self._environments[environment.id] = environment
         if session not in self._mailboxes:
             self._mailboxes[session] = Mailbox(environment)

@@ -22,7 +22,7 @@ from flexray.devices.backend import SliceSetup
 from flexray.errors import InternalError, TaskError
 from flexray.model.lease import SessionId
 from flexray.runtime.confine import confine, take_on
-from flexray.runtime.current import describe_here, running
+from flexray.runtime.current import Running, StopFlag, running
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.notes import Notes, notes_directory
 from flexray.runtime.packing import LARGE, Packed, Slot, pack, pack_error, unpack
@@ -156,8 +156,8 @@ class SliceActor:
             target = getattr(self._instance, batch.method) if batch.method else function.load()
             return target(*args, **kwargs)
 
-        def context(flag: threading.Event) -> None:
-            running.set(describe_here(self._identity, batch.token, flag))
+        def context(flag: StopFlag) -> None:
+            running.set(Running(self._identity, batch.token, flag))
 
         return Run(item.id, batch.token.session, call, context, batch.timeout, ticket)
 

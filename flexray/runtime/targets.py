@@ -88,6 +88,8 @@ class Target:
     #: the lease whose task first used this target, for requests made inside a slice.
     parent: LeaseId | None = None
     streams_waiting: int = 0
+    #: whether the last look found no lease that could take more.
+    crowded: bool = False
     mean_seconds: float | None = None
     large_results: bool = False
     #: why every call fails from now on: infeasible, its actor's constructor raised, ...

@@ -1,4 +1,5 @@
 """What several tests of this directory need: waiting for a condition, processes, scripts."""
+
 from __future__ import annotations
 
 import contextlib

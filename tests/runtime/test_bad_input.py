@@ -62,7 +62,7 @@ def one() -> int:
 IMPOSSIBLE: list[tuple[dict[str, Any], type[Exception], str, dict[str, int]]] = [
     ({"gpu": 0.5, "memory": "900GiB"}, errors.Infeasible, "memory", {"memory": 2}),
     ({"gpu": 0.5, "types": "nvidia/*"}, errors.Infeasible, "type", {"type": 2}),
-    ({"gpu": 3}, errors.Infeasible, "", {"count": 2}),
+    ({"gpu": 3}, errors.Infeasible, "count", {"count": 2}),
     ({"gpu": 0.5, "cpus": 10_000}, errors.Infeasible, "cpus", {"cpus": 2}),
     ({"gpu": 0.5, "queue": "prod"}, errors.UnknownQueue, "'prod'.*default", {}),
 ]

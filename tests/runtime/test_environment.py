@@ -32,15 +32,21 @@ class Cluster:
         kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
         self.environment = {**kept, "RAY_TMPDIR": str(directory)}
         ray = str(Path(sys.executable).with_name("ray"))
-        subprocess.run(
+        done = subprocess.run(
             [ray, "start", "--head", "--num-cpus=8", "--node-ip-address=127.0.0.1", f"--port={self.port}"]
             + ["--include-dashboard=true", f"--dashboard-port={self.dashboard}", f"--temp-dir={directory}"]
-            + [f"--dashboard-agent-listen-port={self.agent}", "--disable-usage-stats", "--ray-client-server-port=0"],
+            + [
+                f"--dashboard-agent-listen-port={self.agent}",
+                "--disable-usage-stats",
+                f"--ray-client-server-port={free_port()}",
+            ],
             env=self.environment,
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
             timeout=90,
         )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def driver(self, directory: Path, text: str, **environment: str) -> subprocess.Popen[str]:
         """Start a script as a driver, in its own directory."""
@@ -107,8 +113,31 @@ START = """
 """
 """How the first driver starts the pool; the others join it."""
 
-SAME_NAMES = """
+TEE = """
     import sys, time
+
+    class Tee:  # prints of tasks come by Ray's log monitor, some time later
+        def __init__(self, out):
+            self.out, self.text = out, ""
+
+        def write(self, text):
+            self.text += text
+            return self.out.write(text)
+
+        def flush(self):
+            self.out.flush()
+
+        def until(self, words):
+            deadline = time.monotonic() + 30
+            while words not in self.text and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+    sys.stdout = Tee(sys.stdout)
+"""
+
+SAME_NAMES = (
+    TEE
+    + """
     import flexray as flex
     import mymod
 
@@ -125,9 +154,10 @@ SAME_NAMES = """
         results += flex.get([f.remote(i) for i in range(10)], timeout=60)
         time.sleep(0.2)
     assert all(r == (WHO, mymod.double(i % 10), WHO) for i, r in enumerate(results)), results
-    time.sleep(2.0)  # prints come by Ray's log monitor
+    sys.stdout.until(f"task of {WHO}")
     print("ok", len(results))
 """
+)
 
 
 def code(directory: Path, name: str, factor: int) -> None:
@@ -229,8 +259,10 @@ def test_a_killed_driver_gives_back_what_it_held(cluster: Cluster, started: Path
     assert "[1, 1, 1, 1]" in out
 
 
-JOB = """
-    import os, sys, time
+JOB = (
+    TEE
+    + """
+    import os
     import flexray as flex
     import mymod
 
@@ -242,9 +274,10 @@ JOB = """
         return mymod.NAME, x, os.environ.get("JOBS_SECRET")
 
     print("RESULT", flex.get([f.remote(i) for i in range(3)], timeout=60))
-    time.sleep(2.0)  # prints come by Ray's log monitor
+    sys.stdout.until("printed in a task of")
     sys.exit(EXIT)
 """
+)
 
 
 def test_jobs_with_a_working_directory_and_variables(cluster: Cluster, started: Path, tmp_path: Path) -> None:
