@@ -68,6 +68,7 @@ class NodeAgent:
         self._news = asyncio.Event()
         self._closing = False
         self._opened = False
+        self._listener = 0  # counts the schedulers that have opened this agent
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what the scheduler calls ------------------------------------------------------------
@@ -78,6 +79,7 @@ class NodeAgent:
         Called again by a scheduler that was restarted: it knows none of the slices, so they end.
         """
         if self._opened:
+            self._listener += 1
             await asyncio.gather(*(self.stop_slice(name) for name in list(self._slices)))
             self._reports.clear()
             self._report_inventory()
@@ -96,11 +98,14 @@ class NodeAgent:
 
     async def reports(self, timeout: float) -> list[Event]:
         """What has happened since the last call; waits for something."""
+        listener = self._listener
         if not self._reports:
             try:
                 await asyncio.wait_for(self._news.wait(), timeout)
             except asyncio.TimeoutError:
                 return []
+        if listener != self._listener:  # a poll of a scheduler that has died must not take its successor's news
+            return []
         self._news.clear()
         reports, self._reports = self._reports, []
         return reports

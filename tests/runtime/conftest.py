@@ -25,7 +25,7 @@ os.environ.update(
 )
 os.environ.pop("RAY_ADDRESS", None)
 
-from runtime.support import Marks, processes_marked, until
+from runtime.support import Marks, processes_marked, until  # noqa: E402
 
 DEVICES = 2
 

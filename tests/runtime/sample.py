@@ -53,6 +53,14 @@ def hold(marks: Marks, name: str, release: str = "release") -> int:
     return os.getpid()
 
 
+def deaf(marks: Marks, name: str = "started") -> int:
+    """Runs for ever, and never looks whether it should stop."""
+    marks.leave(name, os.getpid())
+    while not marks.count("release"):
+        time.sleep(0.01)
+    return os.getpid()
+
+
 @flex.task(gpu=0.25)
 def count_to(n: int) -> Iterator[int]:
     yield from range(n)

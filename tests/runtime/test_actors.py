@@ -228,7 +228,7 @@ def test_an_actor_keeps_its_share_while_idle_and_tasks_go_on() -> None:
 
 
 def test_an_actors_timeout_bounds_each_call(marks: Marks) -> None:
-    counter = Counter.options(timeout=0.3).remote()
+    counter = Counter.options(timeout=1.0).remote()
     assert counter.add.remote().result(WAIT) == 1
     with pytest.raises(errors.TaskTimeout):
         counter.hold.remote(marks).result(WAIT)

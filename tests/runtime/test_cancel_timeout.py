@@ -12,7 +12,7 @@ import pytest
 
 import flexray as flex
 from flexray import errors
-from runtime.sample import call, echo, hold, sleep
+from runtime.sample import call, deaf, echo, hold, sleep
 from runtime.support import Marks, alive, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("pool")]
@@ -23,14 +23,6 @@ WAIT = 60
 def hold_all(marks: Marks, name: str) -> int:
     """As ``sample.hold``, on a whole device."""
     return hold(marks, name)
-
-
-def deaf(marks: Marks, name: str = "started") -> int:
-    """Runs for ever, and never looks whether it should stop."""
-    marks.leave(name, os.getpid())
-    while not marks.count("release"):
-        time.sleep(0.01)
-    return os.getpid()
 
 
 def fill(marks: Marks) -> list[flex.Future[int]]:
@@ -152,8 +144,8 @@ def test_cancelling_what_is_done_changes_nothing() -> None:
 
 
 def test_a_task_that_notices_its_timeout(marks: Marks) -> None:
-    future = hold.options(timeout=0.3).remote(marks, "started")
-    with pytest.raises(errors.TaskTimeout, match=r"0\.3 s") as info:
+    future = hold.options(timeout=1.0).remote(marks, "started")
+    with pytest.raises(errors.TaskTimeout, match="1 s") as info:
         future.result(WAIT)
     assert isinstance(info.value, TimeoutError)
     (pid,) = marks.lines("started")
@@ -187,13 +179,13 @@ def test_the_timeout_counts_run_time_only(marks: Marks) -> None:
 
 
 def test_a_timeout_is_not_retried(marks: Marks) -> None:
-    future = call.options(timeout=0.3, retries=3).remote(deaf, marks)
+    future = call.options(timeout=1.0, retries=3).remote(deaf, marks)
     assert isinstance(future.exception(WAIT), errors.TaskTimeout)
     assert marks.count("started") == 1
 
 
 def test_async_code_is_cancelled_at_its_timeout(marks: Marks) -> None:
-    @flex.task(gpu=0.25, timeout=0.3)
+    @flex.task(gpu=0.25, timeout=1.0)
     async def forever(marks: Marks) -> None:
         marks.leave("started", os.getpid())
         await asyncio.sleep(1000)

@@ -33,12 +33,11 @@ class Cluster:
         self.environment = {**kept, "RAY_TMPDIR": str(directory)}
         ray = str(Path(sys.executable).with_name("ray"))
         done = subprocess.run(
-            [ray, "start", "--head", "--num-cpus=8", "--node-ip-address=127.0.0.1", f"--port={self.port}"]
-            + ["--include-dashboard=true", f"--dashboard-port={self.dashboard}", f"--temp-dir={directory}"]
-            + [
-                f"--dashboard-agent-listen-port={self.agent}",
+            [
+                *(ray, "start", "--head", "--num-cpus=8", "--node-ip-address=127.0.0.1", f"--port={self.port}"),
+                *("--include-dashboard=true", f"--dashboard-port={self.dashboard}", f"--temp-dir={directory}"),
+                *(f"--dashboard-agent-listen-port={self.agent}", f"--ray-client-server-port={free_port()}"),
                 "--disable-usage-stats",
-                f"--ray-client-server-port={free_port()}",
             ],
             env=self.environment,
             check=False,
@@ -71,10 +70,12 @@ class Cluster:
         directory.mkdir(exist_ok=True)
         (directory / "main.py").write_text(textwrap.dedent(text))
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("ray")), "job", "submit"]
-            + [f"--address=http://127.0.0.1:{self.dashboard}"]
-            + ["--runtime-env-json", json.dumps({"working_dir": str(directory), "env_vars": env_vars})]
-            + ["--", sys.executable, "main.py"],
+            [
+                *(str(Path(sys.executable).with_name("ray")), "job", "submit"),
+                f"--address=http://127.0.0.1:{self.dashboard}",
+                *("--runtime-env-json", json.dumps({"working_dir": str(directory), "env_vars": env_vars})),
+                *("--", sys.executable, "main.py"),
+            ],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def test_a_task_that_kills_its_slice_pays_alone(marks: Marks) -> None:
     before = [calls.remote(abs, -i) for i in range(50)]
     killer = calls.remote(leave_and_die, marks, "attempt")
     after = [calls.remote(abs, -i) for i in range(50, 100)]
-    with pytest.raises(errors.LeaseLost, match="3 times.*retries=2"):
+    with pytest.raises(errors.LeaseLost, match=r"3 times.*retries=2"):
         killer.result(WAIT)
     assert marks.count("attempt") == 3
     assert len(set(marks.lines("attempt"))) == 3  # each time on a slice of its own
@@ -146,7 +147,7 @@ def _descendants(root: int) -> list[int]:
     found = [root]
     for pid in found:
         for task in os.listdir(f"/proc/{pid}/task"):
-            found += [int(p) for p in open(f"/proc/{pid}/task/{task}/children").read().split()]
+            found += [int(p) for p in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
     return found[1:]
 
 
