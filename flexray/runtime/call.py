@@ -67,6 +67,7 @@ class Call:
         "payload",
         "phase",
         "slots",
+        "streams",
         "target",
         "waits_for",
     )
@@ -85,6 +86,8 @@ class Call:
         self.waits_for = 0
         self.attempts = 0
         self.alone = False
+        #: whether it is a generator, whose items another actor call brings; never repeated.
+        self.streams = False
         self.lease: LeaseId | None = None
         self._kind = Kind.VALUE
         self._outcome: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import itertools
 import os
 import time
@@ -134,6 +135,7 @@ class Client:
         number = next(self._numbers)
         key = f"{cls.__qualname__}/{packed.key}/{self._session.id}.{number}"
         target = Target(key, cls.__qualname__, request, packed, cls, retries, timeout, actor=True, parent=_parent())
+        target.asynchronous = _has_async_methods(cls)
         first = Call(self, target, 0, "__init__")
         pack_arguments(first, args, kwargs)
 
@@ -293,7 +295,7 @@ class Client:
         """What another process needs to call an actor of this one; waits until the actor is there."""
         lease = self._engine.wait_constructed(target)
         target.lent = True
-        return Loan(lease.lease, lease.token, target.name, target.function.key, target.timeout)
+        return Loan(lease.lease, lease.token, target.name, target.function.key, target.timeout, target.asynchronous)
 
     def borrow(self, loan: Loan) -> Target:
         """An actor of another process."""
@@ -342,6 +344,11 @@ def hash_of(text: str) -> int:
     import zlib
 
     return zlib.crc32(text.encode())
+
+
+def _has_async_methods(cls: type) -> bool:
+    functions = [member for _, member in inspect.getmembers(cls, inspect.isfunction)]
+    return any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in functions)
 
 
 def _parent() -> Any:

@@ -88,7 +88,7 @@ def _next_batch(target: Target, lease: HeldLease) -> list[Call]:
         if call.phase is not Phase.BACKLOG:  # cancelled, or run by a thread that waits for it
             target.backlog.popleft()
             continue
-        if calls and (call.alone or call.method != calls[0].method):
+        if calls and (call.alone or call.method != calls[0].method or call.streams or calls[0].streams):
             break
         calls.append(target.backlog.popleft())
         if call.alone:
@@ -124,9 +124,10 @@ def send_batch(lease: HeldLease, calls: list[Call]) -> list[Any]:
         call.phase, call.lease = Phase.SENT, lease.id
         lease.in_flight[call.number] = call
     lease.open_batches += 1
+    method = lease.handle.submit if target.asynchronous else lease.handle.run
     if not slots:
-        return [lease.handle.run.remote(message, *values)]
-    refs: list[Any] = lease.handle.run.options(num_returns=1 + slots).remote(message, *values)
+        return [method.remote(message, *values)]
+    refs: list[Any] = method.options(num_returns=1 + slots).remote(message, *values)
     return refs
 
 
@@ -157,6 +158,7 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int) -> tuple[byte
         items,
         slots,
         len(values) - 1 if held else -1,
+        calls[0].streams,
     )
     return pickle.dumps(batch, protocol=5), values
 
@@ -177,6 +179,6 @@ def _function_blob(lease: HeldLease, values: list[Any]) -> bytes | int | None:
 
 def mark_idle(lease: HeldLease) -> None:
     """Note when a lease ran out of calls."""
-    if not lease.in_flight and not lease.streams:
+    if not lease.in_flight:
         lease.exclusive = False
         lease.idle_since = time.monotonic()

@@ -250,44 +250,36 @@ class Engine:
                 self.lock.wait(0.1)
             return next(iter(target.leases.values()))
 
-    def lease_for_stream(self, call: Call) -> HeldLease:
-        """A lease for a call that streams, kept from everything else (of an actor: shared) until ``end_stream``."""
+    def start_stream(self, call: Call) -> tuple[HeldLease, Any]:
+        """Run a call that streams on a lease (of a task: one with nothing else on it); returns lease and items."""
         target = call.target
         if target.actor:
-            lease = self.wait_constructed(target)
-            with self.lock:
-                lease.streams += 1
-            return lease
+            self.wait_constructed(target)
         with self.step():
             target.streams_waiting += 1
             self.advance(target)
-        while True:
+        try:
+            while True:
+                with self.step():
+                    if target.failed is not None:
+                        raise target.failed
+                    lease = next((x for x in target.leases.values() if _can_stream(x)), None)
+                    if lease is not None:
+                        call.streams = True
+                        items = lease.handle.stream.options(num_returns="streaming").remote(lease.token, call.number)
+                        self._send(lease, [call])
+                        return lease, items
+                with self.lock:
+                    self.lock.wait(0.05)
+        finally:
             with self.step():
-                free = next((x for x in target.leases.values() if x.idle and not x.recalled and not x.broken), None)
-                if free is not None or target.failed is not None:
-                    target.streams_waiting -= 1
-                if target.failed is not None:
-                    raise target.failed
-                if free is not None:
-                    free.streams += 1
-                    free.exclusive = True
-                    return free
-            with self.lock:
-                self.lock.wait(0.05)
-
-    def end_stream(self, lease: HeldLease, call: Call) -> None:
-        """The stream has ended; its lease can be used again."""
-        with self.step():
-            lease.streams -= 1
-            mark_idle(lease)
-            if lease.id in self._by_lease:
-                self.advance(lease.target)
-            self.plan_sweep()
+                target.streams_waiting -= 1
 
     def borrow(self, loan: Loan, session: SessionId) -> Target:
         """A target for an actor whose lease another session holds."""
         function = PackedFunction(loan.function, b"", ())
         target = Target("", loan.name, Request(), function, _not_here, 0, loan.timeout, actor=True, constructed=True)
+        target.asynchronous = loan.asynchronous
         try:
             handle = ray.get_actor(loan.lease.slice, namespace=NAMESPACE)
         except ValueError:
@@ -309,6 +301,8 @@ class Engine:
             self._broken(lease, error)
             return
         refs[0]._on_completed(lambda answer: self._on_answer(lease, refs, calls, answer))
+        if lease.wants_collect:
+            self._collect(lease)
 
     def _collect(self, lease: HeldLease) -> None:
         slots = 1 if lease.target.large_results else 0
@@ -355,10 +349,10 @@ class Engine:
                 if call is not None:
                     self._finish(lease, call, code, payload, refs)
             mark_idle(lease)
-            if lease.in_flight and not lease.open_batches and not lease.collecting:
+            if lease.wants_collect:
                 self._collect(lease)
             self.advance(lease.target)
-            if lease.recalled and lease.idle:
+            if lease.recalled and lease.idle and lease.id in self._by_lease:
                 self.release(lease)
                 self.advance(lease.target)
             self.plan_sweep()
@@ -568,6 +562,10 @@ def _restarted(session: SessionId, lease: LeaseId) -> RevokeLease:
 
 def _limit(call: Call) -> str:
     return f"its timeout is {call.target.timeout:g} s" if call.target.timeout is not None else "it was stopped"
+
+
+def _can_stream(lease: HeldLease) -> bool:
+    return not lease.recalled and not lease.broken and (lease.target.actor or lease.idle)
 
 
 def _not_here(*args: Any, **kwargs: Any) -> Any:

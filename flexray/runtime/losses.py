@@ -79,7 +79,7 @@ def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tu
             failed.append((call, TaskTimeout(f"{target.name} ran longer than its timeout of {target.timeout:g} s")))
         elif guilty and revoke.cause == "cancel":
             failed.append((call, Cancelled(f"{target.name} was cancelled by force")))
-        elif target.actor:
+        elif target.actor or call.streams:
             failed.append((call, lost_error(target, revoke)))
         else:
             call.attempts += guilty

@@ -133,6 +133,7 @@ class Batch(NamedTuple):
         timeout: seconds each call may run, or None.
         slots: how many of the actor call's return values may carry large results.
         held: which Ray argument is the list of nested references; -1 without one.
+        streams: whether the call is a generator whose items go out through ``stream``.
     """
 
     token: Token
@@ -143,6 +144,7 @@ class Batch(NamedTuple):
     items: tuple[Item, ...]
     slots: int = 0
     held: int = -1
+    streams: bool = False
 
 
 class Reply(NamedTuple):

@@ -1,10 +1,11 @@
-"""A slice's own queue of calls, and the thread that runs them.
+"""The calls of a slice: which are known, running, finished and not yet fetched.
 
-    batch ──submit──> queue ──user thread──> outbox of the session ──reply──> client
+    batch ──register──> run in the user thread ──> outbox of the session ──reply──> client
 
-User code runs in one dedicated thread, which is not the main thread of the process, so
-control calls are answered while it runs. What has not begun can be taken back. When an
-actor's class has async methods, the same thread runs an event loop instead.
+Sync code runs in place, in the one thread of Ray's concurrency group ``user``, which
+is not the main thread of the process; the slice answers control calls meanwhile. Classes
+with async methods run on an event loop in a thread of its own instead. What has not
+begun can be taken back, also before it has arrived.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,9 @@ from flexray.runtime.current import StopFlag
 from flexray.runtime.protocol import Code
 
 Outcome = tuple[Code, Any]
+
+#: How many finished calls are remembered, to tell them from calls that have not arrived.
+_REMEMBERED = 20_000
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +39,6 @@ class Run:
     call: Callable[[], Any]
     context: Callable[[StopFlag], None]
     timeout: float | None
-    ticket: Ticket | None
     flag: StopFlag = field(default_factory=StopFlag)
     started: float | None = None
     taken: bool = False
@@ -45,31 +48,23 @@ class Run:
     timer: threading.Timer | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """The calls that came in one batch: ``finished`` is set when none is left."""
-
-    left: int
-    finished: threading.Event = field(default_factory=threading.Event)
-
-
 class Outbox:
     """Finished calls of one session that its client does not know of yet."""
 
     def __init__(self) -> None:
         self.done: list[tuple[Run, Outcome]] = []
         self.unfinished = 0
-        self.count = 0
+        self.ran = 0
         self.seconds = 0.0
         self.some = threading.Event()
         self.all = threading.Event()
 
 
 class RunQueue:
-    """Runs calls one after the other (or on an event loop) and keeps their outcomes until they are fetched.
+    """Runs calls and keeps their outcomes until they are fetched.
 
     Args:
-        encode: turns ("value" | "error", object) into an Outcome; runs in the user thread.
+        encode: turns (succeeded, result or exception) into an Outcome; runs in the user thread.
         note: told the id of each call that starts, and None when nothing runs.
         give_up: ends the process, noting a cause; called when a call ignores its timeout or a forced cancel.
         grace: seconds between asking a call to stop and giving up.
@@ -87,64 +82,80 @@ class RunQueue:
         self._give_up = give_up
         self._grace = grace
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._runs: dict[tuple[SessionId, int], Run] = {}
         self._outboxes: dict[SessionId, Outbox] = {}
+        #: calls taken back before their batch has arrived, and calls that have finished lately.
+        self._ahead: set[tuple[SessionId, int]] = set()
+        self._finished: OrderedDict[tuple[SessionId, int], None] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._serving_async = False
-        self._thread = threading.Thread(target=self._main, name="flexray-user", daemon=True)
-        self._thread.start()
 
     # -- called by actor threads -----------------------------------------------------------
 
-    def submit(self, runs: list[Run]) -> None:
-        """Queue calls, in order. A call that is known already (a repeated message) is ignored."""
+    def register(self, runs: list[Run]) -> list[Run]:
+        """Take in calls; returns those to run. A repeated message, and what was taken back, is left out."""
+        fresh = []
         with self._lock:
-            fresh = [run for run in runs if (run.session, run.id) not in self._runs]
             for run in runs:
-                if run not in fresh and run.ticket is not None:
-                    run.ticket.left -= 1
-                    if not run.ticket.left:
-                        run.ticket.finished.set()
-            for run in fresh:
-                self._runs[run.session, run.id] = run
-                outbox = self._outboxes.setdefault(run.session, Outbox())
-                outbox.unfinished += 1
-                outbox.all.clear()
-        for run in fresh:
-            if self._serving_async and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._begin_async, run)
-            else:
-                self._queue.put(run)
+                key = (run.session, run.id)
+                if key in self._ahead:
+                    self._ahead.discard(key)
+                elif key not in self._runs:
+                    self._runs[key] = run
+                    outbox = self._outboxes.setdefault(run.session, Outbox())
+                    outbox.unfinished += 1
+                    outbox.all.clear()
+                    fresh.append(run)
+        return fresh
+
+    def execute(self, run: Run) -> None:
+        """Run a call here and now, in the user thread."""
+        if self._start(run):
+            self._finish(run, self._run_sync(run))
+
+    def execute_async(self, runs: list[Run], patience: float) -> None:
+        """Run calls on the event loop; returns when all have finished, or after ``patience`` seconds."""
+        loop = self._serving_loop()
+        for run in runs:
+            loop.call_soon_threadsafe(self._begin_async, run)
+        if runs:
+            self._outboxes[runs[0].session].all.wait(patience)
 
     def take(self, session: SessionId) -> tuple[list[tuple[Run, Outcome]], int, int, float]:
-        """Finished calls of a session, how many are unfinished, and (count, seconds) of run time since last asked."""
+        """Finished calls of a session, how many are unfinished, and (number, seconds) run since last asked."""
         with self._lock:
             outbox = self._outboxes.setdefault(session, Outbox())
-            answer = (outbox.done, outbox.unfinished, outbox.count, outbox.seconds)
-            outbox.done, outbox.count, outbox.seconds = [], 0, 0.0
+            answer = (outbox.done, outbox.unfinished, outbox.ran, outbox.seconds)
+            outbox.done, outbox.ran, outbox.seconds = [], 0, 0.0
             outbox.some.clear()
             return answer
 
     def wait_some(self, session: SessionId, patience: float, company: float) -> None:
-        """Wait until a call of the session has finished, then at most ``company`` seconds for the others."""
+        """Wait until a call of the session has finished, then at most ``company`` seconds for the others.
+
+        Goes on waiting where the answer to a batch has taken everything meanwhile.
+        """
         with self._lock:
             outbox = self._outboxes.setdefault(session, Outbox())
-            if not outbox.unfinished:
-                return
-        if outbox.some.wait(patience):
-            outbox.all.wait(company)
+        deadline = time.monotonic() + patience
+        while not outbox.done and (left := deadline - time.monotonic()) > 0:
+            if outbox.some.wait(left):
+                outbox.all.wait(company)
 
     def take_back(self, session: SessionId, ids: list[int]) -> list[int]:
-        """Drop calls that have not begun; returns which. The others go on."""
+        """Drop calls that have not begun, arrived or not; returns which. The others go on."""
         taken = []
         with self._lock:
             for number in ids:
-                run = self._runs.get((session, number))
-                if run is not None and run.started is None and not run.done:
+                key = (session, number)
+                run = self._runs.get(key)
+                if run is None and key not in self._finished:
+                    self._ahead.add(key)
+                elif run is None or run.started is not None:
+                    continue
+                else:
                     run.taken = True
                     self._forget(run)
-                    taken.append(number)
+                taken.append(number)
         return taken
 
     def ask_to_stop(self, session: SessionId, number: int) -> bool:
@@ -153,8 +164,8 @@ class RunQueue:
         if run is None or run.done:
             return False
         run.flag.raised = True
-        if run.task is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(run.task.cancel)
+        if run.task is not None:
+            run.task.get_loop().call_soon_threadsafe(run.task.cancel)
             return True
         return False
 
@@ -162,27 +173,7 @@ class RunQueue:
         """Whether a call is queued or running here."""
         return (session, number) in self._runs
 
-    def serve_async(self) -> None:
-        """From now on calls run on an event loop in the user thread. Called from the user thread."""
-        self._serving_async = True
-
-    # -- the user thread -------------------------------------------------------------------
-
-    def _main(self) -> None:
-        while not self._serving_async:
-            run = self._queue.get()
-            if self._start(run):
-                self._finish(run, self._run_sync(run))
-        loop = self._event_loop()
-        while not self._queue.empty():
-            loop.call_soon(self._begin_async, self._queue.get())
-        loop.run_forever()
-
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
-        return self._loop
+    # -- running ---------------------------------------------------------------------------
 
     def _start(self, run: Run) -> bool:
         with self._lock:
@@ -199,21 +190,40 @@ class RunQueue:
             run.context(run.flag)
             result = run.call()
             if inspect.iscoroutine(result):
-                run.task = self._event_loop().create_task(result)
-                result = self._event_loop().run_until_complete(run.task)
+                result = self._run_coroutine(run, result)
             return self._encode(True, result)
         except asyncio.CancelledError:
             return Code.CANCELLED, None
         except BaseException as error:  # SystemExit and KeyboardInterrupt of user code end the call, not the slice
             return self._encode(False, error)
 
+    def _run_coroutine(self, run: Run, coroutine: Any) -> Any:
+        """An async task: one event loop for all of them, in the user thread."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        run.task = self._loop.create_task(coroutine)
+        return self._loop.run_until_complete(run.task)
+
+    def _serving_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of a class with async methods, in its thread."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._serve, args=(self._loop,), name="flexray-user", daemon=True).start()
+            return self._loop
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+
     def _begin_async(self, run: Run) -> None:
         if not self._start(run):
             return
         context = contextvars.copy_context()
         context.run(run.context, run.flag)
-        loop = self._event_loop()
-        run.task = context.run(loop.create_task, self._run_async(run))
+        run.task = context.run(asyncio.get_event_loop().create_task, self._run_async(run))
 
     async def _run_async(self, run: Run) -> None:
         try:
@@ -239,23 +249,22 @@ class RunQueue:
 
     def _forget(self, run: Run, finished: tuple[Outcome, float] | None = None) -> None:
         """The call is over (or taken back). Called with the lock held."""
+        key = (run.session, run.id)
         run.done = True
-        self._runs.pop((run.session, run.id), None)
+        self._runs.pop(key, None)
         outbox = self._outboxes[run.session]
         outbox.unfinished -= 1
         if finished is not None:
+            self._finished[key] = None
+            if len(self._finished) > _REMEMBERED:
+                self._finished.popitem(last=False)
             outbox.done.append((run, finished[0]))
-            outbox.count += 1
+            outbox.ran += 1
             outbox.seconds += finished[1]
             if len(outbox.done) == 1:
                 outbox.some.set()
         if not outbox.unfinished:
-            outbox.some.set()
             outbox.all.set()
-        if run.ticket is not None:
-            run.ticket.left -= 1
-            if not run.ticket.left:
-                run.ticket.finished.set()
 
     # -- timeouts --------------------------------------------------------------------------
 

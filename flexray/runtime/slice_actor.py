@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
-import queue
 import signal
 import threading
 from collections import OrderedDict
@@ -19,8 +18,9 @@ from typing import Any, TypeVar, cast
 import ray
 
 from flexray.devices.backend import SliceSetup
-from flexray.errors import InternalError, TaskError
+from flexray.errors import TaskError
 from flexray.model.lease import SessionId
+from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.confine import confine, take_on
 from flexray.runtime.current import Running, StopFlag, running
 from flexray.runtime.log_tags import tag_output
@@ -28,12 +28,11 @@ from flexray.runtime.notes import Notes, notes_directory
 from flexray.runtime.packing import LARGE, Packed, Slot, pack, pack_error, unpack
 from flexray.runtime.processes import identify
 from flexray.runtime.protocol import Batch, Code, Item, Reply, SliceIdentity, Token
-from flexray.runtime.run_queue import Outcome, Run, RunQueue, Ticket
+from flexray.runtime.run_queue import Outcome, Run, RunQueue
 
 _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
-_STREAM_AHEAD = 16
-_RUN_THREADS = 32
+_RUN_THREADS = 64
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -43,7 +42,7 @@ def _in_group(name: str) -> Callable[[M], M]:
     return cast("Callable[[M], M]", ray.method(concurrency_group=name))
 
 
-_control, _run, _stream = _in_group("control"), _in_group("run"), _in_group("stream")
+_control, _user, _run, _stream = map(_in_group, ("control", "user", "run", "stream"))
 
 
 class SliceActor:
@@ -64,6 +63,8 @@ class SliceActor:
         self._functions: OrderedDict[str, Any] = OrderedDict()
         self._instance: Any = None
         self._kept: dict[tuple[SessionId, int], Any] = {}
+        self._channels: dict[tuple[SessionId, int], Channel] = {}
+        self._channels_lock = threading.Lock()
         self._notes = Notes(notes_directory(identity.placement.node) / identity.slice)
         self._runs = RunQueue(self._encode, self._notes.running, self._give_up, grace)
 
@@ -106,16 +107,26 @@ class SliceActor:
 
     # -- calls -----------------------------------------------------------------------------
 
-    @_run
+    @_user
     def run(self, message: bytes, *values: Any) -> Any:
-        """Queue a batch; answer when it is finished or ``batch_seconds`` have passed, whichever is first."""
+        """Run a batch here, one call after the other; answer with all results that nobody has collected yet."""
         batch = _read_batch(message)
         refused = self._admit(batch, values)
         if refused is not None:
             return self._pad(refused, [], batch.slots)
-        ticket = Ticket(len(batch.items))
-        self._runs.submit([self._make_run(batch, item, values, ticket) for item in batch.items])
-        ticket.finished.wait(self._batch_seconds)
+        for run in self._runs.register([self._make_run(batch, item, values) for item in batch.items]):
+            self._runs.execute(run)
+        return self._reply(batch.token.session, batch.slots)
+
+    @_run
+    def submit(self, message: bytes, *values: Any) -> Any:
+        """Put a batch on the event loop; answer when it is finished, or after ``batch_seconds``."""
+        batch = _read_batch(message)
+        refused = self._admit(batch, values)
+        if refused is not None:
+            return self._pad(refused, [], batch.slots)
+        runs = self._runs.register([self._make_run(batch, item, values) for item in batch.items])
+        self._runs.execute_async(runs, self._batch_seconds)
         return self._reply(batch.token.session, batch.slots)
 
     @_run
@@ -145,7 +156,7 @@ class SliceActor:
         self._functions.move_to_end(batch.function)
         return None
 
-    def _make_run(self, batch: Batch, item: Item, values: tuple[Any, ...], ticket: Ticket | None) -> Run:
+    def _make_run(self, batch: Batch, item: Item, values: tuple[Any, ...]) -> Run:
         function = self._functions[batch.function]
         held = values[batch.held] if batch.held >= 0 else ()
 
@@ -159,13 +170,11 @@ class SliceActor:
         def context(flag: StopFlag) -> None:
             running.set(Running(self._identity, batch.token, flag))
 
-        return Run(item.id, batch.token.session, call, context, batch.timeout, ticket)
+        work = Pump(call, self._channel(batch.token.session, item.id)) if batch.streams else call
+        return Run(item.id, batch.token.session, work, context, batch.timeout)
 
     def _create(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._instance = cls(*args, **kwargs)
-        functions = [member for _, member in inspect.getmembers(cls, inspect.isfunction)]
-        if any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in functions):
-            self._runs.serve_async()
 
     def _encode(self, ok: bool, result: Any) -> Outcome:
         if not ok:
@@ -208,75 +217,25 @@ class SliceActor:
     # -- streams ---------------------------------------------------------------------------
 
     @_stream
-    def stream(self, message: bytes, *values: Any) -> Iterator[tuple[bool, Any]]:
-        """Run one generator; yields (True, item) for each item, or (False, packed error) last."""
-        batch = _read_batch(message)
-        refused = self._admit(batch, values)
-        if refused is not None:
-            yield False, pack_error(InternalError(refused.refused or "the slice does not know the function"))
-            return
-        items: queue.Queue[tuple[bool, Any] | None] = queue.Queue(_STREAM_AHEAD)
-        inner = self._make_run(batch, batch.items[0], values, None)
-        closed = threading.Event()
-        run = Run(inner.id, inner.session, _Pump(inner.call, items, closed), inner.context, inner.timeout, None)
-        self._runs.submit([run])
+    def stream(self, token: Token, number: int) -> Iterator[tuple[bool, Any]]:
+        """The items of a generator that ``run`` or ``submit`` runs: (True, item), or (False, packed error) last."""
+        channel = self._channel(token.session, number)
         try:
-            while (item := items.get()) is not None:
-                yield item
+            yield from channel
         finally:
-            closed.set()
+            channel.closed.set()
+            self._channels.pop((token.session, number), None)
 
+    @_control
+    def close_stream(self, token: Token, number: int) -> None:
+        """Nobody reads the stream any more, or nothing will come: end it on both sides."""
+        channel = self._channels.get((token.session, number))
+        if channel is not None:
+            channel.closed.set()
 
-class _Pump:
-    """Moves a generator's items into a bounded queue, in the thread (or loop) that runs user code."""
-
-    def __init__(self, call: Any, items: queue.Queue[tuple[bool, Any] | None], closed: threading.Event) -> None:
-        self._call, self._items, self._closed = call, items, closed
-
-    def __call__(self) -> Any:
-        try:
-            source = self._call()
-        except BaseException as error:
-            return self._last(error)
-        return self._drain_async(source) if inspect.isasyncgen(source) else self._drain(source)
-
-    def _drain(self, source: Any) -> None:
-        try:
-            for item in source:
-                if not self._put((True, item)):
-                    break
-        except BaseException as error:
-            return self._last(error)
-        self._last(None)
-
-    async def _drain_async(self, source: Any) -> None:
-        import asyncio
-
-        try:
-            async for item in source:
-                while not self._closed.is_set():
-                    try:
-                        self._items.put_nowait((True, item))
-                        break
-                    except queue.Full:
-                        await asyncio.sleep(0.002)
-        except BaseException as error:
-            return self._last(error)
-        self._last(None)
-
-    def _put(self, item: tuple[bool, Any] | None) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._items.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def _last(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._put((False, pack_error(error)))
-        self._put(None)
+    def _channel(self, session: SessionId, number: int) -> Channel:
+        with self._channels_lock:
+            return self._channels.setdefault((session, number), Channel())
 
 
 class _Lazy:
@@ -294,8 +253,8 @@ class _Lazy:
 
 def _read_batch(message: bytes) -> Batch:
     """Batches travel as plain tuples, which pickle several times faster than named ones."""
-    token, function, blob, method, timeout, items, slots, held = pickle.loads(message)
-    return Batch(Token(*token), function, blob, method, timeout, tuple(Item(*item) for item in items), slots, held)
+    token, function, blob, method, timeout, items, *rest = pickle.loads(message)
+    return Batch(Token(*token), function, blob, method, timeout, tuple(Item(*item) for item in items), *rest)
 
 
 def _arguments(item: Item, held: Sequence[Any], values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -321,5 +280,5 @@ def make_slice_class() -> Any:
         num_cpus=0,
         max_restarts=0,
         max_task_retries=0,
-        concurrency_groups={"control": 4, "run": _RUN_THREADS, "stream": 16},
+        concurrency_groups={"control": 4, "user": 1, "run": _RUN_THREADS, "stream": 16},
     )(SliceActor)

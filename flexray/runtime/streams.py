@@ -11,8 +11,6 @@ import ray
 from flexray.errors import LeaseLost
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, when_ready
 from flexray.runtime.call import Call
-from flexray.runtime.dispatch import batch_message
-from flexray.runtime.losses import argument_error, failed_elsewhere
 from flexray.runtime.packing import unpack_error
 from flexray.runtime.targets import HeldLease
 
@@ -30,39 +28,55 @@ class StreamSource:
     def items(self) -> Iterator[Any]:
         """Yield items; raises what the generator raised, or LeaseLost when its slice is gone."""
         self._await_arguments()
-        lease = self._engine.lease_for_stream(self._call)
+        lease, refs = self._engine.start_stream(self._call)
+        self._end_with_call(lease)
         try:
-            for ref in self._start(lease):
+            for ref in refs:
                 yield _item(ray.get(ref))
         except ray.exceptions.RayError as error:
-            raise self._lost(lease, error) from error
-        except StopIteration:
-            return
+            raise self._lost() from error
         finally:
-            self._engine.end_stream(lease, self._call)
+            self._close(lease)
+        self._raise_failure()
 
     async def items_async(self) -> AsyncIterator[Any]:
         """As ``items``, for ``async for``."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._await_arguments)
-        lease = await loop.run_in_executor(None, self._engine.lease_for_stream, self._call)
+        lease, refs = await loop.run_in_executor(None, self._engine.start_stream, self._call)
+        self._end_with_call(lease)
         try:
-            async for ref in self._start(lease):
+            async for ref in refs:
                 yield _item(await ref)
         except ray.exceptions.RayError as error:
-            raise self._lost(lease, error) from error
+            raise self._lost() from error
         finally:
-            self._engine.end_stream(lease, self._call)
+            self._close(lease)
+        self._raise_failure()
 
-    def _start(self, lease: HeldLease) -> Any:
-        with self._engine.lock:
-            message, values = batch_message(lease, [self._call], 0)
-        return lease.handle.stream.options(num_returns="streaming").remote(message, *values)
+    def _end_with_call(self, lease: HeldLease) -> None:
+        """A call that fails before its generator runs (an argument was lost, say) must not leave us waiting."""
 
-    def _lost(self, lease: HeldLease, error: Exception) -> Exception:
-        if failed_elsewhere(lease, [self._call], error):
-            return argument_error(self._call.target, error)
-        return LeaseLost(f"{self._call.target.name} lost its slice while it streamed")
+        def end(call: Call) -> None:
+            if call.failure() is not None and not lease.broken:
+                lease.handle.close_stream.remote(lease.token, call.number)
+
+        if not self._call.on_done(end):
+            end(self._call)
+
+    def _close(self, lease: HeldLease) -> None:
+        """The reader stops: so must the generator."""
+        if not self._call.settled and not lease.broken:
+            lease.handle.close_stream.remote(lease.token, self._call.number)
+
+    def _raise_failure(self) -> None:
+        failure = self._call.failure() if self._call.settled else None
+        if failure is not None:
+            raise failure
+
+    def _lost(self) -> BaseException:
+        failure = self._call.failure() if self._call.settled else None
+        return failure or LeaseLost(f"{self._call.target.name} lost its slice while it streamed")
 
     def _await_arguments(self) -> None:
         import threading

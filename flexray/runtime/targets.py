@@ -44,13 +44,17 @@ class HeldLease:
     #: whether the lease is another session's, lent with an actor handle.
     borrowed: bool = False
 
-    #: generators that run on the slice.
-    streams: int = 0
-
     @property
     def idle(self) -> bool:
         """Whether nothing of this client is on the slice."""
-        return not self.in_flight and not self.open_batches and not self.streams
+        return not self.in_flight and not self.open_batches
+
+    @property
+    def wants_collect(self) -> bool:
+        """Whether results may come before the answer to a batch, so that somebody has to fetch them."""
+        if self.collecting or not self.in_flight:
+            return False
+        return not self.open_batches if self.target.asynchronous else len(self.in_flight) > 1
 
     @property
     def id(self) -> LeaseId:
@@ -88,6 +92,8 @@ class Target:
     #: the lease whose task first used this target, for requests made inside a slice.
     parent: LeaseId | None = None
     streams_waiting: int = 0
+    #: actors: whether the class has async methods, so that its calls run on an event loop.
+    asynchronous: bool = False
     #: whether the last look found no lease that could take more.
     crowded: bool = False
     mean_seconds: float | None = None
@@ -122,3 +128,4 @@ class Loan:
     name: str
     function: str
     timeout: float | None
+    asynchronous: bool
