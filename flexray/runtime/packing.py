@@ -191,7 +191,8 @@ def _rebuild_dual(kind: type[Exception], message: str, remote_traceback: str, ca
 def dual_class(cause: type[Exception]) -> type[TaskError]:
     """A class that is both a TaskError and the cause's class, where Python allows it."""
     if issubclass(cause, TaskError):
-        cause = next((c for c in cause.__mro__ if issubclass(c, Exception) and not issubclass(c, TaskError)), Exception)
+        own = (c for c in cause.__mro__ if issubclass(c, Exception) and not issubclass(c, TaskError))
+        cause = next((c for c in own if c is not FlexrayError), Exception)
     if cause in (Exception, FlexrayError, TaskError):
         return TaskError
     try:

@@ -1,6 +1,6 @@
 """The calls of a slice: which are known, running, finished and not yet fetched.
 
-    batch ──register──> run in the user thread ──> outbox of the session ──reply──> client
+    batch ──register──> run in the user thread ──> outbox of the holder ──reply──> client
 
 Sync code runs in place, in the one thread of Ray's concurrency group ``user``, which
 is not the main thread of the process; the slice answers control calls meanwhile. Classes
@@ -22,9 +22,11 @@ from typing import Any
 
 from flexray.model.lease import SessionId
 from flexray.runtime.current import StopFlag
-from flexray.runtime.protocol import Code
+from flexray.runtime.protocol import Code, Token
 
 Outcome = tuple[Code, Any]
+#: Who made a call: (session, epoch, grant). The same session may hold the slice again later, under another grant.
+Holder = tuple[SessionId, int, int]
 
 #: How many finished calls are remembered, to tell them from calls that have not arrived.
 _REMEMBERED = 20_000
@@ -35,7 +37,7 @@ class Run:
     """One call on this slice. ``call`` does the work and returns the raw result; ``finish`` makes an Outcome of it."""
 
     id: int
-    session: SessionId
+    holder: Holder
     call: Callable[[], Any]
     context: Callable[[StopFlag], None]
     timeout: float | None
@@ -48,8 +50,13 @@ class Run:
     timer: threading.Timer | None = None
 
 
+def holder_of(token: Token) -> Holder:
+    """Whose calls come under a token."""
+    return token.session, token.epoch, token.grant
+
+
 class Outbox:
-    """Finished calls of one session that its client does not know of yet."""
+    """Finished calls of one holder that its client does not know of yet. Closed when the slice has another holder."""
 
     def __init__(self) -> None:
         self.done: list[tuple[Run, Outcome]] = []
@@ -58,6 +65,7 @@ class Outbox:
         self.seconds = 0.0
         self.some = threading.Event()
         self.all = threading.Event()
+        self.closed = False
 
 
 class RunQueue:
@@ -82,26 +90,37 @@ class RunQueue:
         self._give_up = give_up
         self._grace = grace
         self._lock = threading.Lock()
-        self._runs: dict[tuple[SessionId, int], Run] = {}
-        self._outboxes: dict[SessionId, Outbox] = {}
+        self._runs: dict[tuple[Holder, int], Run] = {}
+        self._outboxes: dict[Holder, Outbox] = {}
         #: calls taken back before their batch has arrived, and calls that have finished lately.
-        self._ahead: set[tuple[SessionId, int]] = set()
-        self._finished: OrderedDict[tuple[SessionId, int], None] = OrderedDict()
+        self._ahead: set[tuple[Holder, int]] = set()
+        self._finished: OrderedDict[tuple[Holder, int], None] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- called by actor threads -----------------------------------------------------------
+
+    def new_grant(self, grant: tuple[int, int]) -> None:
+        """The slice was granted again: whoever still waits for results under an earlier grant must not get these."""
+        with self._lock:
+            for holder, outbox in list(self._outboxes.items()):
+                if holder[1:] < grant:
+                    outbox.closed = True
+                    outbox.some.set()
+                    if not outbox.unfinished and not outbox.done:
+                        del self._outboxes[holder]
+            self._ahead = {key for key in self._ahead if key[0][1:] >= grant}
 
     def register(self, runs: list[Run]) -> list[Run]:
         """Take in calls; returns those to run. A repeated message, and what was taken back, is left out."""
         fresh = []
         with self._lock:
             for run in runs:
-                key = (run.session, run.id)
+                key = (run.holder, run.id)
                 if key in self._ahead:
                     self._ahead.discard(key)
                 elif key not in self._runs:
                     self._runs[key] = run
-                    outbox = self._outboxes.setdefault(run.session, Outbox())
+                    outbox = self._outboxes.setdefault(run.holder, Outbox())
                     outbox.unfinished += 1
                     outbox.all.clear()
                     fresh.append(run)
@@ -118,35 +137,35 @@ class RunQueue:
         for run in runs:
             loop.call_soon_threadsafe(self._begin_async, run)
         if runs:
-            self._outboxes[runs[0].session].all.wait(patience)
+            self._outboxes[runs[0].holder].all.wait(patience)
 
-    def take(self, session: SessionId) -> tuple[list[tuple[Run, Outcome]], int, int, float]:
-        """Finished calls of a session, how many are unfinished, and (number, seconds) run since last asked."""
+    def take(self, holder: Holder) -> tuple[list[tuple[Run, Outcome]], int, int, float]:
+        """Finished calls of a holder, how many are unfinished, and (number, seconds) run since last asked."""
         with self._lock:
-            outbox = self._outboxes.setdefault(session, Outbox())
+            outbox = self._outboxes.setdefault(holder, Outbox())
             answer = (outbox.done, outbox.unfinished, outbox.ran, outbox.seconds)
             outbox.done, outbox.ran, outbox.seconds = [], 0, 0.0
             outbox.some.clear()
             return answer
 
-    def wait_some(self, session: SessionId, patience: float, company: float) -> None:
-        """Wait until a call of the session has finished, then at most ``company`` seconds for the others.
+    def wait_some(self, holder: Holder, patience: float, company: float) -> None:
+        """Wait until a call of the holder has finished, then at most ``company`` seconds for the others.
 
         Goes on waiting where the answer to a batch has taken everything meanwhile.
         """
         with self._lock:
-            outbox = self._outboxes.setdefault(session, Outbox())
+            outbox = self._outboxes.setdefault(holder, Outbox())
         deadline = time.monotonic() + patience
-        while not outbox.done and (left := deadline - time.monotonic()) > 0:
+        while not outbox.done and not outbox.closed and (left := deadline - time.monotonic()) > 0:
             if outbox.some.wait(left):
                 outbox.all.wait(company)
 
-    def take_back(self, session: SessionId, ids: list[int]) -> list[int]:
+    def take_back(self, holder: Holder, ids: list[int]) -> list[int]:
         """Drop calls that have not begun, arrived or not; returns which. The others go on."""
         taken = []
         with self._lock:
             for number in ids:
-                key = (session, number)
+                key = (holder, number)
                 run = self._runs.get(key)
                 if run is None and key not in self._finished:
                     self._ahead.add(key)
@@ -158,9 +177,9 @@ class RunQueue:
                 taken.append(number)
         return taken
 
-    def ask_to_stop(self, session: SessionId, number: int) -> bool:
+    def ask_to_stop(self, holder: Holder, number: int) -> bool:
         """Cancel a running call as far as it lets itself: async code is cancelled, sync code sees should_yield()."""
-        run = self._runs.get((session, number))
+        run = self._runs.get((holder, number))
         if run is None or run.done:
             return False
         run.flag.raised = True
@@ -169,9 +188,9 @@ class RunQueue:
             return True
         return False
 
-    def is_known(self, session: SessionId, number: int) -> bool:
+    def is_known(self, holder: Holder, number: int) -> bool:
         """Whether a call is queued or running here."""
-        return (session, number) in self._runs
+        return (holder, number) in self._runs
 
     # -- running ---------------------------------------------------------------------------
 
@@ -249,10 +268,10 @@ class RunQueue:
 
     def _forget(self, run: Run, finished: tuple[Outcome, float] | None = None) -> None:
         """The call is over (or taken back). Called with the lock held."""
-        key = (run.session, run.id)
+        key = (run.holder, run.id)
         run.done = True
         self._runs.pop(key, None)
-        outbox = self._outboxes[run.session]
+        outbox = self._outboxes[run.holder]
         outbox.unfinished -= 1
         if finished is not None:
             self._finished[key] = None
@@ -278,7 +297,7 @@ class RunQueue:
             return
         run.timed_out = True
         self._arm(run, self._grace, self._ignored)
-        self.ask_to_stop(run.session, run.id)
+        self.ask_to_stop(run.holder, run.id)
 
     def _ignored(self, run: Run) -> None:
         if not run.done:

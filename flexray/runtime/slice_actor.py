@@ -28,7 +28,7 @@ from flexray.runtime.notes import Notes, notes_directory
 from flexray.runtime.packing import LARGE, Packed, Slot, pack, pack_error, unpack
 from flexray.runtime.processes import identify
 from flexray.runtime.protocol import Batch, Code, Item, Reply, SliceIdentity, Token
-from flexray.runtime.run_queue import Outcome, Run, RunQueue
+from flexray.runtime.run_queue import Outcome, Run, RunQueue, holder_of
 
 _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
@@ -86,16 +86,16 @@ class SliceActor:
     @_control
     def take_back(self, token: Token, ids: list[int]) -> list[int]:
         """Drop calls that have not begun; returns their ids."""
-        return self._runs.take_back(token.session, ids)
+        return self._runs.take_back(holder_of(token), ids)
 
     @_control
     def cancel(self, token: Token, number: int, force: bool) -> str:
         """``taken`` if the call had not begun, ``cancelling`` if it ends now, ``asked`` if it was told, ``gone``."""
-        if self._runs.take_back(token.session, [number]):
+        if self._runs.take_back(holder_of(token), [number]):
             return "taken"
-        if not self._runs.is_known(token.session, number):
+        if not self._runs.is_known(holder_of(token), number):
             return "gone"
-        cancelling = self._runs.ask_to_stop(token.session, number)
+        cancelling = self._runs.ask_to_stop(holder_of(token), number)
         if force:
             self._notes.running(number)
             self._give_up("cancel")
@@ -116,7 +116,7 @@ class SliceActor:
             return self._pad(refused, [], batch.slots)
         for run in self._runs.register([self._make_run(batch, item, values) for item in batch.items]):
             self._runs.execute(run)
-        return self._reply(batch.token.session, batch.slots)
+        return self._reply(batch.token, batch.slots)
 
     @_run
     def submit(self, message: bytes, *values: Any) -> Any:
@@ -127,13 +127,13 @@ class SliceActor:
             return self._pad(refused, [], batch.slots)
         runs = self._runs.register([self._make_run(batch, item, values) for item in batch.items])
         self._runs.execute_async(runs, self._batch_seconds)
-        return self._reply(batch.token.session, batch.slots)
+        return self._reply(batch.token, batch.slots)
 
     @_run
     def collect(self, token: Token, slots: int) -> Any:
         """Answer when some call of the session has finished, with all that have by then."""
-        self._runs.wait_some(token.session, _POLL_SECONDS, self._batch_seconds)
-        return self._reply(token.session, slots)
+        self._runs.wait_some(holder_of(token), _POLL_SECONDS, self._batch_seconds)
+        return self._reply(token, slots)
 
     @_run
     def fetch(self, token: Token, number: int) -> Any:
@@ -145,6 +145,8 @@ class SliceActor:
         grant = (batch.token.epoch, batch.token.grant)
         if grant < self._grant:
             return Reply((), 0, refused="the slice has another holder now")
+        if grant > self._grant:
+            self._runs.new_grant(grant)
         self._grant = grant
         if batch.blob is not None and batch.function not in self._functions:
             blob = values[batch.blob] if isinstance(batch.blob, int) else batch.blob
@@ -171,7 +173,7 @@ class SliceActor:
             running.set(Running(self._identity, batch.token, flag))
 
         work = Pump(call, self._channel(batch.token.session, item.id)) if batch.streams else call
-        return Run(item.id, batch.token.session, work, context, batch.timeout)
+        return Run(item.id, holder_of(batch.token), work, context, batch.timeout)
 
     def _create(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._instance = cls(*args, **kwargs)
@@ -193,8 +195,8 @@ class SliceActor:
             return Code.KEPT, (result, packed.size)
         return Code.VALUE, packed.data
 
-    def _reply(self, session: SessionId, slots: int) -> Any:
-        finished, unfinished, count, seconds = self._runs.take(session)
+    def _reply(self, token: Token, slots: int) -> Any:
+        finished, unfinished, count, seconds = self._runs.take(holder_of(token))
         done: list[tuple[int, int, Any]] = []
         returned: list[Any] = []
         for run, (code, payload) in finished:
@@ -204,7 +206,7 @@ class SliceActor:
                     code, payload = Code.SLOT, len(returned)
                     returned.append(result)
                 else:
-                    self._kept[session, run.id] = result
+                    self._kept[token.session, run.id] = result
                     payload = size
             done.append((run.id, int(code), payload))
         return self._pad(Reply(tuple(done), unfinished, count, seconds), returned, slots)
