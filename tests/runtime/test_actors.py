@@ -214,6 +214,7 @@ def test_retries_of_an_actor_are_counted() -> None:
         os.kill(pid, signal.SIGKILL)
         until(lambda pid=pid: not alive(pid), "its process is gone")
     until(lambda: not held(), "its share is free")
+    until(lambda: "2 times" in str(counter.add.remote().exception(WAIT)), "the actor is given up")
     for _ in range(3):
         with pytest.raises(errors.LeaseLost, match="2 times"):
             counter.add.remote().result(WAIT)
