@@ -160,10 +160,10 @@ def get(futures: Future[T] | Iterable[Future[T]], timeout: float | None = None) 
         return futures.result(timeout)
     if isinstance(futures, (str, bytes)) or not isinstance(futures, Iterable):
         _check(futures, "flex.get")
-    several = [_check(future, "flex.get") for future in futures]
+    several = [future if type(future) is Future else _check(future, "flex.get") for future in futures]
     if several:
         several[0].client.wait(several, timeout)
-    return [future.result(0) for future in several]
+    return [future.outcome[1] if future.is_value else future.result(0) for future in several]
 
 
 def wait(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -87,7 +86,7 @@ class Task(Generic[P, R]):
             NotConnected: after ``flex.shutdown()``.
         """
         client = process.client()
-        return client.submit(Future[R], self._target_of(client), "", args, kwargs)
+        return client.submit(Future, self._target_of(client), "", args, kwargs)
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[Any]:
         """Run a generator function in the pool and get its items as they are produced."""
@@ -202,7 +201,7 @@ class Method:
     def remote(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the method; returns at once. Calls of one handle run in order, async ones beside each other."""
         client = process.client()
-        return client.submit(Future[Any], self._handle._target_of(client), self._name, args, kwargs)
+        return client.submit(Future, self._handle._target_of(client), self._name, args, kwargs)
 
     def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
         """Call a generator method and get its items as they are produced."""
@@ -294,7 +293,7 @@ def _rebuild_actor(cls: type[Any], given: dict[str, Any]) -> Actor[Any]:
 
 def _forget(client: Any, target: Target) -> None:
     alive = client()
-    if alive is not None and not alive.closed and alive.pid == os.getpid() and not target.lent:
+    if alive is not None and not alive.closed and not alive.forked and not target.lent:
         alive.end_actor(target, now=False)
 
 

@@ -1,4 +1,4 @@
-"""Making the bytes of a call's arguments, and waiting until those that are not ready are.
+"""Packing a call's arguments, waiting until those that are not ready are, and unpacking them where the call runs.
 
 A Future or ObjectRef among the top-level arguments becomes a placeholder that is filled
 in where the call runs: a small result travels along as bytes, a large one as the
@@ -8,28 +8,26 @@ travel as references.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 
 from flexray.errors import NotSerializable, UsageError
 from flexray.runtime.call import Call, Kind, Phase
-from flexray.runtime.packing import LARGE, Slot, is_simple, pack
-
-_NO_ARGUMENTS = b""
+from flexray.runtime.packing import LARGE, Slot, is_plain, pack, unpack
+from flexray.runtime.protocol import Payload
 
 
 def pack_arguments(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Put packed arguments into a call. Raises NotSerializable when one cannot be pickled."""
-    if not args and not kwargs:
-        call.payload = _NO_ARGUMENTS
+    """Put arguments into a call, packed unless they are plain. Raises NotSerializable when one cannot be pickled."""
+    if all(map(is_plain, args)) and (not kwargs or all(map(is_plain, kwargs.values()))):
+        call.payload = (args, kwargs)
         return
-    if not is_simple(args, kwargs):
-        slots: list[Any] = []
-        args = tuple(_placeholder(a, slots) for a in args)
-        kwargs = {k: _placeholder(v, slots) for k, v in kwargs.items()}
-        call.slots = tuple(slots)
+    slots: list[Any] = []
+    args = tuple(_placeholder(a, slots) for a in args)
+    kwargs = {k: _placeholder(v, slots) for k, v in kwargs.items()}
+    call.slots = tuple(slots)
     try:
         packed = pack((args, kwargs))
     except UsageError:
@@ -99,3 +97,23 @@ def _filled(source: Call) -> Any:
         return outcome
     packed = pack(outcome)
     return ray.put(outcome) if packed.held or packed.size > LARGE else packed.data
+
+
+def unpack_arguments(
+    payload: Payload, slots: Sequence[Any], held: Sequence[Any], value_of: Callable[[Any], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(args, kwargs) where a call runs; ``value_of`` gives what stands behind a slot that is not bytes."""
+    if type(payload) is tuple:
+        return payload
+    if payload is None:
+        args, kwargs = value_of(slots[0])
+        slots = slots[1:]
+    else:
+        args, kwargs = unpack(payload, held)  # type: ignore[arg-type]
+    if not slots:
+        return args, kwargs
+    filled = [unpack(slot) if isinstance(slot, bytes) else value_of(slot) for slot in slots]
+    return (
+        tuple(filled[a.number] if type(a) is Slot else a for a in args),
+        {k: filled[v.number] if type(v) is Slot else v for k, v in kwargs.items()},
+    )

@@ -7,18 +7,20 @@ outcome wins, later ones are dropped.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from flexray.errors import NotConnected, TaskError
 from flexray.model.lease import LeaseId
 from flexray.runtime.packing import unpack, unpack_error
+from flexray.runtime.protocol import Payload
 
 if TYPE_CHECKING:
     from flexray.runtime.client import Client
     from flexray.runtime.targets import Target
+
+_NO_ARGUMENTS: Payload = ((), {})
 
 
 class Phase(IntEnum):
@@ -60,6 +62,7 @@ class Call:
         "_outcome",
         "alone",
         "attempts",
+        "awaited",
         "held",
         "lease",
         "method",
@@ -79,13 +82,15 @@ class Call:
         self.method = method
         self.phase = Phase.NEW
         #: packed arguments, and what fills their placeholders (see protocol.Item).
-        self.payload: bytes | None = b""
+        self.payload: Payload = _NO_ARGUMENTS
         self.slots: tuple[Any, ...] = ()
         self.held: tuple[Any, ...] = ()
         #: how many arguments are not ready yet.
         self.waits_for = 0
         self.attempts = 0
         self.alone = False
+        #: whether a thread sleeps until it is done.
+        self.awaited = False
         #: whether it is a generator, whose items another actor call brings; never repeated.
         self.streams = False
         self.lease: LeaseId | None = None
@@ -96,18 +101,18 @@ class Call:
     @property
     def client(self) -> Client:
         """The client the call belongs to. Raises NotConnected in a forked child, where waiting would never end."""
-        if self._client.pid != os.getpid():
+        if self._client.forked:
             raise NotConnected("this Future belongs to the parent process: flexray does not survive a fork")
         return self._client
 
-    def settle(self, kind: Kind, outcome: Any) -> list[Callable[[Any], None]]:
+    def settle(self, kind: Kind, outcome: Any) -> Sequence[Callable[[Any], None]]:
         """The outcome, once. Called with the client's lock held; returns the callbacks to run without it."""
         if self.phase is Phase.DONE:
-            return []
+            return ()
         self.phase, self._kind, self._outcome = Phase.DONE, kind, outcome
         self.payload, self.slots, self.held = None, (), ()
-        callbacks, self._callbacks = self._callbacks or [], None
-        return callbacks
+        callbacks, self._callbacks = self._callbacks, None
+        return callbacks or ()
 
     def on_done(self, callback: Callable[[Any], None]) -> bool:
         """Run ``callback(call)`` when done. False when it is done already; the caller runs it then."""
@@ -128,6 +133,11 @@ class Call:
     def watched(self) -> bool:
         """Whether somebody's callback runs when it is done."""
         return bool(self._callbacks)
+
+    @property
+    def is_value(self) -> bool:
+        """Whether the outcome of a finished call is the result itself."""
+        return self._kind is Kind.VALUE
 
     @property
     def outcome(self) -> tuple[Kind, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import inspect
 import itertools
-import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -41,8 +40,9 @@ class Client:
     """This process's way to the pool. Made by ``connect``; everything else may be called from any thread."""
 
     def __init__(self, config: PoolConfig, identity: SliceIdentity | None, address: str, opened_ray: bool) -> None:
-        self.pid = os.getpid()
         self.closed = False
+        #: whether this is the copy of a client in a forked child, which cannot be used.
+        self.forked = False
         self.config = config
         self._address = address
         self._opened_ray = opened_ray
@@ -95,7 +95,7 @@ class Client:
 
     def close(self) -> None:
         """Leave the pool. Calls that are not done fail."""
-        if self.closed or self.pid != os.getpid():
+        if self.closed or self.forked:
             return
         self.closed = True
         atexit.unregister(self.close)
@@ -218,12 +218,12 @@ class Client:
 
     def _wait_outside(self, calls: list[Call], deadline: float | None) -> None:
         with self._engine.lock:
-            for call in calls:
+            for call in reversed(calls):  # the last one is likely to be done last: one sleep for all
                 while call.phase is not Phase.DONE:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return
-                    self._engine.lock.wait(left)
+                    self._engine.wait_for(call, left)
 
     def wait_any(self, calls: Sequence[Call], timeout: float | None) -> None:
         """Return when one of the calls is done, or time has run out."""
@@ -238,7 +238,7 @@ class Client:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return
-                self._engine.lock.wait(left)
+                self._engine.wait_change(left)
 
     async def wait_async(self, call: Call) -> None:
         """Return when the call is done, without blocking the event loop."""

@@ -21,76 +21,93 @@ from flexray.runtime.targets import HeldLease, Target
 
 #: Batches on their way to one slice at a time.
 DEPTH = 2
-#: A batch is made to run about this long.
-_BATCH_SECONDS = 0.01
+#: The same while calls are submitted in a burst: larger and larger batches follow the first ones.
+BURST_DEPTH = 8
 _MOST_ITEMS = 500
+#: Behind a deep backlog a batch may run this long, and this part of the time that the backlog will take.
+_LONGEST_BATCH = 0.1
+_PART_OF_BACKLOG = 0.05
 _MOST_SLOTS = 32
-#: A slice that will be busy this long with what it has gets nothing more.
-_AHEAD_SECONDS = 0.02
+#: A slice that will be busy for so many batches' time with what it has gets nothing more.
+_BATCHES_AHEAD = 3
 #: A further lease is asked for when the backlog is more work than this for those there are.
 _LEASE_HORIZON = 0.25
 _FIRST_LEASES = 16
 
 
-def pump(target: Target, send: Callable[[HeldLease, list[Call]], None]) -> None:
-    """Send as much of the backlog as the leases can use."""
+def batch_seconds(target: Target, shortest: float) -> float:
+    """How long a batch should run: longer behind a deep backlog, where messages cost more than waiting for them."""
+    work = len(target.backlog) * (target.mean_seconds or 0.0) / max(1, len(target.leases))
+    return max(shortest, min(_LONGEST_BATCH, _PART_OF_BACKLOG * work))
+
+
+def pump(target: Target, shortest: float, depth: int, send: Callable[[HeldLease, list[Call], float], None]) -> None:
+    """Send as much of the backlog as the leases can use; ``send`` takes lease, calls, and the length of a batch.
+
+    Args:
+        shortest: seconds a batch should run at least.
+        depth: batches that may be on their way to one slice.
+    """
     target.crowded = False
+    seconds = batch_seconds(target, shortest)
     while target.backlog:
         if target.backlog[0].phase is not Phase.BACKLOG:  # cancelled, or run by a thread that waits for it
             target.backlog.popleft()
             continue
-        lease = _freest(target)
+        lease = _freest(target, seconds, depth)
         target.crowded = lease is None
         if lease is None:
             return
-        calls = _next_batch(target, lease)
+        calls = _next_batch(target, lease, seconds)
         if not calls:
             return
-        send(lease, calls)
+        send(lease, calls, seconds)
 
 
-def _freest(target: Target) -> HeldLease | None:
+def _freest(target: Target, seconds: float, depth: int) -> HeldLease | None:
     """The lease with the least on it that can take a batch."""
     best = None
     for lease in target.leases.values():
-        if lease.recalled or lease.broken or lease.exclusive or lease.open_batches >= DEPTH:
+        if lease.recalled or lease.broken or lease.exclusive or lease.open_batches >= depth:
             continue
         if target.backlog[0].alone and lease.in_flight:
             continue
-        if _room(target, lease) > 0 and (best is None or len(lease.in_flight) < len(best.in_flight)):
+        if _room(target, lease, seconds) > 0 and (best is None or len(lease.in_flight) < len(best.in_flight)):
             best = lease
     return best
 
 
-def _room(target: Target, lease: HeldLease) -> int:
+def _room(target: Target, lease: HeldLease, seconds: float) -> int:
     """How many more calls a slice should be given."""
     if target.actor:
         return _MOST_ITEMS if target.constructed else 0
     if target.mean_seconds is None:
         return DEPTH - len(lease.in_flight)
-    ahead = max(DEPTH, int((_BATCH_SECONDS + _AHEAD_SECONDS) / max(target.mean_seconds, 1e-6)))
+    ahead = max(DEPTH, int(_BATCHES_AHEAD * seconds / max(target.mean_seconds, 1e-6)))
     return min(ahead, DEPTH * _MOST_ITEMS) - len(lease.in_flight)
 
 
-def _next_batch(target: Target, lease: HeldLease) -> list[Call]:
-    """The first calls of the backlog that travel together: a fair part of it, about ``_BATCH_SECONDS`` of work."""
+def _next_batch(target: Target, lease: HeldLease, seconds: float) -> list[Call]:
+    """The first calls of the backlog that travel together: a fair part of it, about ``seconds`` of work."""
     if target.actor:
         size = _MOST_ITEMS
     elif target.mean_seconds is None:
         size = 1
     else:
-        size = max(1, int(_BATCH_SECONDS / max(target.mean_seconds, 1e-6)))
+        size = max(1, int(seconds / max(target.mean_seconds, 1e-6)))
         size = min(size, math.ceil(len(target.backlog) / max(1, len(target.leases))))
-    size = min(size, _MOST_ITEMS, _room(target, lease))
+    size = min(size, _MOST_ITEMS, _room(target, lease, seconds))
     calls: list[Call] = []
-    while target.backlog and len(calls) < size:
-        call = target.backlog[0]
+    backlog, method = target.backlog, target.backlog[0].method
+    while backlog and len(calls) < size:
+        call = backlog[0]
         if call.phase is not Phase.BACKLOG:  # cancelled, or run by a thread that waits for it
-            target.backlog.popleft()
+            backlog.popleft()
             continue
-        if calls and (call.alone or call.method != calls[0].method or call.streams or calls[0].streams):
+        if calls and (call.alone or call.streams or calls[0].streams or call.method != method):
             break
-        calls.append(target.backlog.popleft())
+        calls.append(backlog.popleft())
+        method = call.method
         if call.alone:
             lease.exclusive = True
             break
@@ -98,26 +115,27 @@ def _next_batch(target: Target, lease: HeldLease) -> list[Call]:
 
 
 def leases_wanted(target: Target) -> int:
-    """How many leases the backlog can use, those held included."""
+    """How many leases the backlog can use, those held included. Grows by doubling: each grant asks again."""
     queued = sum(max(0, len(lease.in_flight) - 1) for lease in target.leases.values())
     waiting = len(target.backlog) + queued  # what waits behind a running call may move to a new lease
     busy = sum(1 for lease in target.leases.values() if not lease.idle and not lease.recalled)
     if not waiting:
         return busy + target.streams_waiting
+    most = min(waiting + busy, max(_FIRST_LEASES, 2 * busy))
     if target.mean_seconds is None:
-        return min(waiting + busy, max(_FIRST_LEASES, 2 * busy))
-    # What runs now may take longer than what ran before.
+        return most
     now = time.monotonic()
     silent = max((now - lease.last_heard for lease in target.leases.values() if lease.in_flight), default=0.0)
-    work = waiting * max(target.mean_seconds, silent) / _LEASE_HORIZON
-    return min(waiting + busy, max(1, busy + math.ceil(work) if work > 1 else busy or 1))
+    # What runs now may take longer than what ran before.
+    work = waiting * max(target.mean_seconds, silent if silent > _LEASE_HORIZON else 0.0) / _LEASE_HORIZON
+    return min(most, max(1, busy + math.ceil(work) if work > 1 else busy or 1))
 
 
-def send_batch(lease: HeldLease, calls: list[Call]) -> list[Any]:
+def send_batch(lease: HeldLease, calls: list[Call], patience: float) -> list[Any]:
     """Make the actor call of a batch; returns its references, the header first."""
     target = lease.target
     slots = min(len(calls), _MOST_SLOTS) if target.large_results else 0
-    message, values = batch_message(lease, calls, slots)
+    message, values = batch_message(lease, calls, slots, patience)
     if not lease.in_flight:
         lease.last_heard = time.monotonic()
     for call in calls:
@@ -131,13 +149,16 @@ def send_batch(lease: HeldLease, calls: list[Call]) -> list[Any]:
     return refs
 
 
-def batch_message(lease: HeldLease, calls: list[Call], slots: int) -> tuple[bytes, list[Any]]:
+def batch_message(lease: HeldLease, calls: list[Call], slots: int, patience: float) -> tuple[bytes, list[Any]]:
     """The bytes of a batch, and the Ray arguments that go with them."""
     target = lease.target
     items: list[tuple[Any, ...]] = []
     held: list[Any] = []
     values: list[Any] = []
     for call in calls:
+        if not call.slots and not call.held:
+            items.append((call.number, call.payload))
+            continue
         filled: list[Any] = []
         for slot in call.slots:
             if not isinstance(slot, bytes):
@@ -156,6 +177,7 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int) -> tuple[byte
         calls[0].method,
         target.timeout,
         items,
+        patience,
         slots,
         len(values) - 1 if held else -1,
         calls[0].streams,

@@ -26,7 +26,7 @@ from flexray.model.lease import LeaseId, RequestId, SessionId
 from flexray.model.lifecycle import EndReason
 from flexray.model.request import Request
 from flexray.runtime.call import Call, Kind, Phase
-from flexray.runtime.dispatch import leases_wanted, mark_idle, pump, send_batch
+from flexray.runtime.dispatch import BURST_DEPTH, DEPTH, leases_wanted, mark_idle, pump, send_batch
 from flexray.runtime.losses import argument_error, failed_elsewhere, lost_error, request_error, sort_out
 from flexray.runtime.packing import PackedFunction
 from flexray.runtime.protocol import NAMESPACE, Code, Reply, Token
@@ -43,7 +43,8 @@ class Engine:
     """Moves calls. ``post`` and ``later`` run things in the router thread."""
 
     def __init__(self, config: PoolConfig, post: Callable[..., None], later: Callable[..., None]) -> None:
-        self.lock = threading.Condition(threading.RLock())
+        self._mutex = threading.RLock()
+        self.lock = threading.Condition(self._mutex)
         self.session: Session  # set by the client once it has joined
         self._config = config
         self._post, self._later = post, later
@@ -52,6 +53,8 @@ class Engine:
         self._by_lease: dict[LeaseId, HeldLease] = {}
         self._callbacks: list[tuple[Callable[[Any], None], Call]] = []
         self._settled = False
+        #: how many threads want to know of every change, not of a call they wait for.
+        self._watching = 0
         self._depth = 0
         self._sweeping = False
         #: why nothing can be submitted any more: the pool is gone, or the client was closed.
@@ -62,7 +65,7 @@ class Engine:
     def step(self) -> Iterator[None]:
         """Hold the lock; on the way out wake waiters, send messages, and run callbacks without the lock."""
         callbacks: list[tuple[Callable[[Any], None], Call]] = []
-        with self.lock:
+        with self._mutex:
             self._depth += 1
             try:
                 yield
@@ -77,20 +80,32 @@ class Engine:
         for callback, call in callbacks:
             callback(call)
 
+    def wait_for(self, call: Call, timeout: float | None) -> None:
+        """Sleep until the call is done or time has run out; may return early. Called with the lock held, once."""
+        call.awaited = True
+        self.lock.wait(timeout)
+
+    def wait_change(self, timeout: float | None) -> None:
+        """Sleep until some call is done or time has run out. Called with the lock held, once."""
+        self._watching += 1
+        try:
+            self.lock.wait(timeout)
+        finally:
+            self._watching -= 1
+
     # -- calls ---------------------------------------------------------------------------------
 
     def submit(self, call: Call) -> None:
         """Put a call whose arguments are ready into the backlog. Raises BacklogFull, or blocks, as configured."""
         target = call.target
-        with self.lock:
-            # The short way of a burst: nothing can be sent and enough has been asked for.
-            if target.crowded and target.failed is None and self.waiting < self._config.max_backlog:
-                count = len(target.backlog)
-                if count & (count - 1):
-                    call.phase = Phase.BACKLOG
-                    self.waiting += 1
-                    target.backlog.append(call)
-                    return
+        with self._mutex:
+            count = len(target.backlog)
+            burst = target.crowded and target.failed is None and self.waiting < self._config.max_backlog
+            if burst and count & (count - 1):  # the short way: nothing can be sent and enough has been asked for
+                call.phase = Phase.BACKLOG
+                self.waiting += 1
+                target.backlog.append(call)
+                return
         with self.step():
             while self.waiting >= self._config.max_backlog:
                 if self._config.backlog_full == "raise":
@@ -98,7 +113,7 @@ class Engine:
                         f"{self.waiting} tasks wait in this client, as many as max_backlog allows; use f.map(), wait "
                         f'for some results first, raise max_backlog, or set backlog_full="block"'
                     )
-                self.lock.wait(0.1)
+                self.wait_change(0.1)
             failed = target.failed or self._dead
             if failed is not None:
                 self.settle(call, Kind.ERROR, failed)
@@ -106,14 +121,17 @@ class Engine:
             call.phase = Phase.BACKLOG
             self.waiting += 1
             target.backlog.append(call)
-            self.advance(target)
+            # In a burst this thread keeps the interpreter to itself, and slices would idle until it has ended.
+            self.advance(target, BURST_DEPTH if burst else DEPTH)
 
     def settle(self, call: Call, kind: Kind, outcome: Any) -> None:
         """Give a call its outcome. Called inside ``step``."""
         if call.phase is Phase.BACKLOG:
             self.waiting -= 1
-        self._callbacks.extend((callback, call) for callback in call.settle(kind, outcome))
-        self._settled = True
+        for callback in call.settle(kind, outcome):
+            self._callbacks.append((callback, call))
+        if call.awaited or self._watching:
+            self._settled = True
 
     def put_back(self, calls: list[Call]) -> None:
         """Calls that were sent and did not run go back to the front of the backlog, in order."""
@@ -131,9 +149,9 @@ class Engine:
 
     # -- leases --------------------------------------------------------------------------------
 
-    def advance(self, target: Target) -> None:
+    def advance(self, target: Target, depth: int = DEPTH) -> None:
         """Send what can be sent, then ask for the leases that are missing, or stop asking."""
-        pump(target, self._send)
+        pump(target, 2 * self._config.batch_seconds, depth, self._send)
         for _ in range(self._missing(target)):
             self._ask(target)
         if target.asked and not target.backlog and all(lease.idle for lease in target.leases.values()):
@@ -247,7 +265,7 @@ class Engine:
             while not target.constructed:
                 if target.failed is not None:
                     raise target.failed
-                self.lock.wait(0.1)
+                self.wait_change(0.1)
             return next(iter(target.leases.values()))
 
     def start_stream(self, call: Call) -> tuple[HeldLease, Any]:
@@ -270,7 +288,7 @@ class Engine:
                         self._send(lease, [call])
                         return lease, items
                 with self.lock:
-                    self.lock.wait(0.05)
+                    self.wait_change(0.05)
         finally:
             with self.step():
                 target.streams_waiting -= 1
@@ -292,10 +310,10 @@ class Engine:
 
     # -- slices --------------------------------------------------------------------------------
 
-    def _send(self, lease: HeldLease, calls: list[Call]) -> None:
+    def _send(self, lease: HeldLease, calls: list[Call], seconds: float = 0.0) -> None:
         self.waiting -= sum(1 for call in calls if call.phase is Phase.BACKLOG)
         try:
-            refs = send_batch(lease, calls)
+            refs = send_batch(lease, calls, max(self._config.batch_seconds, seconds / 2))
         except Exception as error:  # Ray refuses an argument, or knows already that the slice is dead
             lease.open_batches -= 1
             self._broken(lease, error)
@@ -365,7 +383,9 @@ class Engine:
             ref._on_ready(lambda *_: self._post(self._fetched, lease, call, ref))
             return
         del lease.in_flight[call.number]
-        if code == Code.VALUE:
+        if code == Code.PLAIN:
+            self.settle(call, Kind.VALUE, payload)
+        elif code == Code.VALUE:
             self.settle(call, Kind.PACKED, payload)
         elif code == Code.SLOT:
             self.settle(call, Kind.REFERENCE, refs[1 + payload])

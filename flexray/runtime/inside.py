@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import ray
+
 from flexray.errors import TaskError
 from flexray.model.devices import ISOLATION_ORDER, Family
 from flexray.model.events import LeaseBlocked, LeaseUnblocked
+from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.current import Running, StopFlag, running
 from flexray.runtime.engine import Engine
-from flexray.runtime.packing import Slot, pack_error, unpack
+from flexray.runtime.packing import pack_error
 from flexray.runtime.protocol import SliceIdentity
 
 _BLOCKED_AFTER = 0.2
@@ -52,7 +55,7 @@ class Inside:
                         told = True
                     with engine.lock:
                         if not call.settled:
-                            engine.lock.wait(0.05)
+                            engine.wait_change(0.05)
         finally:
             if told:
                 self._tell_unblocked(here)
@@ -112,7 +115,7 @@ class Inside:
         running.set(Running(self._identity, here.token, StopFlag()))
         kind, outcome = Kind.VALUE, None
         try:
-            args, kwargs = self._arguments(call)
+            args, kwargs = unpack_arguments(call.payload, call.slots, call.held, ray.get)
             outcome = call.target.callable(*args, **kwargs)
             if asyncio.iscoroutine(outcome):
                 outcome = asyncio.run(outcome)
@@ -123,20 +126,6 @@ class Inside:
             kind, outcome = Kind.ERROR, failure
         with self._engine.step():
             self._engine.settle(call, kind, outcome)
-
-    def _arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        import ray
-
-        slots = list(call.slots)
-        if call.payload is None:
-            args, kwargs = ray.get(slots.pop(0))
-        else:
-            args, kwargs = unpack(call.payload, call.held) if call.payload else ((), {})
-        filled = [unpack(slot) if isinstance(slot, bytes) else ray.get(slot) for slot in slots]
-        return (
-            tuple(filled[a.number] if type(a) is Slot else a for a in args),
-            {k: filled[v.number] if type(v) is Slot else v for k, v in kwargs.items()},
-        )
 
     def _tell_blocked(self, calls: list[Call], here: Running) -> None:
         with self._engine.step():

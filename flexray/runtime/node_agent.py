@@ -234,7 +234,7 @@ class NodeAgent:
             setup = backend.isolate(devices, spec.placement.share, spec.placement.memory)
             identity = SliceIdentity(spec.slice, devices, spec.placement, setup.isolation.value, spec.environment)
             live.handle = self._slice_class.options(**self._options(spec, devices)).remote(
-                identity, setup, spec.task_class.split("/")[0], spec.batch_seconds, spec.grace_seconds
+                identity, setup, spec.task_class.split("/")[0], spec.grace_seconds
             )
             pid, started, _ = await asyncio.wait_for(_result(live.handle.hello.remote()), spec.start_timeout)
         except Exception as error:

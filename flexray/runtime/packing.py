@@ -2,7 +2,7 @@
 
 ObjectRefs and actor handles never go into our own bytes, because Ray would not count
 their borrowers: ``pack`` takes them out, they travel as Ray arguments (or the whole
-value does), and ``unpack`` puts them back. Values of simple types take a short way.
+value does), and ``unpack`` puts them back. Plain values are not packed at all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from flexray.errors import FlexrayError, NotSerializable, TaskError
 
 #: Above this many bytes a value travels as an object of its own in Ray's object store.
 LARGE = 100_000
-_SIMPLE = frozenset({int, float, str, bytes, bool, type(None), complex})
+_NUMBERS = frozenset({int, float, bool, type(None), complex})
+_TEXTS = frozenset({str, bytes})
+#: Longest text that is plain.
+_PLAIN_TEXT = 1_000
 _unpacking = threading.local()
 
 
@@ -77,9 +80,6 @@ class _Packer(cloudpickle.CloudPickler):  # type: ignore[misc]
 
 def pack(value: object) -> Packed:
     """Pickle by value what cannot be imported elsewhere. Raises whatever pickling raises."""
-    if type(value) in _SIMPLE:
-        data = pickle.dumps(value, protocol=5)
-        return Packed(data, (), len(data))
     with io.BytesIO() as file:
         packer = _Packer(file)
         packer.dump(value)
@@ -99,9 +99,10 @@ def unpack(data: bytes, held: Sequence[Any] = ()) -> Any:
         _unpacking.held = outer
 
 
-def is_simple(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
-    """Whether all arguments are of simple types, so that plain pickle is right and fast."""
-    return all(type(a) in _SIMPLE for a in args) and (not kwargs or all(type(v) in _SIMPLE for v in kwargs.values()))
+def is_plain(value: object) -> bool:
+    """Whether a value is immutable, small and of a type that any pickle takes: it travels as it is, unpacked."""
+    kind = type(value)
+    return kind in _NUMBERS or (kind in _TEXTS and len(value) <= _PLAIN_TEXT)  # type: ignore[arg-type]
 
 
 class PackedFunction(NamedTuple):

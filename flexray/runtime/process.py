@@ -16,11 +16,12 @@ from flexray.runtime.protocol import SliceIdentity
 if TYPE_CHECKING:
     from flexray.runtime.client import Client
 
-_FORKED = "flexray does not survive a fork; use spawn or forkserver, or call it in the parent"
+_FORK_TEXT = "flexray does not survive a fork; use spawn or forkserver, or call it in the parent"
 _lock = threading.RLock()
 _client: Client | None = None
 _identity: SliceIdentity | None = None
 _shut_down = False
+_forked = False
 
 
 def enter_slice(identity: SliceIdentity) -> None:
@@ -36,11 +37,10 @@ def slice_identity() -> SliceIdentity | None:
 
 def client() -> Client:
     """This process's client; connects by default. Raises NotConnected after ``shutdown`` or in a forked child."""
-    found = _client
-    if found is not None:
-        if found.pid != os.getpid():
-            raise NotConnected(_FORKED)
-        return found
+    if _client is not None:
+        return _client
+    if _forked:
+        raise NotConnected(_FORK_TEXT)
     if _shut_down:
         raise NotConnected("flexray was shut down in this process; call flex.init() first")
     return connect(None, None)
@@ -57,8 +57,8 @@ def connect(address: str | None, config: Any) -> Client:
     from flexray.runtime.client import Client
 
     with _lock:
-        if _client is not None and _client.pid != os.getpid():
-            raise NotConnected(_FORKED)  # Ray's connection does not survive it either
+        if _forked:
+            raise NotConnected(_FORK_TEXT)  # Ray's connection does not survive it either
         if _client is None or _client.closed:
             _client = Client.connect(address, config, _identity)
             _shut_down = False
@@ -74,5 +74,16 @@ def disconnect() -> None:
         found, _client = _client, None
         if found is not None or not _shut_down:
             _shut_down = True
-        if found is not None and found.pid == os.getpid():
+        if found is not None:
             found.close()
+
+
+def _after_fork() -> None:
+    """In a forked child: the connection is the parent's. Cheaper than asking for the process id at every call."""
+    global _client, _forked
+    if _client is not None:
+        _client.forked = True
+        _client, _forked = None, True
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -64,7 +64,6 @@ class SliceSpec:
     environment: Environment
     task_class: str
     start_timeout: float
-    batch_seconds: float
     grace_seconds: float
 
 
@@ -94,6 +93,8 @@ class Code(IntEnum):
 
     VALUE = 0
     """Payload: the packed result."""
+    PLAIN = 6
+    """Payload: the result itself (see packing.is_plain)."""
     SLOT = 1
     """The result is a return value of this very actor call; payload: its index."""
     KEPT = 2
@@ -106,20 +107,14 @@ class Code(IntEnum):
     """It ran longer than its timeout; payload: seconds."""
 
 
-class Item(NamedTuple):
-    """One call inside a batch.
+#: Arguments of a call: (args, kwargs) as they are when all are plain, else packed; None when they are one Ray argument.
+Payload = tuple[tuple[Any, ...], dict[str, Any]] | bytes | None
 
-    Attributes:
-        id: the client's number for the call.
-        payload: packed (args, kwargs), or None when they travel as one Ray argument.
-        slots: what the top-level placeholders stand for: an index of a Ray argument, or packed bytes.
-        held: first index and number of the nested references that belong to this call, in the batch's list.
-    """
 
-    id: int
-    payload: bytes | None
-    slots: tuple[int | bytes, ...] = ()
-    held: tuple[int, int] = (0, 0)
+#: One call inside a batch, short where it can be: (the client's number for it, its arguments), or with two more:
+#: what the top-level placeholders stand for (each an index of a Ray argument, or packed bytes), and first index and
+#: number of the nested references that belong to the call, in the batch's list.
+Item = tuple[int, Payload] | tuple[int, Payload, tuple[int | bytes, ...], tuple[int, int]]
 
 
 class Batch(NamedTuple):
@@ -131,6 +126,7 @@ class Batch(NamedTuple):
         blob: the packed function if the slice does not have it: bytes, or the index of a Ray argument.
         method: method name for actors, "" for tasks.
         timeout: seconds each call may run, or None.
+        patience: seconds that a finished result may wait for company.
         slots: how many of the actor call's return values may carry large results.
         held: which Ray argument is the list of nested references; -1 without one.
         streams: whether the call is a generator whose items go out through ``stream``.
@@ -142,6 +138,7 @@ class Batch(NamedTuple):
     method: str
     timeout: float | None
     items: tuple[Item, ...]
+    patience: float
     slots: int = 0
     held: int = -1
     streams: bool = False

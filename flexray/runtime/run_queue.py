@@ -18,15 +18,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import CoroutineType
 from typing import Any
 
 from flexray.model.lease import SessionId
 from flexray.runtime.current import StopFlag
 from flexray.runtime.protocol import Code, Token
+from flexray.runtime.watchdog import Watchdog
 
 Outcome = tuple[Code, Any]
 #: Who made a call: (session, epoch, grant). The same session may hold the slice again later, under another grant.
 Holder = tuple[SessionId, int, int]
+_NOBODY: Holder = (SessionId(""), 0, 0)
 
 #: How many finished calls are remembered, to tell them from calls that have not arrived.
 _REMEMBERED = 20_000
@@ -34,20 +37,19 @@ _REMEMBERED = 20_000
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One call on this slice. ``call`` does the work and returns the raw result; ``finish`` makes an Outcome of it."""
+    """One call on this slice: ``enter`` sets its context, ``call`` does the work and returns the raw result."""
 
     id: int
-    holder: Holder
     call: Callable[[], Any]
-    context: Callable[[StopFlag], None]
+    enter: Callable[[StopFlag], None]
     timeout: float | None
+    holder: Holder = _NOBODY
     flag: StopFlag = field(default_factory=StopFlag)
     started: float | None = None
     taken: bool = False
     done: bool = False
     timed_out: bool = False
     task: asyncio.Task[Any] | None = None
-    timer: threading.Timer | None = None
 
 
 def holder_of(token: Token) -> Holder:
@@ -63,8 +65,12 @@ class Outbox:
         self.unfinished = 0
         self.ran = 0
         self.seconds = 0.0
+        #: of the calls finished lately.
+        self.mean_seconds = 0.0
         self.some = threading.Event()
         self.all = threading.Event()
+        #: seconds that a finished call may wait for others.
+        self.patience = 0.0
         self.closed = False
 
 
@@ -88,7 +94,7 @@ class RunQueue:
         self._encode = encode
         self._note = note
         self._give_up = give_up
-        self._grace = grace
+        self._watchdog = Watchdog(self._ran_out, self._ignored, grace)
         self._lock = threading.Lock()
         self._runs: dict[tuple[Holder, int], Run] = {}
         self._outboxes: dict[Holder, Outbox] = {}
@@ -96,6 +102,14 @@ class RunQueue:
         self._ahead: set[tuple[Holder, int]] = set()
         self._finished: OrderedDict[tuple[Holder, int], None] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: whether calls run on the event loop, in its own thread.
+        self._serving = False
+
+    def _outbox(self, holder: Holder) -> Outbox:
+        found = self._outboxes.get(holder)
+        if found is None:
+            found = self._outboxes[holder] = Outbox()
+        return found
 
     # -- called by actor threads -----------------------------------------------------------
 
@@ -110,55 +124,73 @@ class RunQueue:
                         del self._outboxes[holder]
             self._ahead = {key for key in self._ahead if key[0][1:] >= grant}
 
-    def register(self, runs: list[Run]) -> list[Run]:
-        """Take in calls; returns those to run. A repeated message, and what was taken back, is left out."""
+    def register(self, holder: Holder, runs: list[Run], patience: float) -> list[Run]:
+        """Take in calls; returns those to run. A repeated message, and what was taken back, is left out.
+
+        Args:
+            patience: seconds that a finished call of the holder may wait for others from now on.
+        """
         fresh = []
         with self._lock:
             for run in runs:
-                key = (run.holder, run.id)
+                run.holder = holder
+                key = (holder, run.id)
                 if key in self._ahead:
                     self._ahead.discard(key)
                 elif key not in self._runs:
                     self._runs[key] = run
-                    outbox = self._outboxes.setdefault(run.holder, Outbox())
-                    outbox.unfinished += 1
-                    outbox.all.clear()
                     fresh.append(run)
+            if fresh:
+                outbox = self._outbox(holder)
+                outbox.patience = patience
+                outbox.unfinished += len(fresh)
+                outbox.all.clear()
         return fresh
 
-    def execute(self, run: Run) -> None:
-        """Run a call here and now, in the user thread."""
-        if self._start(run):
-            self._finish(run, self._run_sync(run))
+    def execute(self, runs: list[Run]) -> None:
+        """Run calls here and now, one after the other, in the user thread."""
+        for run in runs:
+            if self._start(run):
+                self._finish(run, self._run_sync(run))
+        self._note(None)
 
-    def execute_async(self, runs: list[Run], patience: float) -> None:
-        """Run calls on the event loop; returns when all have finished, or after ``patience`` seconds."""
+    def execute_async(self, runs: list[Run]) -> None:
+        """Run calls on the event loop; returns when all have finished, or their patience is over."""
         loop = self._serving_loop()
         for run in runs:
             loop.call_soon_threadsafe(self._begin_async, run)
         if runs:
-            self._outboxes[runs[0].holder].all.wait(patience)
+            outbox = self._outbox(runs[0].holder)
+            outbox.all.wait(outbox.patience)
 
     def take(self, holder: Holder) -> tuple[list[tuple[Run, Outcome]], int, int, float]:
         """Finished calls of a holder, how many are unfinished, and (number, seconds) run since last asked."""
         with self._lock:
-            outbox = self._outboxes.setdefault(holder, Outbox())
+            outbox = self._outbox(holder)
             answer = (outbox.done, outbox.unfinished, outbox.ran, outbox.seconds)
             outbox.done, outbox.ran, outbox.seconds = [], 0, 0.0
             outbox.some.clear()
             return answer
 
-    def wait_some(self, holder: Holder, patience: float, company: float) -> None:
-        """Wait until a call of the holder has finished, then at most ``company`` seconds for the others.
+    def wait_some(self, holder: Holder, longest: float) -> None:
+        """Wait until a call of the holder has finished, then for the others while the patience lasts.
 
-        Goes on waiting where the answer to a batch has taken everything meanwhile.
+        Goes on waiting where all have finished by then, since the answer to their batch brings them, and as long
+        again where it looks as if they will: a message costs as much processor time as a small task. Code on the
+        event loop is not waited for by a batch's answer.
         """
         with self._lock:
-            outbox = self._outboxes.setdefault(holder, Outbox())
-        deadline = time.monotonic() + patience
-        while not outbox.done and not outbox.closed and (left := deadline - time.monotonic()) > 0:
-            if outbox.some.wait(left):
-                outbox.all.wait(company)
+            outbox = self._outbox(holder)
+        deadline = time.monotonic() + longest
+        while not outbox.closed and (left := deadline - time.monotonic()) > 0:
+            if outbox.some.wait(left) and not outbox.closed:
+                company = outbox.patience
+                soon = outbox.all.wait(company) or (
+                    outbox.unfinished * outbox.mean_seconds <= company and outbox.all.wait(company)
+                )
+                if not soon or self._serving:
+                    return
+                time.sleep(company / 5)
 
     def take_back(self, holder: Holder, ids: list[int]) -> list[int]:
         """Drop calls that have not begun, arrived or not; returns which. The others go on."""
@@ -201,14 +233,14 @@ class RunQueue:
             run.started = time.perf_counter()
         self._note(run.id)
         if run.timeout is not None:
-            self._arm(run, run.timeout, self._ran_out)
+            self._watchdog.add(run)
         return True
 
     def _run_sync(self, run: Run) -> Outcome:
         try:
-            run.context(run.flag)
+            run.enter(run.flag)
             result = run.call()
-            if inspect.iscoroutine(result):
+            if isinstance(result, CoroutineType):
                 result = self._run_coroutine(run, result)
             return self._encode(True, result)
         except asyncio.CancelledError:
@@ -228,6 +260,7 @@ class RunQueue:
         """The event loop of a class with async methods, in its thread."""
         with self._lock:
             if self._loop is None:
+                self._serving = True
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._serve, args=(self._loop,), name="flexray-user", daemon=True).start()
             return self._loop
@@ -241,7 +274,7 @@ class RunQueue:
         if not self._start(run):
             return
         context = contextvars.copy_context()
-        context.run(run.context, run.flag)
+        context.run(run.enter, run.flag)
         run.task = context.run(asyncio.get_event_loop().create_task, self._run_async(run))
 
     async def _run_async(self, run: Run) -> None:
@@ -255,14 +288,14 @@ class RunQueue:
         except BaseException as error:
             outcome = self._encode(False, error)
         self._finish(run, outcome)
+        self._note(None)
 
     def _finish(self, run: Run, outcome: Outcome) -> None:
         elapsed = time.perf_counter() - (run.started or 0.0)
-        if run.timer is not None:
-            run.timer.cancel()
+        if run.timeout is not None:
+            self._watchdog.discard(run)
         if run.timed_out:
             outcome = (Code.TIMEOUT, elapsed)
-        self._note(None)
         with self._lock:
             self._forget(run, (outcome, elapsed))
 
@@ -280,6 +313,7 @@ class RunQueue:
             outbox.done.append((run, finished[0]))
             outbox.ran += 1
             outbox.seconds += finished[1]
+            outbox.mean_seconds += 0.2 * (finished[1] - outbox.mean_seconds)
             if len(outbox.done) == 1:
                 outbox.some.set()
         if not outbox.unfinished:
@@ -287,16 +321,7 @@ class RunQueue:
 
     # -- timeouts --------------------------------------------------------------------------
 
-    def _arm(self, run: Run, seconds: float, then: Callable[[Run], None]) -> None:
-        run.timer = threading.Timer(seconds, then, (run,))
-        run.timer.daemon = True
-        run.timer.start()
-
     def _ran_out(self, run: Run) -> None:
-        if run.done:
-            return
-        run.timed_out = True
-        self._arm(run, self._grace, self._ignored)
         self.ask_to_stop(run.holder, run.id)
 
     def _ignored(self, run: Run) -> None:

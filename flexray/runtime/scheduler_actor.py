@@ -77,12 +77,15 @@ class SchedulerActor:
     # -- clients -------------------------------------------------------------------------------
 
     async def join(self, session: SessionId, environment: Environment) -> int:
-        """Open a session. Returns the epoch its messages must carry."""
+        """Open a session. Returns the epoch its messages must carry.
+
+        A client that joins again has forgotten what it had, so that is taken back first.
+        """
         await self.open()  # a client that was there before this incarnation joins without a welcome
+        await self.leave(session)
         self._environments[environment.id] = environment
-        if session not in self._mailboxes:
-            self._mailboxes[session] = Mailbox(environment)
-            self._apply(SessionOpened(session, environment.id))  # type: ignore[arg-type]
+        self._mailboxes[session] = Mailbox(environment)
+        self._apply(SessionOpened(session, environment.id))  # type: ignore[arg-type]
         return self._epoch
 
     async def hold(self, session: SessionId) -> None:
@@ -199,7 +202,6 @@ class SchedulerActor:
             self._environments[command.environment],
             record.task_class,
             self._config.start_timeout_seconds,
-            self._config.batch_seconds,
             self._config.grace_seconds,
         )
         self._nodes.start_slice(command.placement.node, spec)

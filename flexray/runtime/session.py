@@ -42,6 +42,8 @@ class Session:
         self.id = SessionId(uuid.uuid4().hex[:10])
         self.environment = environment
         self.epoch = 0
+        #: how often it has joined: answers to what was said before the last time mean nothing.
+        self._joins = 0
         self._post, self._later = post, later
         self._on_message, self._on_lost, self._on_dead = on_message, on_lost, on_dead
         self._seen = 0
@@ -73,8 +75,8 @@ class Session:
         """Send queued events in one message."""
         if self._outbox and not self._joining and not self.closed:
             events, self._outbox = self._outbox, []
-            ref = self.scheduler.tell.remote(self.id, self.epoch, events)
-            ref._on_completed(lambda answer: self._post(self._told, answer))
+            ref, joins = self.scheduler.tell.remote(self.id, self.epoch, events), self._joins
+            ref._on_completed(lambda answer: self._post(self._told, answer, joins))
 
     def close(self) -> None:
         """Leave; the scheduler takes everything back."""
@@ -85,18 +87,17 @@ class Session:
         except ray.exceptions.RayError:  # the scheduler will notice our end by itself
             pass
 
-    def _told(self, answer: Any) -> None:
-        if answer is not True:
+    def _told(self, answer: Any, joins: int) -> None:
+        if answer is not True and joins == self._joins:
             self._rejoin()
 
     def _poll(self) -> None:
         if not self.closed:
-            epoch = self.epoch
-            ref = self.scheduler.poll.remote(self.id, epoch, self._seen)
-            ref._on_completed(lambda answer: self._post(self._polled, answer, epoch))
+            ref, joins = self.scheduler.poll.remote(self.id, self.epoch, self._seen), self._joins
+            ref._on_completed(lambda answer: self._post(self._polled, answer, joins))
 
-    def _polled(self, answer: Any, epoch: int) -> None:
-        if self.closed or epoch != self.epoch:
+    def _polled(self, answer: Any, joins: int) -> None:
+        if self.closed or joins != self._joins:
             return
         if not isinstance(answer, list):
             self._rejoin()
@@ -131,6 +132,7 @@ class Session:
             self._not_joined(answer)
             return
         self.epoch, self._seen, self._outbox, self._joining = answer, 0, [], False
+        self._joins += 1
         self._on_lost()
         self._live()
 

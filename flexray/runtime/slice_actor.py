@@ -13,6 +13,7 @@ import signal
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import ray
@@ -20,14 +21,15 @@ import ray
 from flexray.devices.backend import SliceSetup
 from flexray.errors import TaskError
 from flexray.model.lease import SessionId
+from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.confine import confine, take_on
 from flexray.runtime.current import Running, StopFlag, running
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.notes import Notes, notes_directory
-from flexray.runtime.packing import LARGE, Packed, Slot, pack, pack_error, unpack
+from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error, unpack
 from flexray.runtime.processes import identify
-from flexray.runtime.protocol import Batch, Code, Item, Reply, SliceIdentity, Token
+from flexray.runtime.protocol import Batch, Code, Payload, Reply, SliceIdentity, Token
 from flexray.runtime.run_queue import Outcome, Run, RunQueue, holder_of
 
 _FUNCTIONS_KEPT = 32
@@ -48,9 +50,7 @@ _control, _user, _run, _stream = map(_in_group, ("control", "user", "run", "stre
 class SliceActor:
     """What runs in a slice's process. Created by the node agent only."""
 
-    def __init__(
-        self, identity: SliceIdentity, setup: SliceSetup, name: str, batch_seconds: float, grace: float
-    ) -> None:
+    def __init__(self, identity: SliceIdentity, setup: SliceSetup, name: str, grace: float) -> None:
         confine(setup, identity.slice)
         take_on(identity.environment)
         tag_output(identity.environment.job, name)
@@ -58,7 +58,6 @@ class SliceActor:
 
         enter_slice(identity)
         self._identity = identity
-        self._batch_seconds = batch_seconds
         self._grant: tuple[int, int] = (0, 0)
         self._functions: OrderedDict[str, Any] = OrderedDict()
         self._instance: Any = None
@@ -114,25 +113,23 @@ class SliceActor:
         refused = self._admit(batch, values)
         if refused is not None:
             return self._pad(refused, [], batch.slots)
-        for run in self._runs.register([self._make_run(batch, item, values) for item in batch.items]):
-            self._runs.execute(run)
+        self._runs.execute(self._register(batch, values))
         return self._reply(batch.token, batch.slots)
 
     @_run
     def submit(self, message: bytes, *values: Any) -> Any:
-        """Put a batch on the event loop; answer when it is finished, or after ``batch_seconds``."""
+        """Put a batch on the event loop; answer when it is finished, or its patience is over."""
         batch = _read_batch(message)
         refused = self._admit(batch, values)
         if refused is not None:
             return self._pad(refused, [], batch.slots)
-        runs = self._runs.register([self._make_run(batch, item, values) for item in batch.items])
-        self._runs.execute_async(runs, self._batch_seconds)
+        self._runs.execute_async(self._register(batch, values))
         return self._reply(batch.token, batch.slots)
 
     @_run
     def collect(self, token: Token, slots: int) -> Any:
         """Answer when some call of the session has finished, with all that have by then."""
-        self._runs.wait_some(holder_of(token), _POLL_SECONDS, self._batch_seconds)
+        self._runs.wait_some(holder_of(token), _POLL_SECONDS)
         return self._reply(token, slots)
 
     @_run
@@ -158,29 +155,40 @@ class SliceActor:
         self._functions.move_to_end(batch.function)
         return None
 
-    def _make_run(self, batch: Batch, item: Item, values: tuple[Any, ...]) -> Run:
-        function = self._functions[batch.function]
+    def _register(self, batch: Batch, values: tuple[Any, ...]) -> list[Run]:
+        return self._runs.register(holder_of(batch.token), self._make_runs(batch, values), batch.patience)
+
+    def _make_runs(self, batch: Batch, values: tuple[Any, ...]) -> list[Run]:
+        find = self._find_target(batch.method, self._functions[batch.function])
         held = values[batch.held] if batch.held >= 0 else ()
+        enter = partial(self._enter, batch.token)
+        runs = []
+        for item in batch.items:
+            call: Callable[[], Any] = partial(_perform, find, values, held, *item[1:])
+            if batch.streams:
+                call = Pump(call, self._channel(batch.token.session, item[0]))
+            runs.append(Run(item[0], call, enter, batch.timeout))
+        return runs
 
-        def call() -> Any:
-            args, kwargs = _arguments(item, held, values)
-            if batch.method == "__init__":
-                return self._create(function.load(), args, kwargs)
-            target = getattr(self._instance, batch.method) if batch.method else function.load()
-            return target(*args, **kwargs)
+    def _find_target(self, method: str, function: _Lazy) -> Callable[[], Callable[..., Any]]:
+        """What gives the function to call, once in the user thread: unpickling it may run the user's code."""
+        if method == "__init__":
+            return lambda: partial(self._create, function.load())
+        if method:
+            return lambda: getattr(self._instance, method)
+        return function.load
 
-        def context(flag: StopFlag) -> None:
-            running.set(Running(self._identity, batch.token, flag))
-
-        work = Pump(call, self._channel(batch.token.session, item.id)) if batch.streams else call
-        return Run(item.id, holder_of(batch.token), work, context, batch.timeout)
-
-    def _create(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _create(self, cls: type, *args: Any, **kwargs: Any) -> None:
         self._instance = cls(*args, **kwargs)
+
+    def _enter(self, token: Token, flag: StopFlag) -> None:
+        running.set(Running(self._identity, token, flag))
 
     def _encode(self, ok: bool, result: Any) -> Outcome:
         if not ok:
             return Code.ERROR, pack_error(result)
+        if is_plain(result):
+            return Code.PLAIN, result
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             error: Exception = TypeError("a generator cannot be a result; call it with .stream()")
             return Code.ERROR, pack_error(error)
@@ -255,25 +263,21 @@ class _Lazy:
 
 def _read_batch(message: bytes) -> Batch:
     """Batches travel as plain tuples, which pickle several times faster than named ones."""
-    token, function, blob, method, timeout, items, *rest = pickle.loads(message)
-    return Batch(Token(*token), function, blob, method, timeout, tuple(Item(*item) for item in items), *rest)
+    token, *rest = pickle.loads(message)
+    return Batch(Token(*token), *rest)
 
 
-def _arguments(item: Item, held: Sequence[Any], values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    start, count = item.held
-    if item.payload is None:
-        args, kwargs = values[item.slots[0]]  # type: ignore[index]
-        slots = item.slots[1:]
-    else:
-        args, kwargs = unpack(item.payload, held[start : start + count]) if item.payload else ((), {})
-        slots = item.slots
-    if not slots:
-        return args, kwargs
-    filled = [unpack(slot) if isinstance(slot, bytes) else values[slot] for slot in slots]
-    return (
-        tuple(filled[a.number] if type(a) is Slot else a for a in args),
-        {k: filled[v.number] if type(v) is Slot else v for k, v in kwargs.items()},
-    )
+def _perform(
+    find: Callable[[], Callable[..., Any]],
+    values: Sequence[Any],
+    held: Sequence[Any],
+    payload: Payload,
+    slots: Sequence[int | bytes] = (),
+    of_held: tuple[int, int] = (0, 0),
+) -> Any:
+    start, count = of_held
+    args, kwargs = unpack_arguments(payload, slots, held[start : start + count], values.__getitem__)
+    return find()(*args, **kwargs)
 
 
 def make_slice_class() -> Any:
