@@ -27,7 +27,8 @@ _MOST_ITEMS = 500
 #: Behind a deep backlog a batch may run this long, and this part of the time that the backlog will take.
 _LONGEST_BATCH = 0.1
 _PART_OF_BACKLOG = 0.05
-_MOST_SLOTS = 32
+#: Large results of one batch, each an object of its own. Storing them takes longer than making them.
+_MOST_SLOTS = 8
 #: A slice that will be busy for so many batches' time with what it has gets nothing more.
 _BATCHES_AHEAD = 3
 #: A further lease is asked for when the backlog is more work than this for those there are.
@@ -96,7 +97,7 @@ def _next_batch(target: Target, lease: HeldLease, seconds: float) -> list[Call]:
     else:
         size = max(1, int(seconds / max(target.mean_seconds, 1e-6)))
         size = min(size, math.ceil(len(target.backlog) / max(1, len(target.leases))))
-    size = min(size, _MOST_ITEMS, _room(target, lease, seconds))
+    size = min(size, _MOST_SLOTS if target.large_results else _MOST_ITEMS, _room(target, lease, seconds))
     calls: list[Call] = []
     backlog, method = target.backlog, target.backlog[0].method
     while backlog and len(calls) < size:

@@ -20,7 +20,7 @@ from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
 from flexray.model.snapshot import Snapshot
 from flexray.runtime.claims import claims_of_cluster, remove_claim
-from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Versions, Welcome
+from flexray.runtime.protocol import NAMESPACE, Versions, Welcome, agent_name
 from flexray.runtime.reach import check_cluster
 from flexray.runtime.session import find_scheduler
 
@@ -147,10 +147,10 @@ def stop_pool() -> bool:
         except ray.exceptions.RayError:  # dead or restarting: what it would have done is done below
             pass
         ray.kill(scheduler, no_restart=True)
-    left = [n for n in ray.util.list_named_actors(all_namespaces=True) if n["namespace"] == NAMESPACE]
-    for entry in left:
-        if entry["name"] != SCHEDULER_NAME:
-            _close_agent(entry["name"])
+    left = [n["name"] for n in ray.util.list_named_actors(all_namespaces=True) if n["namespace"] == NAMESPACE]
+    for name in left:
+        if name.startswith(agent_name("")):
+            _close_agent(name)
     claims = claims_of_cluster()
     for name, _ in claims:
         remove_claim(name)
