@@ -9,9 +9,9 @@ still blocked at the end is deadlocked (Coffman, Elphick, Shoshani 1971, section
 
 from __future__ import annotations
 
-import numpy as np
+from collections import Counter
 
-from flexray.core.books import IntArray
+from flexray.core.books import Amounts
 from flexray.core.records import RequestRecord
 from flexray.core.state import State
 from flexray.model.lease import LeaseId, SessionId
@@ -56,25 +56,30 @@ def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
     return [(child, _message(state, child, cycle)) for child in losers.values()]
 
 
-def _room_without(state: State, stuck: list[LeaseId]) -> IntArray:
+def _room_without(state: State, stuck: list[LeaseId]) -> dict[str, Amounts]:
     """Per device, what is there once everything but the stuck leases has ended."""
-    room: IntArray = state.pool.books.total.copy()
+    room = {name: row.total for name, row in state.pool.books.rows.items()}
     for lease in stuck:
         record = state.slice_of(state.requests[lease.request])
-        if record is not None:
-            for device in record.placement.devices:
-                room[state.pool.books.rows[device]] -= (record.placement.share, record.placement.memory)
+        if record is None:
+            continue
+        for device in record.placement.devices:
+            share, memory = room[device]
+            room[device] = (share - record.placement.share, memory - record.placement.memory)
     return room
 
 
-def _fits(state: State, request: Request, room: IntArray) -> bool:
-    columns = state.pool.columns
-    fits = state.pool.feasible(request) & (room[:, 0] >= request.share)
-    fits &= room[:, 1] >= columns.memory_need(request)
-    if request.devices == 1:
-        return bool(fits.any())
-    whole = fits & (room == state.pool.books.total).all(axis=1)
-    return bool((np.bincount(columns.group, weights=whole, minlength=len(columns.groups)) >= request.devices).any())
+def _fits(state: State, request: Request, room: dict[str, Amounts]) -> bool:
+    if not request.devices:
+        return state.pool.ever_fits(request)
+    groups: Counter[tuple[str, str]] = Counter()
+    for device in state.pool.kinds.feasible_devices(request):
+        share, memory = room[device.id]
+        total = state.pool.books.rows[device.id].total
+        whole = request.devices == 1 or (share, memory) == total
+        if whole and share >= request.share and memory >= request.memory_on(device):
+            groups[(device.node, device.type.name)] += 1
+    return any(count >= request.devices for count in groups.values())
 
 
 def _describe(state: State, lease: LeaseId) -> str:

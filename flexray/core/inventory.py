@@ -16,8 +16,8 @@ def apply_inventory(pool: Pool, slices: Slices, inventory: Inventory) -> list[Sl
     they have ended.
     """
     if inventory.node not in pool.nodes:
-        pool.host.add(inventory.node, (inventory.cpus,))
-    pool.host.resize(inventory.node, (inventory.cpus,))
+        pool.host.add(inventory.node, (inventory.cpus, inventory.host_memory))
+    pool.host.resize(inventory.node, (inventory.cpus, inventory.host_memory))
     pool.nodes[inventory.node] = inventory
     reported = {device.id for device in inventory.devices}
     for device in inventory.devices:

@@ -7,32 +7,26 @@ returns the best Placement with its score, or None.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flexray.core.books import Books, IntArray
-from flexray.model.amounts import share_of
-from flexray.model.devices import ISOLATION_ORDER, Device, DeviceState, Family, Inventory
+from flexray.core.books import Amounts, Books
+from flexray.core.inhabitants import Kinds
+from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, Landscape, NodeState, Room
+from flexray.core.mix import Mix, state_after
+from flexray.core.ranking import Ranking, Scored
+from flexray.model.amounts import WHOLE, MemoryMiB
+from flexray.model.devices import Device, DeviceState, Inventory, Isolation
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason, WaitReason
-from flexray.model.request import Request
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-
-#: Scores closer than this are ties, decided by the keyed hash of the device id.
-TIE_TOLERANCE = 1e-9
-SHARE, MEMORY = 0, 1
-_UNBOUNDED = np.iinfo(np.int64).max
+from flexray.model.request import Request, memory_needed
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Read-only columns a policy scores, one row per place the request fits now; all within [0, 1].
+class Option:
+    """A place as a policy sees it; everything within [0, 1].
 
     Attributes:
         share_left: part of the device's share (or of the node's devices) left after placing.
@@ -40,22 +34,37 @@ class Candidates:
         memory_size: device memory relative to the largest device of the pool.
         speed: nominal speed relative to the fastest device of the pool.
         disturbs: 1 where a warm idle slice would have to stop.
+        defragments: devices' worth of fragments (see ``mix.py``) that the node loses; below 0, that it gains.
+        scarcity: demand for such devices by those who have no choice, times the devices' worth taken.
     """
 
-    share_left: FloatArray
-    memory_left: FloatArray
-    memory_size: FloatArray
-    speed: FloatArray
-    disturbs: FloatArray
+    share_left: float
+    memory_left: float
+    memory_size: float
+    speed: float
+    disturbs: float
+    defragments: float = 0.0
+    scarcity: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named way to score: weights of terms, and the pure function that computes them in [0, 1]."""
+    """A named way to score: weights of terms, and the pure function that computes them from an Option.
+
+    The total is within [0, 1], rounded down to a multiple of ``step``; equal totals are ties, decided by the keyed
+    hash of the node's id.
+
+    Attributes:
+        squash: take the logistic function of the sum, instead of dividing it by the sum of the weights.
+        uses_mix: whether ``defragments`` and ``scarcity`` are needed.
+    """
 
     name: str
     weights: Mapping[str, float]
-    terms: Callable[[Candidates], dict[str, FloatArray]]
+    terms: Callable[[Option], Mapping[str, float]]
+    step: float = 1e-9
+    squash: bool = False
+    uses_mix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +76,33 @@ class Choice:
 
 
 class Pool:
-    """The devices and nodes of the pool, their books, and the columns that filters read."""
+    """The devices and nodes of the pool, their books, and what is derived from them."""
 
     def __init__(self) -> None:
         self.devices: dict[str, Device] = {}
         self.nodes: dict[str, Inventory] = {}
-        self.books = Books(("share", "memory"))
-        self.host = Books(("cpus",))
-        self._feasible: dict[tuple[object, ...], BoolArray] = {}
-        self._columns: _Columns | None = None
+        self.books = Books()
+        self.host = Books()
+        self.kinds = Kinds(self)
+        self.mix = Mix(self.kinds)
+        self.landscape = Landscape(self.host, self._rooms_of)
+        self._rankings: dict[tuple[object, ...], Ranking] = {}
+
+    # -- what there is ----------------------------------------------------------------------
 
     def changed(self) -> None:
         """Forget what was derived from the inventory. Call after any change of devices or nodes."""
-        self._feasible.clear()
-        self._columns = None
+        self.kinds.forget()
+        self.mix.inventory_changed()
+        self.landscape.forget()
+        self._rankings.clear()
 
     def add_device(self, device: Device) -> None:
         """A new device, or a new description of a known one."""
         if device.id not in self.devices:
-            self.books.add(device.id, (1000, device.type.memory))
-        self.books.resize(device.id, (1000, device.type.memory))
+            self.books.add(device.id, (WHOLE, device.type.memory))
+        self.books.resize(device.id, (WHOLE, device.type.memory))
         self.devices[device.id] = device
-        self.changed()
 
     def retire_device(self, name: str) -> None:
         """A device that has left while slices were on it: unusable until they have ended."""
@@ -101,185 +115,217 @@ class Pool:
         del self.devices[name]
         self.changed()
 
-    @property
-    def columns(self) -> _Columns:
-        """Columns derived from the inventory, in the books' row order."""
-        if self._columns is None:
-            self._columns = _Columns(self)
-        return self._columns
+    def saw(self, request: Request) -> None:
+        """A request has arrived: learn the mix of shapes from it."""
+        if self.mix.saw(request):
+            self.mix.swap()
+            self._rankings.clear()
 
-    def offered_families(self) -> set[Family]:
-        """Families of real devices in the pool; CPU stand-ins serve the ones that are absent."""
-        return {device.family for device in self.devices.values()} - {Family.CPU}
+    def kind_of(self, placement: Placement) -> tuple[str, Isolation]:
+        """Device type and isolation of a place; of one without devices, ``host`` and none."""
+        if not placement.devices:
+            return "host", Isolation.NONE
+        device = self.devices[placement.devices[0]]
+        return device.type.name, device.isolation
+
+    def _rooms_of(self, node: str) -> list[Room]:
+        rooms = []
+        for device in self.kinds.on_node(node):
+            if device.state is DeviceState.READY:
+                row = self.books.rows[device.id]
+                rooms.append(Room(self.kinds.number(device), *row.reachable(), *row.uncontested()))
+        return rooms
+
+    # -- why not -----------------------------------------------------------------------------
 
     def removed_by(self, request: Request) -> Counter[FilterReason]:
-        """How many devices each reason rules out for good."""
-        return +self._filter(request)[1]
+        """How many devices (of a request without devices: nodes) each reason rules out for good."""
+        return self.kinds.filter(request)[1]
 
-    def feasible(self, request: Request) -> BoolArray:
-        """Per device, whether it could ever hold the request (or one part of it)."""
-        cached = self._feasible.get(request.shape)
-        if cached is None:
-            cached = self._feasible[request.shape] = self._filter(request)[0]
-        return cached
-
-    def _filter(self, request: Request) -> tuple[BoolArray, Counter[FilterReason]]:
-        columns, reasons = self.columns, Counter[FilterReason]()
-        left = np.ones(len(self.books), np.bool_)
-
-        def keep(reason: FilterReason, passes: BoolArray) -> None:
-            nonlocal left
-            reasons[reason] += int((left & ~passes).sum())
-            left = left & passes
-
-        allowed = {Family.CPU} if request.family is Family.ANY else {request.family}
-        allowed |= self.offered_families() if request.family is Family.ANY else set()
-        if request.family not in self.offered_families():
-            allowed.add(Family.CPU)
-        keep(FilterReason.FAMILY, np.isin(columns.family, [f.value for f in allowed]))
-        keep(FilterReason.TYPE, columns.by_type(request.allows_type))
-        keep(FilterReason.MEMORY, columns.memory_need(request) <= self.books.total[:, MEMORY])
-        keep(FilterReason.ISOLATION, columns.isolation >= ISOLATION_ORDER.index(request.isolation))
-        keep(FilterReason.CPUS, self.host.total[columns.node, 0] >= request.cpus)
-        if request.devices > 1:
-            groups = np.bincount(columns.group, weights=left, minlength=len(columns.groups))
-            keep(FilterReason.COUNT, groups[columns.group] >= request.devices)
-        return left, reasons
+    def ever_fits(self, request: Request) -> bool:
+        """Whether the present inventory could hold the request if nothing else ran."""
+        return self.kinds.filter(request)[0]
 
     def why_not_now(self, request: Request) -> tuple[WaitReason, Counter[str]]:
         """Why no feasible device takes the request now, and how many devices each reason rules out."""
-        columns, feasible = self.columns, self.feasible(request)
-        if not len(self.books):
+        if not request.devices:
+            return WaitReason.HOST_CPUS, Counter({WaitReason.HOST_CPUS.value: len(self.host)})
+        if not self.books.rows:
             return WaitReason.NO_DEVICES, Counter()
-        ready = columns.ready
-        room = self._has_room(request)
-        cpus = self.host.reachable()[columns.node, 0] >= request.cpus
-        busy = Counter(
-            {
-                WaitReason.USED_BY_RAY.value: int((feasible & (columns.state == DeviceState.UNCLAIMED.value)).sum()),
-                WaitReason.DEVICES_SICK.value: int((feasible & (columns.state == DeviceState.SICK.value)).sum()),
-                WaitReason.NO_ROOM.value: int((feasible & ready & ~room).sum()),
-                WaitReason.HOST_CPUS.value: int((feasible & ready & room & ~cpus).sum()),
-            }
-        )
-        if not any(busy.values()):
+        busy: Counter[str] = Counter()
+        spare, least = [0, 0], 0
+        for device in self.kinds.feasible_devices(request):
+            row, need = self.books.rows[device.id], memory_needed(request, device.type.memory)
+            if device.state is not DeviceState.READY:
+                sick = device.state is DeviceState.SICK
+                busy[(WaitReason.DEVICES_SICK if sick else WaitReason.USED_BY_RAY).value] += 1
+                continue
+            reach = row.reachable()
+            spare = [spare[0] + reach[0], spare[1] + reach[1]]
+            least = min(least or need, need)
+            if not (reach == row.total if request.devices > 1 else _covers(reach, (request.share, need))):
+                busy[WaitReason.NO_ROOM.value] += 1
+            elif not _covers(self.host.rows[device.node].reachable(), request.host):
+                busy[WaitReason.HOST_CPUS.value] += 1
+        if not busy:
             return WaitReason.NEXT_CYCLE, Counter()
-        reason = WaitReason(max(busy, key=lambda name: busy[name]))
-        if reason is WaitReason.NO_ROOM:
-            spare = self.books.reachable()[feasible & ready]
-            need = (
-                request.share * request.devices,
-                int(columns.memory_need(request)[feasible].min(initial=_UNBOUNDED)),
-            )
-            if spare[:, SHARE].sum() >= need[0] and spare[:, MEMORY].sum() >= need[1]:
-                reason = WaitReason.FRAGMENTED
-        return reason, +busy
+        order = [WaitReason.USED_BY_RAY, WaitReason.DEVICES_SICK, WaitReason.NO_ROOM, WaitReason.HOST_CPUS]
+        reason = max(order, key=lambda one: busy[one.value])
+        enough = spare[0] >= request.share * request.devices and spare[1] >= least
+        return (WaitReason.FRAGMENTED if reason is WaitReason.NO_ROOM and enough else reason), busy
 
-    def _has_room(self, request: Request) -> BoolArray:
-        reach = self.books.reachable()
-        if request.devices == 1:
-            return (reach[:, SHARE] >= request.share) & (reach[:, MEMORY] >= self.columns.memory_need(request))
-        whole: BoolArray = (reach == self.books.total).all(axis=1)
-        return whole
+    # -- where --------------------------------------------------------------------------------
 
     def place(self, request: Request, policy: Policy) -> Choice | None:
         """The best place the request fits now (counting idle slices as room), or None."""
-        columns = self.columns
-        if not len(self.books):
+        self.landscape.refresh()
+        key = (policy.name, *request.shape)
+        ranking = self._rankings.get(key)
+        if ranking is None:
+            scorer = Scorer(self, request, policy)
+            ranking = self._rankings[key] = Ranking(self.landscape, scorer.score)
+        found = ranking.best(lambda node: _covers(self.host.rows[node].reachable(), request.host))
+        if found is None:
             return None
-        fits = self.feasible(request) & columns.ready & self._has_room(request)
-        if request.cpus:
-            fits &= self.host.reachable()[columns.node, 0] >= request.cpus
-        if not fits.any():
+        node, scored = found
+        scores = tuple(zip(policy.weights, scored.terms, strict=True))
+        return Choice(self._placement(request, node, scored.room), scores)
+
+    def _placement(self, request: Request, node: str, room: int) -> Placement:
+        if room < 0:
+            return Placement(node, (), request.share, MemoryMiB(0))
+        found = self.landscape.members(node)
+        assert found is not None
+        wanted = found.state.rooms[room]
+        ready = [d for d in self.kinds.on_node(node) if d.state is DeviceState.READY]
+        if request.devices == 1:
+            alike = [d for d in ready if self._room_of(d) == wanted]
+            device = min(alike, key=lambda d: self.books.rows[d.id].rank)
+            return Placement(node, (device.id,), request.share, request.memory_on(device))
+        whole = [
+            d
+            for d in ready
+            if self.kinds.number(d) == wanted.kind and self.books.rows[d.id].reachable() == self.books.rows[d.id].total
+        ]
+        whole.sort(key=lambda d: (self.books.rows[d.id].uncontested() != self.books.rows[d.id].total, d.index))
+        chosen = sorted(whole[: request.devices], key=lambda d: d.index)
+        return Placement(node, tuple(d.id for d in chosen), request.share, request.memory_on(chosen[0]))
+
+    def _room_of(self, device: Device) -> Room:
+        row = self.books.rows[device.id]
+        return Room(self.kinds.number(device), *row.reachable(), *row.uncontested())
+
+
+class Scorer:
+    """Scores the state of a node for one shape of request, by one policy."""
+
+    def __init__(self, pool: Pool, request: Request, policy: Policy) -> None:
+        self._request, self._policy = request, policy
+        self._kinds, self._mix = pool.kinds.all, pool.mix
+        self._allowed = [pool.kinds.allows(kind, request) for kind in self._kinds]
+        present = pool.kinds.present()
+        self._largest = max((kind.type.memory for kind in present), default=1)
+        self._fastest = max((kind.type.speed for kind in present), default=1e-9)
+        self._weight = 1.0 if policy.squash else sum(policy.weights.values())
+
+    def score(self, state: NodeState) -> Scored | None:
+        """The best way to use a node in this state; None where the request cannot fit."""
+        request = self._request
+        if not (_may_cover(CORE_LEVELS, state.cores, request.cpus)) or not (
+            _may_cover(MEMORY_LEVELS, state.memory, request.host_memory)
+        ):
             return None
-        return (
-            self._best_device(request, policy, fits)
-            if request.devices == 1
-            else self._best_group(request, policy, fits)
+        if not request.devices:
+            return self._score_host(state)
+        options = self._several(state) if request.devices > 1 else self._single(state)
+        scored = [self._rate(option, room) for option, room in options]
+        return max(scored, key=lambda one: one.total, default=None)
+
+    def _rate(self, option: Option, room: int) -> Scored:
+        terms = self._policy.terms(option)
+        weighted = tuple(weight / self._weight * terms[name] for name, weight in self._policy.weights.items())
+        total = 1 / (1 + math.exp(-sum(weighted))) if self._policy.squash else sum(weighted)
+        return Scored(math.floor(total / self._policy.step + 1e-6) * self._policy.step, weighted, room)
+
+    def _score_host(self, state: NodeState) -> Scored:
+        """For host cores and memory only: where it fragments least; else nodes without devices, then the fullest."""
+        if self._policy.uses_mix:
+            return self._rate(Option(0, 0, 0, 0, 0, self._defragments(state, -1, 0)), -1)
+        spare = state.cores / CORE_LEVELS[-1]
+        return Scored((0.0 if state.rooms else 1.0) - spare, (0.0,) * len(self._policy.weights), -1)
+
+    def _defragments(self, state: NodeState, room: int, memory: int) -> float:
+        request = self._request
+        after = state_after(state, room, request.share, memory, request.host)
+        for _ in range(request.devices - 1):  # whole ones of the same kind: the next is where this one was
+            kind = state.rooms[room].kind
+            whole = (kind, WHOLE, self._kinds[kind].type.memory)
+            again = next(i for i, r in enumerate(after.rooms) if r[:3] == whole)
+            after = state_after(after, again, WHOLE, memory, (0, 0))
+        return self._mix.fragments(state) - self._mix.fragments(after)
+
+    def _host_quiet(self, state: NodeState) -> bool:
+        untouched = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
+        return untouched or (
+            state.quiet_cores >= self._request.cpus and state.quiet_memory >= self._request.host_memory
         )
 
-    def _best_device(self, request: Request, policy: Policy, fits: BoolArray) -> Choice:
-        rows = np.flatnonzero(fits)
-        columns, total = self.columns, self.books.total[rows]
-        need = columns.memory_need(request)[rows]
-        left = (self.books.reachable()[rows] - np.stack((np.full_like(need, request.share), need), axis=1)) / total
-        spare = self.books.uncontested()[rows]
-        host_spare = self.host.uncontested()[columns.node[rows], 0]
-        quiet = (spare[:, SHARE] >= request.share) & (spare[:, MEMORY] >= need) & (host_spare >= request.cpus)
-        candidates = Candidates(
-            left[:, SHARE], left[:, MEMORY], columns.memory_size[rows], columns.speed[rows], (~quiet).astype(float)
-        )
-        best, scores = _argmax(candidates, policy, self.books.rank[rows])
-        device = self.devices[self.books.ids[rows[best]]]
-        return Choice(Placement(device.node, (device.id,), request.share, request.memory_on(device)), scores)
+    def _single(self, state: NodeState) -> list[tuple[Option, int]]:
+        request, options = self._request, []
+        host_quiet = self._host_quiet(state)
+        before: Room | None = None
+        for index, room in enumerate(state.rooms):
+            if room == before or not self._allowed[room.kind]:
+                continue
+            before, kind = room, self._kinds[room.kind]
+            need = memory_needed(request, kind.type.memory)
+            if room.share < request.share or room.memory < need:
+                continue
+            quiet = host_quiet and room.quiet_share >= request.share and room.quiet_memory >= need
+            left = ((room.share - request.share) / WHOLE, (room.memory - need) / max(1, kind.type.memory))
+            options.append((self._option(state, index, need, *left, quiet=quiet), index))
+        return options
 
-    def _best_group(self, request: Request, policy: Policy, fits: BoolArray) -> Choice | None:
-        """Several whole devices: choose a group of equal devices on one node, then devices inside it."""
-        columns = self.columns
-        counts = np.bincount(columns.group, weights=fits, minlength=len(columns.groups))
-        quiet = fits & (self.books.uncontested() == self.books.total).all(axis=1)
-        quiet_counts = np.bincount(columns.group, weights=quiet, minlength=len(columns.groups))
-        groups = np.flatnonzero(counts >= request.devices)
-        if not len(groups):
-            return None
-        left = (counts[groups] - request.devices) / columns.group_size[groups]
-        first = columns.group_first[groups]
-        disturbs = (quiet_counts[groups] < request.devices).astype(float)
-        candidates = Candidates(left, left, columns.memory_size[first], columns.speed[first], disturbs)
-        best, scores = _argmax(candidates, policy, self.books.rank[first])
-        rows = np.flatnonzero(fits & (columns.group == groups[best]))
-        members = sorted((self.devices[self.books.ids[row]] for row in rows), key=lambda d: d.index)
-        undisturbed = {self.books.ids[row] for row in np.flatnonzero(quiet)}
-        members.sort(key=lambda d: d.id not in undisturbed)  # stable: low indexes first within each half
-        chosen = sorted(members[: request.devices], key=lambda d: d.index)
-        memory = request.memory_on(chosen[0])
-        return Choice(Placement(chosen[0].node, tuple(d.id for d in chosen), request.share, memory), scores)
+    def _several(self, state: NodeState) -> list[tuple[Option, int]]:
+        """Whole devices of one kind: how many of that kind are left whole matters."""
+        options = []
+        host_quiet = self._host_quiet(state)
+        for number in {room.kind for room in state.rooms}:
+            if not self._allowed[number]:
+                continue
+            kind = self._kinds[number]
+            all_of_kind = [(index, room) for index, room in enumerate(state.rooms) if room.kind == number]
+            whole = [(i, r) for i, r in all_of_kind if (r.share, r.memory) == (WHOLE, kind.type.memory)]
+            if len(whole) < self._request.devices:
+                continue
+            left = (len(whole) - self._request.devices) / len(all_of_kind)
+            calm = sum((r.quiet_share, r.quiet_memory) == (r.share, r.memory) for _, r in whole)
+            quiet = host_quiet and calm >= self._request.devices
+            first = whole[0][0]
+            need = memory_needed(self._request, kind.type.memory)
+            options.append((self._option(state, first, need, left, left, quiet=quiet), first))
+        return options
+
+    def _option(
+        self, state: NodeState, room: int, need: int, share_left: float, memory_left: float, *, quiet: bool
+    ) -> Option:
+        number = state.rooms[room].kind
+        kind = self._kinds[number].type
+        size, speed = kind.memory / self._largest, kind.speed / self._fastest
+        if not self._policy.uses_mix:
+            return Option(share_left, memory_left, size, speed, float(not quiet))
+        taken = self._request.share * self._request.devices / WHOLE
+        scarcity = self._mix.scarcity(number) * taken
+        gained = self._defragments(state, room, need)
+        return Option(share_left, memory_left, size, speed, float(not quiet), gained, scarcity)
 
 
-def _argmax(candidates: Candidates, policy: Policy, rank: IntArray) -> tuple[int, tuple[tuple[str, float], ...]]:
-    terms = policy.terms(candidates)
-    weight = sum(policy.weights.values())
-    weighted = {name: policy.weights[name] / weight * values for name, values in terms.items()}
-    total = np.sum(list(weighted.values()), axis=0)
-    tied = np.flatnonzero(total >= total.max() - TIE_TOLERANCE)
-    best = int(tied[np.argmin(rank[tied])])
-    return best, tuple((name, float(values[best])) for name, values in weighted.items())
+def _covers(amounts: Amounts, need: tuple[int, int]) -> bool:
+    return amounts[0] >= need[0] and amounts[1] >= need[1]
 
 
-class _Columns:
-    """What filters and scores read of the devices, by row of the books."""
-
-    def __init__(self, pool: Pool) -> None:
-        devices = [pool.devices[name] for name in pool.books.ids]
-        self.devices = devices
-        self.family = np.array([d.family.value for d in devices], dtype=object).astype(str)
-        self.state = np.array([d.state.value for d in devices], dtype=object).astype(str)
-        self.ready: BoolArray = self.state == DeviceState.READY.value
-        self.isolation = np.array([ISOLATION_ORDER.index(d.isolation) for d in devices], np.int64)
-        self.node = np.array([pool.host.rows[d.node] for d in devices], np.int64)
-        memory = np.array([d.type.memory for d in devices], np.float64)
-        speed = np.array([d.type.speed for d in devices], np.float64)
-        self.memory_size: FloatArray = memory / memory.max(initial=1)
-        self.speed: FloatArray = speed / speed.max(initial=1e-9)
-        self.types = sorted({d.type.name for d in devices})
-        self.type = np.array([self.types.index(d.type.name) for d in devices], np.int64)
-        #: group: equal devices of one node, among which several-device requests choose.
-        self.groups = sorted({(d.node, d.type.name) for d in devices})
-        numbers = {key: number for number, key in enumerate(self.groups)}
-        self.group = np.array([numbers[(d.node, d.type.name)] for d in devices], np.int64)
-        self.group_size = np.bincount(self.group, minlength=len(self.groups))
-        self.group_first = np.zeros(len(self.groups), np.int64)
-        for row in np.argsort(-pool.books.rank):  # the lowest rank of a group decides its ties
-            self.group_first[self.group[row]] = row
-        self.memory = memory.astype(np.int64)
-
-    def by_type(self, allows: Callable[[str], bool]) -> BoolArray:
-        """Per device, a test of its type's name."""
-        passes = np.array([allows(name) for name in self.types], np.bool_)
-        return passes[self.type] if len(self.types) else np.zeros(0, np.bool_)
-
-    def memory_need(self, request: Request) -> IntArray:
-        """Per device, the MiB the request takes there."""
-        if request.memory is not None:
-            return np.full(len(self.memory), request.memory, np.int64)
-        return share_of(self.memory, request.share)
+def _may_cover(levels: tuple[int, ...], level: int, need: int) -> bool:
+    """Whether an amount that was rounded down to a level may be as much as needed."""
+    if level >= need or level == levels[-1]:
+        return True
+    return levels[levels.index(level) + 1] > need

@@ -29,7 +29,7 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
         state.slices.set_draining(record, False)
     if choice is None:
         return None
-    missing = missing_for(state.pool, choice.placement, request.request.cpus, count_idle=True)
+    missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
     oldest = sorted(eligible, key=lambda record: (record.since, record.id))
     return choice.placement, needed_of(oldest, missing, choice.placement.node)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flexray.core.books import Row
 from flexray.core.placement import Pool
 from flexray.core.records import SliceRecord
 from flexray.core.slices import Slices
@@ -13,24 +14,24 @@ from flexray.model.lease import Placement
 Missing = dict[str, list[int]]
 
 
-def idle_slices_to_stop(slices: Slices, pool: Pool, placement: Placement, cpus: int) -> list[SliceRecord]:
+def idle_slices_to_stop(slices: Slices, pool: Pool, placement: Placement, host: tuple[int, int]) -> list[SliceRecord]:
     """Idle slices whose end makes room for a placement: longest idle first, none that turns out unneeded.
 
     Call before the placement is pledged. The room is known to be there (``Pool.place``
     counts idle slices), so the answer always suffices.
     """
-    return needed_of(slices.idle.values(), missing_for(pool, placement, cpus, count_idle=False), placement.node)
+    return needed_of(slices.idle.values(), missing_for(pool, placement, host, count_idle=False), placement.node)
 
 
-def missing_for(pool: Pool, placement: Placement, cpus: int, *, count_idle: bool) -> Missing:
+def missing_for(pool: Pool, placement: Placement, asked: tuple[int, int], *, count_idle: bool) -> Missing:
     """What a placement lacks beyond what is free or coming free (and, if counted, idle) and promised to nobody."""
-    devices = pool.books.reachable() if count_idle else pool.books.uncontested()
-    host = pool.host.reachable() if count_idle else pool.host.uncontested()
+    there = Row.reachable if count_idle else Row.uncontested
     missing = {}
     for device in placement.devices:
-        share, memory = (int(amount) for amount in devices[pool.books.rows[device]])
+        share, memory = there(pool.books.rows[device])
         missing[device] = [placement.share - share, placement.memory - memory]
-    missing[placement.node] = [cpus - int(host[pool.host.rows[placement.node], 0])]
+    cores, host_memory = there(pool.host.rows[placement.node])
+    missing[placement.node] = [asked[0] - cores, asked[1] - host_memory]
     return missing
 
 
@@ -60,7 +61,7 @@ def _held(record: SliceRecord, missing: Missing, node: str) -> list[tuple[str, t
     """What a slice holds of the devices, and of the node, that matter."""
     place = record.placement
     held: list[tuple[str, tuple[int, ...]]] = [(d, (place.share, place.memory)) for d in place.devices if d in missing]
-    return [*held, (node, (record.cpus,))] if place.node == node else held
+    return [*held, (node, record.host)] if place.node == node else held
 
 
 def _subtract(missing: Missing, record: SliceRecord, node: str, sign: int) -> None:

@@ -65,7 +65,7 @@ class SliceRecord:
     environment: EnvironmentId
     task_class: str
     reusable: bool
-    cpus: int
+    host: tuple[int, int]
     since: float
     state: SliceState = SliceState.PENDING
     request: RequestId | None = None

@@ -24,7 +24,7 @@ from flexray.core.recall import leases_to_recall
 from flexray.core.reclaim import idle_slices_to_stop
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import Blocked, CoreOptions, State
-from flexray.model.commands import Command, RecallLease
+from flexray.model.commands import Command, RecallLease, StopSlice
 from flexray.model.events import (
     Event,
     LeaseBlocked,
@@ -85,7 +85,8 @@ class Scheduler:
         self._place_waiting(now)
         self._recall_for_starving(now)
         self._break_deadlocks(now)
-        commands, self.state.out = self.state.out, []
+        commands = [c for c in self.state.out if not isinstance(c, StopSlice) or c.slice in self.state.slices.by_id]
+        self.state.out = []
         if self._record is not None:
             self._record({"now": now, "commands": [encode(command) for command in commands]})
         return commands
@@ -144,6 +145,7 @@ class Scheduler:
         )
         self.state.requests[event.id] = request
         self.state.lines.setdefault(request.line, deque()).append(request.id)
+        self.state.pool.saw(event.request)
         if event.request.queue != DEFAULT_QUEUE:
             message = f"unknown queue {event.request.queue!r}. Known: {DEFAULT_QUEUE}"
             self.state.fail(request, EndReason.UNKNOWN_QUEUE, message, now)
@@ -222,7 +224,7 @@ class Scheduler:
             return True
         if request.request.shape in full:
             return False
-        if len(pool.books) and not pool.feasible(request.request).any():
+        if (len(pool.books.rows) or not request.request.devices) and not pool.ever_fits(request.request):
             state.fail_infeasible(request, now)
             return True
         choice = pool.place(request.request, state.options.policy)
@@ -234,7 +236,7 @@ class Scheduler:
         return True
 
     def _victims(self, request: RequestRecord, placement: Placement) -> list[SliceRecord]:
-        return idle_slices_to_stop(self.state.slices, self.state.pool, placement, request.request.cpus)
+        return idle_slices_to_stop(self.state.slices, self.state.pool, placement, request.request.host)
 
     def _recall_for_starving(self, now: float) -> None:
         """A lease that has been held for a term makes room for a request that has waited for one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from flexray.core.books import Amounts
 from flexray.core.placement import Pool
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.model.devices import DeviceState
@@ -39,7 +40,7 @@ class Slices:
             request.environment,
             request.task_class,
             request.reusable,
-            request.request.cpus,
+            request.request.host,
             now,
             request=request.id,
         )
@@ -91,18 +92,17 @@ class Slices:
         """Whether a PENDING slice's room is all free now."""
         books, place = self._pool.books, record.placement
         ready = all(
-            device in books.rows and (books.free[books.rows[device]] >= (place.share, place.memory)).all()
+            device in books.rows and _covers(books.rows[device].free, (place.share, place.memory))
             for device in place.devices
         )
-        host = self._pool.host
-        return ready and int(host.free[host.rows[place.node], 0]) >= record.cpus
+        return ready and _covers(self._pool.host.rows[place.node].free, record.host)
 
     def room_awaited(self, record: SliceRecord) -> bool:
         """Whether a planned slice waits for room on a device, or for host cores, that this slice holds."""
         place = record.placement
         return any(
             p.placement.node == place.node
-            and (min(p.cpus, record.cpus) > 0 or any(device in place.devices for device in p.placement.devices))
+            and (any(map(min, p.host, record.host)) or any(device in place.devices for device in p.placement.devices))
             for p in self.pending.values()
         )
 
@@ -126,13 +126,15 @@ class Slices:
         place = record.placement
         for device in place.devices:
             self._pool.books.mark(part, device, (place.share, place.memory), sign)
-        self._pool.host.mark(part, place.node, (record.cpus,), sign)
+        self._pool.host.mark(part, place.node, record.host, sign)
+        self._pool.landscape.touch(place.node)
 
     def _book(self, record: SliceRecord, *, hold: bool) -> None:
         books, host, place = self._pool.books, self._pool.host, record.placement
         for device in place.devices:
             (books.hold if hold else books.give_back)(device, (place.share, place.memory))
-        (host.hold if hold else host.give_back)(place.node, (record.cpus,))
+        (host.hold if hold else host.give_back)(place.node, record.host)
+        self._pool.landscape.touch(place.node)
 
     def _index(self, record: SliceRecord) -> None:
         """Keep the lookup tables in step with the record."""
@@ -154,3 +156,7 @@ class Slices:
                 del self.by_device[device][record.id]
                 if not self.by_device[device]:
                     del self.by_device[device]
+
+
+def _covers(amounts: Amounts, need: Amounts) -> bool:
+    return amounts[0] >= need[0] and amounts[1] >= need[1]

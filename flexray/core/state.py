@@ -123,9 +123,9 @@ class State:
         request.step(RequestStep.GRANT)
         request.slice, request.leased_at = record.id, now
         request.attempt += 1
-        device = self.pool.devices[record.placement.devices[0]]
         record.grants += 1
-        lease = Lease(request.lease, record.id, record.placement, device.type.name, device.isolation, record.grants)
+        kind, isolation = self.pool.kind_of(record.placement)
+        lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants)
         self.out.append(GrantLease(request.session, lease))
 
     def end_lease(self, record: SliceRecord, reason: EndReason, message: str, post_mortem: PostMortem = ALIVE) -> None:
@@ -199,9 +199,10 @@ class State:
         removed = self.pool.removed_by(request.request)
         rows = tuple(sorted((reason.value, count) for reason, count in removed.items()))
         listing = ", ".join(f"{count} by {name}" for name, count in rows)
+        types = sorted({kind.type.name for kind in self.pool.kinds.present()})
         message = (
-            f"{request.request.describe()} fits none of the pool's {len(self.pool.books)} devices "
-            f"(removed: {listing}). Types here: {', '.join(self.pool.columns.types)}. "
+            f"{request.request.describe()} fits none of the pool's {len(self.pool.books.rows)} devices "
+            f"(removed: {listing}). Types here: {', '.join(types)}. "
             f"Ask for less, allow other types, or add nodes."
         )
         self.fail(request, EndReason.INFEASIBLE, message, now, rows)

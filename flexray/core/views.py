@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
-
-from flexray.core.books import Books
+from flexray.core.books import PARTS, Books
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.errors import InternalError
@@ -67,15 +65,15 @@ def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[Req
 
 def _node(state: State, name: str) -> NodeView:
     node = state.pool.nodes[name]
-    free = int(state.pool.host.free[state.pool.host.rows[name], 0])
+    free = state.pool.host.rows[name].free[0]
     reports = tuple((r.backend, r.found, r.reason) for r in node.reports)
     return NodeView(name, node.name, share_as_float(node.cpus), share_as_float(free), reports)
 
 
 def _device(state: State, name: str) -> DeviceView:
     device, books = state.pool.devices[name], state.pool.books
-    share_free, memory_free = (int(value) for value in books.free[books.rows[name]])
-    share, memory = (int(value) for value in books.total[books.rows[name]])
+    share_free, memory_free = books.rows[name].free
+    share, memory = books.rows[name].total
     return DeviceView(
         name,
         device.node,
@@ -95,7 +93,6 @@ def _device(state: State, name: str) -> DeviceView:
 
 def _slice(state: State, record: SliceRecord) -> SliceView:
     holder = state.holder_of(record)
-    device = state.pool.devices[record.placement.devices[0]]
     return SliceView(
         record.id,
         record.placement.node,
@@ -103,7 +100,7 @@ def _slice(state: State, record: SliceRecord) -> SliceView:
         share_as_float(record.placement.share),
         record.placement.memory,
         record.state.value,
-        device.isolation.value,
+        state.pool.kind_of(record.placement)[1].value,
         record.task_class,
         holder.id if holder else "",
         holder.session if holder else "",
@@ -170,26 +167,27 @@ def check_invariants(state: State) -> None:
 
 
 def _check_books(state: State, books: Books, *, on_devices: bool) -> None:
-    parts = {part: np.zeros_like(books.total) for part in ("held", "idle", "stopping", "draining", "pledged")}
+    parts: dict[str, dict[str, list[int]]] = {name: {part: [0, 0] for part in ("held", *PARTS)} for name in books.rows}
     for record in state.slices.by_id.values():
         place = record.placement
-        names = place.devices if on_devices else (place.node,)
-        amounts = (place.share, place.memory) if on_devices else (record.cpus,)
-        for name in names:
-            row = books.rows[name]
-            if record.state in HOLDING:
-                parts["held"][row] += amounts
-            for part, applies in (
-                ("idle", record.state is SliceState.IDLE),
-                ("stopping", record.state is SliceState.STOPPING),
-                ("draining", record.draining),
-                ("pledged", record.state is SliceState.PENDING),
-            ):
-                parts[part][row] += amounts if applies else 0
-    if not np.array_equal(books.free + parts["held"], books.total) or (books.free < 0).any():
-        raise InternalError("free + held differs from total")
-    for part in ("idle", "stopping", "draining", "pledged"):
-        if not np.array_equal(getattr(books, part), parts[part]):
-            raise InternalError(f"the books' {part} differs from the sum of the slices")
-    if (books.pledged > books.free + books.idle + books.stopping + books.draining).any():
-        raise InternalError("more is promised than can come free")
+        applies = {
+            "held": record.state in HOLDING,
+            "idle": record.state is SliceState.IDLE,
+            "stopping": record.state is SliceState.STOPPING,
+            "draining": record.draining,
+            "pledged": record.state is SliceState.PENDING,
+        }
+        for name in place.devices if on_devices else (place.node,):
+            first, second = (place.share, place.memory) if on_devices else record.host
+            for part in (part for part, yes in applies.items() if yes):
+                parts[name][part][0] += first
+                parts[name][part][1] += second
+    for name, row in books.rows.items():
+        for kind in (0, 1):
+            if row.free[kind] + parts[name]["held"][kind] != row.total[kind] or row.free[kind] < 0:
+                raise InternalError(f"{name}: free + held differs from total")
+            for part in PARTS:
+                if getattr(row, part)[kind] != parts[name][part][kind]:
+                    raise InternalError(f"the books' {part} of {name} differs from the sum of the slices")
+            if row.pledged[kind] > row.free[kind] + row.idle[kind] + row.stopping[kind] + row.draining[kind]:
+                raise InternalError(f"{name}: more is promised than can come free")

@@ -142,7 +142,7 @@ class WaitReason(str, Enum):
     USED_BY_RAY = "used_by_ray"
     """The devices that could hold it are used by plain Ray work."""
     HOST_CPUS = "host_cpus"
-    """The nodes with room have too few host cores free."""
+    """The nodes with room have too few host cores, or too little host memory, free."""
     DEVICES_SICK = "devices_sick"
     """The devices that could hold it are not healthy."""
     MAKING_ROOM = "making_room"
@@ -166,6 +166,8 @@ class FilterReason(str, Enum):
     """Its node has fewer such devices than asked."""
     CPUS = "cpus"
     """Its node has fewer host cores than asked."""
+    HOST_MEMORY = "host_memory"
+    """Its node has less host memory than asked."""
 
 
 class StopReason(str, Enum):

@@ -29,19 +29,20 @@ _REQUEST_OPTIONS = (*_FAMILY_OPTIONS, "memory", "types", "queue", "priority", "r
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked: part of one device, or several whole devices of one node.
+    """What is asked: part of one device, several whole devices of one node, or only a part of a node.
 
     Users meet it as ``flex.Request(...)`` for what the short options do not cover
     (``isolation=``), passed as ``request=`` beside them. Immutable.
 
     Attributes:
         share: thousandths of each device.
-        devices: number of devices; above 1 they are whole and on one node.
+        devices: number of devices; above 1 they are whole and on one node, 0 asks for host cores and memory only.
         memory: MiB of each device, or text such as ``"4GiB"``; None means share x the device's memory.
         family: which kind of accelerator.
         burst: how far the slice may use idle share of its device; None means its own share.
         types: allowed device types, patterns such as ``nvidia/A100*``; () means any.
         cpus: thousandths of host cores booked beside the device.
+        host_memory: MiB of host memory booked beside the device, or text such as ``"16GiB"``.
         queue: name of the queue.
         priority: higher goes first within the queue.
         isolation: at least this strength.
@@ -55,6 +56,7 @@ class Request:
     burst: Share | None = None
     types: tuple[str, ...] = ()
     cpus: MilliCpus = MilliCpus(0)
+    host_memory: MemoryMiB = MemoryMiB(0)
     queue: str = DEFAULT_QUEUE
     priority: int = 0
     isolation: Isolation = Isolation.NONE
@@ -63,16 +65,26 @@ class Request:
     def __post_init__(self) -> None:
         if isinstance(self.memory, str):
             object.__setattr__(self, "memory", parse_memory(self.memory))
+        if isinstance(self.host_memory, str):
+            object.__setattr__(self, "host_memory", parse_memory(self.host_memory, "host_memory"))
         object.__setattr__(self, "family", Family(self.family))
         object.__setattr__(self, "types", _parse_types(self.types))
         object.__setattr__(self, "isolation", _parse_isolation(self.isolation))
-        amounts = (self.share, self.devices, self.cpus, *(a for a in (self.memory, self.burst) if a is not None))
+        host = (self.cpus, self.host_memory)
+        amounts = (self.share, self.devices, *host, *(a for a in (self.memory, self.burst) if a is not None))
         if any(type(amount) is not int for amount in amounts):
-            raise InvalidRequest(f"share, devices, memory (MiB), burst and cpus must be whole numbers, got {amounts}")
-        if self.cpus < 0 or (self.memory is not None and self.memory < 1):
-            raise InvalidRequest(f"memory={self.memory} MiB and cpus={self.cpus} thousandths cannot be asked for")
-        if not 1 <= self.share <= WHOLE or self.devices < 1 or (self.devices > 1 and self.share != WHOLE):
+            raise InvalidRequest(
+                f"share, devices, memory (MiB), burst, cpus and host_memory must be whole numbers, got {amounts}"
+            )
+        if min(host) < 0 or (self.memory is not None and self.memory < 1):
+            raise InvalidRequest(
+                f"memory={self.memory} MiB, cpus={self.cpus} thousandths and host_memory={self.host_memory} MiB "
+                f"cannot be asked for"
+            )
+        if not 1 <= self.share <= WHOLE or self.devices < 0 or (self.devices != 1 and self.share != WHOLE):
             raise InvalidRequest(f"share={self.share} thousandths of {self.devices} devices cannot be asked for")
+        if not self.devices and (not any(host) or self.memory is not None or self.types):
+            raise InvalidRequest("a request without devices asks for cpus or host_memory, and for nothing of a device")
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise InvalidRequest(f"priority={self.priority!r} must be a whole number")
         if self.runtime is not None and (type(self.runtime) not in (int, float) or not 0 < self.runtime < float("inf")):
@@ -81,7 +93,12 @@ class Request:
     @property
     def shape(self) -> tuple[object, ...]:
         """Everything that decides where the request fits; equal shapes fit the same places."""
-        return (self.share, self.devices, self.memory, self.family, self.types, self.cpus, self.isolation)
+        return (self.share, self.devices, self.memory, self.family, self.types, *self.host, self.isolation)
+
+    @property
+    def host(self) -> tuple[int, int]:
+        """What is booked on the node: thousandths of cores, MiB of memory."""
+        return (self.cpus, self.host_memory)
 
     def memory_on(self, device: Device) -> MemoryMiB:
         """Memory the request needs on each device of this kind, in MiB."""
@@ -95,13 +112,15 @@ class Request:
         """For messages: ``gpu=0.25, memory=4.0 GiB``."""
         word = "accelerator" if self.family is Family.ANY else self.family.value
         amount = self.devices if self.devices > 1 else share_as_float(self.share)
-        parts = [f"{word}={amount:g}"]
+        parts = [f"{word}={amount:g}"] if self.devices else []
         if self.memory is not None:
             parts.append(f'memory="{self.memory}MiB"')
         if self.types:
             parts.append(f"types={list(self.types)}")
         if self.cpus:
             parts.append(f"cpus={share_as_float(self.cpus):g}")
+        if self.host_memory:
+            parts.append(f'host_memory="{self.host_memory}MiB"')
         if self.isolation is not Isolation.NONE:
             parts.append(f'isolation="{self.isolation.value}"')
         return ", ".join(parts)

@@ -6,10 +6,12 @@ import difflib
 
 from flexray.core.placement import Policy
 from flexray.errors import UnknownPolicy
+from flexray.policies.fast import FAST
+from flexray.policies.fgd import FGD
 from flexray.policies.pack import PACK
 from flexray.policies.spread import SPREAD
 
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in (PACK, SPREAD)}
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (PACK, SPREAD, FGD, FAST)}
 
 
 def find_policy(name: str) -> Policy:

@@ -7,14 +7,14 @@ large ones stay free for those who have no choice.
 
 from __future__ import annotations
 
-from flexray.core.placement import Candidates, FloatArray, Policy
+from flexray.core.placement import Option, Policy
 
 
-def _terms(candidates: Candidates) -> dict[str, FloatArray]:
+def _terms(option: Option) -> dict[str, float]:
     return {
-        "specific": 1 - (candidates.memory_size + candidates.speed) / 2,
-        "undisturbed": 1.0 - candidates.disturbs,
-        "fit": 1 - (candidates.share_left + candidates.memory_left) / 2,
+        "specific": 1 - (option.memory_size + option.speed) / 2,
+        "undisturbed": 1.0 - option.disturbs,
+        "fit": 1 - (option.share_left + option.memory_left) / 2,
     }
 
 

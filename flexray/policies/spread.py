@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flexray.core.placement import Candidates, FloatArray, Policy
+from flexray.core.placement import Option, Policy
 
 
-def _terms(candidates: Candidates) -> dict[str, FloatArray]:
+def _terms(option: Option) -> dict[str, float]:
     return {
-        "undisturbed": 1.0 - candidates.disturbs,
-        "empty": (candidates.share_left + candidates.memory_left) / 2,
+        "undisturbed": 1.0 - option.disturbs,
+        "empty": (option.share_left + option.memory_left) / 2,
     }
 
 

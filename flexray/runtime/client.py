@@ -52,13 +52,13 @@ class Client:
         self._engine = Engine(config, self._router.post, self._router.later)
         self._inside = Inside(self._engine, identity) if identity is not None else None
         environment = identity.environment if identity is not None else capture_environment(config.share_environments)
-        self._session = self._engine.session = Session(
+        self._session = self._engine.leases.session = Session(
             environment,
             self._router.post,
             self._router.later,
-            self._engine.on_message,
-            self._engine.on_lost,
-            self._engine.on_dead,
+            self._engine.orders.on_message,
+            self._engine.orders.on_lost,
+            self._engine.orders.on_dead,
         )
         self._session.open()
         atexit.register(self.close)
@@ -91,7 +91,7 @@ class Client:
     @property
     def lock(self) -> Any:
         """The condition that guards calls; notified when some are done."""
-        return self._engine.lock
+        return self._engine.calls.lock
 
     def close(self) -> None:
         """Leave the pool. Calls that are not done fail."""
@@ -101,7 +101,7 @@ class Client:
         atexit.unregister(self.close)
         if ray.is_initialized():
             self._session.close()
-        self._engine.on_dead(NotConnected("flexray was shut down in this process"))
+        self._engine.orders.on_dead(NotConnected("flexray was shut down in this process"))
         self._router.stop()
         if self._opened_ray:
             ray.shutdown()
@@ -114,7 +114,7 @@ class Client:
         name = getattr(function, "__qualname__", type(function).__name__)
         request_key = format(hash_of(repr((request, timeout, retries))), "x")
         key = f"{name}/{packed.key}/{request_key}"
-        with self._engine.lock:
+        with self._engine.calls.lock:
             found = self._targets.get(key)
             if found is None:
                 found = Target(key, name, request, packed, function, retries, timeout, parent=_parent())
@@ -147,11 +147,11 @@ class Client:
         target.make_constructor = constructor
 
         def start(call: Call, failure: BaseException | None) -> None:
-            with self._engine.step():
+            with self._engine.calls.step():
                 fill_slots(first)
                 target.failed, target.unready = failure, False
                 if failure is not None:
-                    self._engine.fail_backlog(target, failure)
+                    self._engine.calls.fail_backlog(target, failure)
                 self._engine.advance(target)
 
         target.unready = True
@@ -161,14 +161,14 @@ class Client:
 
     def end_actor(self, target: Target, *, now: bool) -> None:
         """Give an actor's slice back: at once, failing what is unfinished, or once its calls are done."""
-        with self._engine.step():
+        with self._engine.calls.step():
             if target.ended:
                 return
             target.ended = True
             if now:
                 self._engine.drop(target, LeaseLost(f"{target.name} was stopped"))
             self._engine.advance(target)
-            self._engine.plan_sweep()
+            self._engine.leases.plan_sweep()
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -194,8 +194,8 @@ class Client:
 
     def _arguments_ready(self, call: Call, failure: BaseException | None) -> None:
         if failure is not None:
-            with self._engine.step():
-                self._engine.settle(call, Kind.ERROR, failure)
+            with self._engine.calls.step():
+                self._engine.calls.settle(call, Kind.ERROR, failure)
             return
         fill_slots(call)
         self._engine.submit(call)
@@ -217,13 +217,13 @@ class Client:
             raise WaitTimeout(f"{left} of {len(calls)} tasks not done after {timeout:g} s; they go on")
 
     def _wait_outside(self, calls: list[Call], deadline: float | None) -> None:
-        with self._engine.lock:
+        with self._engine.calls.lock:
             for call in reversed(calls):  # the last one is likely to be done last: one sleep for all
                 while call.phase is not Phase.DONE:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return
-                    self._engine.wait_for(call, left)
+                    self._engine.calls.wait_for(call, left)
 
     def wait_any(self, calls: Sequence[Call], timeout: float | None) -> None:
         """Return when one of the calls is done, or time has run out."""
@@ -233,12 +233,12 @@ class Client:
         if self._inside is not None and here is not None:
             self._inside.wait(list(calls), here, deadline, any_of=True)
             return
-        with self._engine.lock:
+        with self._engine.calls.lock:
             while not any(call.phase is Phase.DONE for call in calls):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return
-                self._engine.wait_change(left)
+                self._engine.calls.wait_change(left)
 
     async def wait_async(self, call: Call) -> None:
         """Return when the call is done, without blocking the event loop."""
@@ -252,11 +252,13 @@ class Client:
 
     def cancel(self, call: Call, force: bool) -> bool:
         """True when the call will not run to its end; see ``Future.cancel``."""
-        with self._engine.step():
+        with self._engine.calls.step():
             if call.phase is Phase.DONE or call.phase is Phase.HERE:
                 return False
             if call.phase in (Phase.NEW, Phase.BACKLOG):
-                self._engine.settle(call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started"))
+                self._engine.calls.settle(
+                    call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started")
+                )
                 return True
             lease = call.target.leases.get(call.lease) if call.lease is not None else None
         if lease is None:
@@ -266,9 +268,11 @@ class Client:
         except ray.exceptions.RayError:  # with force, the slice is gone before it can answer
             return force
         if answer == "taken":
-            with self._engine.step():
+            with self._engine.calls.step():
                 lease.in_flight.pop(call.number, None)
-                self._engine.settle(call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started"))
+                self._engine.calls.settle(
+                    call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started")
+                )
         return answer in ("taken", "cancelling")
 
     def get_object(self, call: Call) -> Any:
@@ -310,7 +314,7 @@ class Client:
 
     def explain(self, call: Call) -> Explanation:
         """Where a call is and why."""
-        with self._engine.lock:
+        with self._engine.calls.lock:
             requests = [*call.target.asked] or [lease.request for lease in call.target.leases]
             request = call.lease.request if call.lease is not None else (requests[0] if requests else None)
             phase = call.phase

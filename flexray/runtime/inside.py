@@ -53,9 +53,9 @@ class Inside:
                     if not told and time.monotonic() - started > _BLOCKED_AFTER:
                         self._tell_blocked(calls, here)
                         told = True
-                    with engine.lock:
+                    with engine.calls.lock:
                         if not call.settled:
-                            engine.wait_change(0.05)
+                            engine.calls.wait_change(0.05)
         finally:
             if told:
                 self._tell_unblocked(here)
@@ -87,11 +87,11 @@ class Inside:
 
     def _claim_one(self, calls: Iterable[Call]) -> Call | None:
         """A call that waits in the backlog and fits this slice, taken out of the backlog; or None."""
-        with self._engine.step():
+        with self._engine.calls.step():
             for call in _with_arguments(calls):
                 if call.phase is Phase.BACKLOG and self._fits(call):
                     call.phase = Phase.HERE
-                    self._engine.waiting -= 1
+                    self._engine.calls.waiting -= 1
                     self._engine.advance(call.target)
                     return call
         return None
@@ -124,17 +124,19 @@ class Inside:
         except BaseException as error:  # SystemExit of a child ends the child, not its parent
             failure = TaskError(f"{type(error).__name__}: {error}")
             kind, outcome = Kind.ERROR, failure
-        with self._engine.step():
-            self._engine.settle(call, kind, outcome)
+        with self._engine.calls.step():
+            self._engine.calls.settle(call, kind, outcome)
 
     def _tell_blocked(self, calls: list[Call], here: Running) -> None:
-        with self._engine.step():
+        with self._engine.calls.step():
             keys = {c.target.key: None for c in _with_arguments(calls) if c.phase is not Phase.DONE}
-            self._engine.session.tell(LeaseBlocked(here.token.lease, self._engine.session.id, tuple(keys)))
+            self._engine.leases.session.tell(
+                LeaseBlocked(here.token.lease, self._engine.leases.session.id, tuple(keys))
+            )
 
     def _tell_unblocked(self, here: Running) -> None:
-        with self._engine.step():
-            self._engine.session.tell(LeaseUnblocked(here.token.lease))
+        with self._engine.calls.step():
+            self._engine.leases.session.tell(LeaseUnblocked(here.token.lease))
 
 
 def wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> Callable[[Any], None]:

@@ -79,7 +79,7 @@ class Pool(RuleBasedStateMachine):
         for command in self.world.commands[self.seen :]:
             if isinstance(command, StartSlice):
                 record = self.world.scheduler.state.slices.by_id[command.slice]
-                self.ledger[command.slice] = (command.placement, record.cpus)
+                self.ledger[command.slice] = (command.placement, record.host[0])
             elif isinstance(command, GrantLease):
                 assert command.lease.placement == self.ledger[command.lease.slice][0]
         self.seen = len(self.world.commands)

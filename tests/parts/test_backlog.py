@@ -24,7 +24,7 @@ def engine(**settings: Any) -> tuple[Engine, Target]:
     made = Engine(PoolConfig(**settings), lambda *args: None, lambda seconds, function: None)
     environment = SimpleNamespace(id="environment")
     said = {"tell": lambda event: None, "flush": lambda: None}
-    made.session = SimpleNamespace(id=SessionId("me"), environment=environment, **said)  # type: ignore[assignment]
+    made.leases.session = SimpleNamespace(id=SessionId("me"), environment=environment, **said)  # type: ignore[assignment]
     return made, Target("key", "f", Request(), PackedFunction("k", b"", ()), print, 3, None)
 
 
@@ -40,7 +40,7 @@ def test_a_full_backlog_raises_and_says_what_to_do() -> None:
         submit(made, target, number)
     with pytest.raises(BacklogFull, match=r"3 tasks wait .*max_backlog.*f\.map\(\).*block"):
         submit(made, target, 3)
-    assert made.waiting == len(target.backlog) == 3
+    assert made.calls.waiting == len(target.backlog) == 3
 
 
 def test_a_full_backlog_blocks_until_there_is_room_if_so_configured() -> None:
@@ -51,7 +51,7 @@ def test_a_full_backlog_blocks_until_there_is_room_if_so_configured() -> None:
     blocked.start()
     time.sleep(0.15)
     assert not through.is_set()
-    with made.step():
-        made.settle(first, Kind.VALUE, None)
+    with made.calls.step():
+        made.calls.settle(first, Kind.VALUE, None)
     assert through.wait(10)
     blocked.join(10)

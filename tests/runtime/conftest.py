@@ -72,8 +72,13 @@ def books(request: pytest.FixtureRequest) -> Iterator[None]:
 
     def busy() -> list[object]:
         picture = flex.pool()
-        targets = {t.name for t in engine._by_request.values()} | {x.target.name for x in engine._by_lease.values()}
-        return [*picture.waiting, *picture.running, *sorted(targets), *[engine.waiting] * bool(engine.waiting)]
+        targets = {target.name for target in engine.leases.targets()}
+        return [
+            *picture.waiting,
+            *picture.running,
+            *sorted(targets),
+            *[engine.calls.waiting] * bool(engine.calls.waiting),
+        ]
 
     until(lambda: not busy(), lambda: f"every lease is back: {busy()}", 30)
     ray.get(process.client()._session.scheduler.check.remote())

@@ -10,7 +10,7 @@ import pytest
 
 import flexray as flex
 from flexray.errors import TaskError
-from flexray.runtime import dispatch, engine, process
+from flexray.runtime import dispatch, exchange, process
 from flexray.runtime.session import Session
 from runtime.sample import echo, fail, hold, sleep
 from runtime.support import Marks
@@ -39,7 +39,7 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> Count[str]:
         return blob
 
     monkeypatch.setattr(Session, "tell", count_tell)
-    monkeypatch.setattr(engine, "send_batch", count_batch)
+    monkeypatch.setattr(exchange, "send_batch", count_batch)
     monkeypatch.setattr(dispatch, "_function_blob", count_function)
     return counted
 

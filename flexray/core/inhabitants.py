@@ -1,0 +1,158 @@
+"""What kinds of device the pool has, how many of each on how many nodes, and which of them a request may use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from flexray.core.books import Amounts
+from flexray.model.devices import ISOLATION_ORDER, Device, DeviceType, Family, Isolation
+from flexray.model.lifecycle import FilterReason
+from flexray.model.request import Request, memory_needed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flexray.core.placement import Pool
+
+
+class Kind(NamedTuple):
+    """Devices that are alike to every request."""
+
+    family: Family
+    type: DeviceType
+    isolation: Isolation
+
+
+#: Nodes that are alike to every request: how many devices of each kind, and the totals of the host.
+Profile = tuple[tuple[tuple[int, int], ...], Amounts]
+
+
+class Kinds:
+    """Derived from the inventory; numbers of kinds never change."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.all: list[Kind] = []
+        self._numbers: dict[Kind, int] = {}
+        self._of_device: dict[str, int] = {}
+        self._by_node: dict[str, list[Device]] | None = None
+        self._profiles: Counter[Profile] = Counter()
+        self._filtered: dict[tuple[object, ...], tuple[bool, Counter[FilterReason]]] = {}
+
+    def forget(self) -> None:
+        """The inventory has changed."""
+        self._by_node = None
+        self._of_device.clear()
+        self._filtered.clear()
+
+    def number(self, device: Device) -> int:
+        """The number of a device's kind."""
+        found = self._of_device.get(device.id)
+        if found is None:
+            kind = Kind(device.family, device.type, device.isolation)
+            if kind not in self._numbers:
+                self._numbers[kind] = len(self.all)
+                self.all.append(kind)
+            found = self._of_device[device.id] = self._numbers[kind]
+        return found
+
+    def on_node(self, node: str) -> list[Device]:
+        """The devices of a node."""
+        return self._nodes().get(node, [])
+
+    def counts(self) -> list[int]:
+        """How many devices there are of each kind."""
+        self._nodes()
+        found = [0] * len(self.all)
+        for (kinds, _), nodes in self._profiles.items():
+            for number, count in kinds:
+                found[number] += nodes * count
+        return found
+
+    def present(self) -> list[Kind]:
+        """Kinds of which there are devices."""
+        self._nodes()
+        return [self.all[number] for number in sorted({n for kinds, _ in self._profiles for n, _ in kinds})]
+
+    def _nodes(self) -> dict[str, list[Device]]:
+        if self._by_node is None:
+            by_node: dict[str, list[Device]] = {name: [] for name in self._pool.host.rows}
+            for device in self._pool.devices.values():
+                by_node[device.node].append(device)
+            self._by_node = by_node
+            self._profiles = Counter(
+                (tuple(sorted(Counter(map(self.number, devices)).items())), self._pool.host.rows[node].total)
+                for node, devices in by_node.items()
+            )
+        return self._by_node
+
+    # -- filters ------------------------------------------------------------------------------
+
+    def offered_families(self) -> set[Family]:
+        """Families of real devices in the pool; CPU stand-ins serve the ones that are absent."""
+        return {kind.family for kind in self.present()} - {Family.CPU}
+
+    def allows(self, kind: Kind, request: Request) -> bool:
+        """Whether a kind of device could ever hold (a part of) the request, host and count aside."""
+        return self._refusal(kind, request, self._families(request)) is None
+
+    def _families(self, request: Request) -> set[Family]:
+        offered = self.offered_families()
+        allowed: set[Family] = {Family.CPU, *offered} if request.family is Family.ANY else {request.family}
+        return allowed if request.family in offered else allowed | {Family.CPU}
+
+    @staticmethod
+    def _refusal(kind: Kind, request: Request, families: set[Family]) -> FilterReason | None:
+        if kind.family not in families:
+            return FilterReason.FAMILY
+        if not request.allows_type(kind.type.name):
+            return FilterReason.TYPE
+        if memory_needed(request, kind.type.memory) > kind.type.memory:
+            return FilterReason.MEMORY
+        if ISOLATION_ORDER.index(kind.isolation) < ISOLATION_ORDER.index(request.isolation):
+            return FilterReason.ISOLATION
+        return None
+
+    def filter(self, request: Request) -> tuple[bool, Counter[FilterReason]]:
+        """Whether anything could ever hold the request, and how many devices (or nodes) each reason rules out."""
+        known = self._filtered.get(request.shape)
+        if known is None:
+            known = self._filtered[request.shape] = self._filter(request)
+        return known
+
+    def _filter(self, request: Request) -> tuple[bool, Counter[FilterReason]]:
+        self._nodes()
+        reasons: Counter[FilterReason] = Counter()
+        families, fits = self._families(request), False
+        for (kinds, total), nodes in self._profiles.items():
+            host = _host_refusal(total, request)
+            if not request.devices:
+                reasons.update({host: nodes} if host else {})
+                fits |= host is None
+            for number, count in kinds if request.devices else ():
+                refusal = self._refusal(self.all[number], request, families) or host
+                if refusal is None and count < request.devices:
+                    refusal = FilterReason.COUNT
+                reasons.update({refusal: nodes * count} if refusal else {})
+                fits |= refusal is None
+        return fits, reasons
+
+    def feasible_devices(self, request: Request) -> Iterator[Device]:
+        """Every device that could ever hold (a part of) the request."""
+        nodes, families = self._nodes(), self._families(request)
+        allowed = [self._refusal(kind, request, families) is None for kind in self.all]
+        for node, devices in nodes.items():
+            if _host_refusal(self._pool.host.rows[node].total, request):
+                continue
+            counts = Counter(map(self.number, devices))
+            for device in devices:
+                number = self.number(device)
+                if allowed[number] and counts[number] >= request.devices:
+                    yield device
+
+
+def _host_refusal(total: Amounts, request: Request) -> FilterReason | None:
+    if total[0] < request.cpus:
+        return FilterReason.CPUS
+    return FilterReason.HOST_MEMORY if total[1] < request.host_memory else None

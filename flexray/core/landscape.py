@@ -1,0 +1,149 @@
+"""The pool as a choice of place sees it: nodes in the same state are one class.
+
+    books change -> touch(node) -> refresh() -> the node moves to the class of its new state
+
+A pool of a hundred thousand devices has few different states, so places are scored by
+class, and a class that was scored once stays scored. Host cores and memory are rounded
+down to levels in a class's state; whoever takes a node of a class checks them exactly.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from flexray.core.books import Amounts, Books
+
+#: Thousandths of cores, and MiB of memory, at which host amounts count as different.
+CORE_LEVELS = (0, *range(500, 16_000, 500), *range(16_000, 64_000, 2_000), *range(64_000, 257_000, 8_000))
+MEMORY_LEVELS = (0, *(1024 * n for n in (1, 2, 4, 6, 8, *range(12, 64, 4), *range(64, 256, 16), *range(256, 2049, 64))))
+#: Classes nobody is in are forgotten when they are this many times as many as the others.
+_EMPTY_FACTOR = 8
+_FEW = 1_000
+
+
+class Room(NamedTuple):
+    """What is left of one device: its kind (``Landscape.kinds``), what is reachable, and what of it disturbs nobody."""
+
+    kind: int
+    share: int
+    memory: int
+    quiet_share: int
+    quiet_memory: int
+
+
+class NodeState(NamedTuple):
+    """The state of a node: levels of host cores and memory (reachable, undisturbed), and its ready devices' rooms."""
+
+    cores: int
+    memory: int
+    quiet_cores: int
+    quiet_memory: int
+    rooms: tuple[Room, ...]
+
+
+class NodeClass:
+    """The nodes that are in one state now, by tie rank."""
+
+    __slots__ = ("_heap", "members", "number", "state")
+
+    def __init__(self, number: int, state: NodeState) -> None:
+        self.number = number
+        self.state = state
+        self.members: dict[str, int] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def add(self, node: str, rank: int) -> None:
+        self.members[node] = rank
+        heapq.heappush(self._heap, (rank, node))
+
+    def first(self) -> tuple[int, str]:
+        """(rank, name) of the member with the lowest rank."""
+        while True:
+            rank, node = self._heap[0]
+            if self.members.get(node) == rank:
+                return rank, node
+            heapq.heappop(self._heap)
+
+    def in_order(self) -> Iterator[tuple[int, str]]:
+        """(rank, name) of all members, lowest rank first."""
+        yield self.first()
+        yield from sorted((rank, node) for node, rank in self.members.items())[1:]
+
+
+class Landscape:
+    """Classes of nodes, kept in step with the books.
+
+    Args:
+        host: the books of the nodes.
+        rooms_of: the rooms of a node's ready devices.
+    """
+
+    def __init__(self, host: Books, rooms_of: Callable[[str], list[Room]]) -> None:
+        self._host, self._rooms_of = host, rooms_of
+        self._class_of: dict[str, NodeClass] = {}
+        self._classes: dict[NodeState, NodeClass] = {}
+        self._touched: dict[str, None] = {}
+        self._numbers = 0
+        #: classes in the order in which they came to have members; readers remember how far they have read.
+        self.log: list[NodeClass] = []
+        #: raised when the log starts afresh, so that readers do too.
+        self.version = 0
+
+    def touch(self, node: str) -> None:
+        """Something of the node has changed, or it is new, or gone."""
+        self._touched[node] = None
+
+    def forget(self) -> None:
+        """Start afresh: kinds of devices have changed."""
+        self._class_of, self._classes, self.log = {}, {}, []
+        self._touched = dict.fromkeys(self._host.rows)
+        self.version += 1
+
+    def refresh(self) -> None:
+        """Move every touched node to the class of its present state."""
+        touched, self._touched = self._touched, {}
+        for node in touched:
+            before = self._class_of.get(node)
+            state = self._state_of(node)
+            if before is not None:
+                if before.state == state:
+                    continue
+                del before.members[node]
+                del self._class_of[node]
+            if state is not None:
+                self._enter(node, state)
+        if len(self._classes) > _FEW and len(self._classes) > _EMPTY_FACTOR * len(self._class_of):
+            self.forget()
+            self.refresh()
+
+    def members(self, node: str) -> NodeClass | None:
+        """The class a node is in."""
+        return self._class_of.get(node)
+
+    def _enter(self, node: str, state: NodeState) -> None:
+        found = self._classes.get(state)
+        if found is None:
+            found = self._classes[state] = NodeClass(self._numbers, state)
+            self._numbers += 1
+        if not found.members:
+            self.log.append(found)
+        found.add(node, self._host.rows[node].rank)
+        self._class_of[node] = found
+
+    def _state_of(self, node: str) -> NodeState | None:
+        row = self._host.rows.get(node)
+        if row is None:
+            return None
+        rooms = sorted(self._rooms_of(node))
+        return NodeState(*host_levels(row.reachable()), *host_levels(row.uncontested()), tuple(rooms))
+
+
+def host_levels(amounts: Amounts) -> tuple[int, int]:
+    """Cores and memory of a node, rounded down to levels."""
+    return (
+        CORE_LEVELS[max(0, bisect_right(CORE_LEVELS, amounts[0]) - 1)],
+        MEMORY_LEVELS[max(0, bisect_right(MEMORY_LEVELS, amounts[1]) - 1)],
+    )

@@ -1,0 +1,183 @@
+"""The mix of requests that has arrived lately, and how much of a node it could not use: its fragments.
+
+Fragmentation as in FGD (Weng et al., "Beware of Fragmentation", USENIX ATC'23, section 3),
+extended to device memory, host memory and nodes with several kinds of device: the part
+of a node's free devices that a request drawn from the mix could not use, on average.
+The mix is learnt from what arrives and swapped in epochs, so that scores stay comparable in between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from flexray.core.inhabitants import Kinds
+from flexray.core.landscape import NodeState, Room, host_levels
+from flexray.model.amounts import WHOLE, Share
+from flexray.model.request import Request, memory_needed
+
+#: Shapes are counted until they cover this part of the arrivals, most frequent first (FGD).
+_COVERAGE = 0.95
+_MOST_SHAPES = 100
+#: A new epoch begins after so many arrivals, and after this part of all that are remembered.
+_SHORTEST_EPOCH, _EPOCH_PART, _LONGEST_EPOCH = 32, 0.25, 2_000
+#: Older arrivals count half once so many were seen.
+_MEMORY = 20_000
+#: What is expected before anything has arrived, with the weight of so many arrivals each.
+_PRIOR = {Request(): 4.0, Request(share=Share(500)): 2.0, Request(share=Share(250)): 2.0}
+
+
+class DevicePart(NamedTuple):
+    """What shapes of the mix ask of devices: per kind the (share, memory) needed, or None where it may not go."""
+
+    need: tuple[tuple[int, int] | None, ...]
+    devices: int
+
+
+class HostPart(NamedTuple):
+    """What a shape asks of the host, how popular it is, and which DevicePart it has."""
+
+    cores: int
+    memory: int
+    popularity: float
+    part: int
+
+
+class Mix:
+    """Counts shapes; between two swaps ``fragments`` and ``scarcity`` answer from the same counts."""
+
+    def __init__(self, kinds: Kinds) -> None:
+        self._kinds = kinds
+        self._counts: Counter[Request] = Counter()
+        self._example: dict[tuple[object, ...], Request] = {}
+        self._seen = 0.0
+        self._since = 0
+        self._known = 0
+        self._fragments: dict[tuple[object, ...], float] = {}
+        self._parts: list[DevicePart] = []
+        self._hosts: list[HostPart] = []
+        self._prices: list[float] = []
+        self.swap()
+
+    def saw(self, request: Request) -> bool:
+        """Count an arrival. True when it is time for another epoch."""
+        example = self._example.setdefault(request.shape, request)
+        self._counts[example] += 1
+        self._seen += 1
+        self._since += 1
+        return self._since >= min(_LONGEST_EPOCH, max(_SHORTEST_EPOCH, _EPOCH_PART * self._seen))
+
+    def swap(self) -> None:
+        """Begin an epoch: everything that was scored by the old mix is stale."""
+        if self._seen > _MEMORY:
+            self._counts = Counter({request: count // 2 for request, count in self._counts.items() if count > 1})
+            self._example = {request.shape: request for request in self._counts}
+            self._seen = float(sum(self._counts.values()))
+        self._since = 0
+        self._derive()
+
+    def inventory_changed(self) -> None:
+        """Kinds of devices have come or gone."""
+        self._derive()
+
+    def _derive(self) -> None:
+        self._fragments.clear()
+        self._known = len(self._kinds.all)
+        weights = dict(_PRIOR)
+        for request, count in self._counts.items():
+            weights[request] = weights.get(request, 0.0) + count
+        ordered = sorted(weights.items(), key=lambda item: (-item[1], repr(item[0].shape)))
+        total, covered = sum(weights.values()), 0.0
+        kept: list[tuple[Request, float]] = []
+        for request, weight in ordered[:_MOST_SHAPES]:
+            if covered >= _COVERAGE * total:
+                break
+            kept.append((request, weight))
+            covered += weight
+        numbers: dict[DevicePart, int] = {}
+        self._hosts = []
+        for request, weight in kept:
+            part = numbers.setdefault(self._part(request), len(numbers))
+            self._hosts.append(HostPart(request.cpus, request.host_memory, weight / covered, part))
+        self._parts = list(numbers)
+        self._prices = self._price(weights)
+
+    def _part(self, request: Request) -> DevicePart:
+        need = tuple(
+            (request.share, memory_needed(request, kind.type.memory))
+            if request.devices and self._kinds.allows(kind, request)
+            else None
+            for kind in self._kinds.all
+        )
+        return DevicePart(need, request.devices)
+
+    # -- fragments --------------------------------------------------------------------------
+
+    def fragments(self, state: NodeState) -> float:
+        """The expected part of a node's free devices that the mix could not use, in devices."""
+        if len(self._kinds.all) != self._known:
+            self._derive()
+        rooms = tuple((room.kind, room.share, room.memory) for room in state.rooms if room.share)
+        key = (state.cores, state.memory, rooms)
+        known = self._fragments.get(key)
+        if known is None:
+            known = self._fragments[key] = self._count(state.cores, state.memory, rooms)
+        return known
+
+    def _count(self, cores: int, memory: int, rooms: tuple[tuple[int, int, int], ...]) -> float:
+        free = sum(share for _, share, _ in rooms)
+        lost = [self._lost(part, rooms, free) for part in self._parts]
+        total = 0.0
+        for host in self._hosts:
+            fits = cores >= host.cores and memory >= host.memory
+            total += host.popularity * (lost[host.part] if fits else free)
+        return total / WHOLE
+
+    @staticmethod
+    def _lost(part: DevicePart, rooms: tuple[tuple[int, int, int], ...], free: int) -> int:
+        usable = count = 0
+        for kind, share, memory in rooms:
+            need = part.need[kind]
+            if need is not None and share >= need[0] and memory >= need[1]:
+                usable += share
+                count += 1
+        return free - usable if count and count >= part.devices else free
+
+    # -- scarcity ---------------------------------------------------------------------------
+
+    def scarcity(self, kind: int) -> float:
+        """Demand of requests that are tied to some types, per device of this kind (field notes: type scarcity price).
+
+        Each such request is spread over the kinds it allows in proportion to their number;
+        total demand is scaled to the capacity.
+        """
+        if len(self._kinds.all) != self._known:
+            self._derive()
+        return self._prices[kind]
+
+    def _price(self, weights: dict[Request, float]) -> list[float]:
+        capacity = self._kinds.counts()
+        prices = [0.0] * len(capacity)
+        demand = 0.0
+        for request, weight in weights.items():
+            asked = weight * request.share * request.devices / WHOLE
+            demand += asked
+            if not request.types or not request.devices:
+                continue
+            allowed = [n for n, kind in enumerate(self._kinds.all) if self._kinds.allows(kind, request)]
+            there = sum(capacity[n] for n in allowed)
+            for number in allowed:
+                prices[number] += asked * capacity[number] / there if there else 0.0
+        scale = sum(capacity) / demand if demand else 0.0
+        return [price * scale / count if count else 0.0 for price, count in zip(prices, capacity, strict=True)]
+
+
+def state_after(state: NodeState, room: int, share: int, memory: int, host: tuple[int, int]) -> NodeState:
+    """The state of a node after something was placed into one of its rooms (room < 0: on the host only)."""
+    rooms = state.rooms
+    if room >= 0:
+        one = rooms[room]
+        left = Room(one.kind, one.share - share, one.memory - memory, one.quiet_share, one.quiet_memory)
+        rooms = tuple(sorted((*rooms[:room], left, *rooms[room + 1 :])))
+    cores, host_memory = host_levels((state.cores - host[0], state.memory - host[1])) if any(host) else state[:2]
+    return NodeState(cores, host_memory, state.quiet_cores, state.quiet_memory, rooms)

@@ -1,0 +1,91 @@
+"""The places for one shape of request, best first: every class of nodes is scored once, when it first has members."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from flexray.core.landscape import Landscape, NodeClass, NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a class of nodes is worth to a request: the total (higher is better), its terms, and the room it would use.
+
+    ``room`` is the place of the room (of the first of several) among the state's rooms; -1 without devices.
+    """
+
+    total: float
+    terms: tuple[float, ...]
+    room: int
+
+
+class Ranking:
+    """Classes by score. ``score`` returns None where the request does not fit; it must depend on the state only."""
+
+    def __init__(self, landscape: Landscape, score: Callable[[NodeState], Scored | None]) -> None:
+        self._landscape, self._score = landscape, score
+        self._scores: dict[int, Scored | None] = {}
+        self._entries: list[tuple[float, int, NodeClass]] = []
+        self._listed: set[int] = set()
+        self._version = landscape.version
+        self._read = 0
+
+    def best(self, accepts: Callable[[str], bool]) -> tuple[str, Scored] | None:
+        """The best node that ``accepts`` it; among equals the one of lowest rank. None where none does."""
+        self._catch_up()
+        for _, group in groupby(self._live(), key=itemgetter(0)):
+            members = [entry[2] for entry in group]
+            if len(members) > 1:
+                members.sort(key=NodeClass.first)
+            for found in self._in_order(members):
+                if accepts(found[1]):
+                    scored = self._scores[found[2]]
+                    assert scored is not None
+                    return found[1], scored
+        return None
+
+    @staticmethod
+    def _in_order(classes: list[NodeClass]) -> Iterator[tuple[int, str, int]]:
+        """(rank, node, class number) of the classes' members, lowest rank first; the first one is cheap."""
+        rank, node = classes[0].first()
+        yield rank, node, classes[0].number
+        merged = heapq.merge(*([(r, n, c.number) for r, n in c.in_order()] for c in classes))
+        next(merged)
+        yield from merged
+
+    def _catch_up(self) -> None:
+        landscape = self._landscape
+        if self._version != landscape.version:
+            self._version, self._read = landscape.version, 0
+            self._scores, self._entries, self._listed = {}, [], set()
+        log = landscape.log
+        for index in range(self._read, len(log)):
+            found = log[index]
+            number = found.number
+            if number in self._listed or not found.members:
+                continue
+            if number not in self._scores:
+                self._scores[number] = self._score(found.state)
+            scored = self._scores[number]
+            if scored is not None:
+                insort(self._entries, (-scored.total, number, found))
+                self._listed.add(number)
+        self._read = len(log)
+
+    def _live(self) -> Iterator[tuple[float, int, NodeClass]]:
+        """Entries of classes that have members, best first; the others are dropped when met."""
+        index = 0
+        entries = self._entries
+        while index < len(entries):
+            entry = entries[index]
+            if entry[2].members:
+                yield entry
+                index += 1
+            else:
+                self._listed.discard(entry[1])
+                del entries[index]

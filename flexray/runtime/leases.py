@@ -1,0 +1,169 @@
+"""The leases of a client: asked for, held, handed back, taken away.
+
+Everything here is called inside ``Calls.step``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+from flexray.config import PoolConfig
+from flexray.model.commands import RevokeLease
+from flexray.model.events import LeaseReleased, RequestCancelled, RequestSubmitted
+from flexray.model.lease import LeaseId, RequestId
+from flexray.runtime.call import Kind
+from flexray.runtime.calls import Calls
+from flexray.runtime.dispatch import leases_wanted
+from flexray.runtime.losses import lost_error, sort_out
+from flexray.runtime.session import Session
+from flexray.runtime.targets import HeldLease, Target
+
+
+class Leases:
+    """What a client holds and has asked for. ``advance`` goes on with a target after a change."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        config: PoolConfig,
+        later: Callable[[float, Callable[[], None]], None],
+        advance: Callable[[Target], None],
+    ) -> None:
+        self.session: Session  # set by the client once it has joined
+        self._calls, self._config, self._later, self._advance = calls, config, later, advance
+        self._numbers = itertools.count(1)
+        self._by_request: dict[RequestId, Target] = {}
+        self._by_lease: dict[LeaseId, HeldLease] = {}
+        self._sweeping = False
+
+    def get(self, lease: LeaseId) -> HeldLease | None:
+        """A lease that is held."""
+        return self._by_lease.get(lease)
+
+    def all(self) -> list[HeldLease]:
+        """Every lease that is held."""
+        return list(self._by_lease.values())
+
+    def targets(self) -> list[Target]:
+        """Every target that has leases or has asked for some."""
+        found = [*self._by_request.values(), *(lease.target for lease in self._by_lease.values())]
+        return list({id(target): target for target in found}.values())
+
+    def answered(self, request: RequestId) -> Target | None:
+        """A request has its answer. Returns the target that asked, unless nobody waits for it any more."""
+        target = self._by_request.get(request)
+        if target is not None:
+            target.asked.pop(request, None)
+        return target
+
+    def forget(self, request: RequestId) -> None:
+        """A request is over."""
+        self._by_request.pop(request, None)
+
+    def hold(self, lease: HeldLease) -> None:
+        """Take in a lease that was granted, or lent."""
+        lease.target.leases[lease.id] = self._by_lease[lease.id] = lease
+
+    def void(self, lease: HeldLease) -> None:
+        """A lease is worth nothing any more; its request goes on."""
+        self._by_lease.pop(lease.id, None)
+        lease.target.leases.pop(lease.id, None)
+
+    def forget_asked(self) -> None:
+        """Nothing that was asked for will be answered."""
+        for target in self._by_request.values():
+            target.asked.clear()
+        self._by_request.clear()
+
+    def ask(self, target: Target) -> None:
+        """Ask the scheduler for one lease more."""
+        request = RequestId(f"{self.session.id}.{next(self._numbers)}")
+        target.asked[request] = None
+        self._by_request[request] = target
+        self.session.tell(
+            RequestSubmitted(
+                request,
+                self.session.id,
+                self.session.environment.id,  # type: ignore[arg-type]
+                target.key,
+                target.request,
+                reusable=not target.actor,
+                restartable=not target.actor or target.retries > 0,
+                parent=target.parent,
+            )
+        )
+
+    def ask_less(self, target: Target) -> None:
+        """Stop asking for leases that the backlog no longer needs: when it is empty, or now and then."""
+        for request in list(reversed(target.asked))[: max(0, -self.missing(target))]:
+            self.stop_asking(target, request)
+
+    def missing(self, target: Target) -> int:
+        """How many leases to ask for; below 0, how many requests to take back."""
+        if target.actor:
+            if target.ended and not target.backlog:
+                return -len(target.asked)
+            return 0 if target.unready or target.leases or target.asked or target.failed else 1
+        usable = sum(1 for lease in target.leases.values() if not lease.recalled and not lease.broken)
+        return leases_wanted(target) - usable - len(target.asked)
+
+    def stop_asking(self, target: Target, request: RequestId) -> None:
+        """Take a request back that has not been granted."""
+        del target.asked[request]
+        del self._by_request[request]
+        self.session.tell(RequestCancelled(request))
+
+    def release(self, lease: HeldLease) -> None:
+        """Hand a lease back on which nothing runs."""
+        self.void(lease)
+        self.forget(lease.id.request)
+        if not lease.borrowed:
+            self.session.tell(LeaseReleased(lease.id))
+
+    def _sweep(self) -> None:
+        """Hand back leases that have been idle for the linger time."""
+        with self._calls.step():
+            self._sweeping = False
+            before = time.monotonic() - self._config.linger_seconds
+            for lease in list(self._by_lease.values()):
+                target = lease.target
+                if not lease.idle or lease.broken or target.backlog or (target.actor and not target.ended):
+                    continue
+                if target.ended or lease.recalled or lease.idle_since <= before:
+                    self.release(lease)
+            for target in {id(t): t for t in self._by_request.values()}.values():
+                self.ask_less(target)
+                self._advance(target)
+            self.plan_sweep()
+
+    def plan_sweep(self) -> None:
+        """Look again soon, as long as there are leases that may fall idle."""
+        if not self._sweeping and any(
+            not lease.target.actor or lease.target.ended for lease in self._by_lease.values()
+        ):
+            self._sweeping = True
+            self._later(max(0.02, min(0.1, self._config.linger_seconds / 2)), self._sweep)
+
+    def lose(self, lease: HeldLease, revoke: RevokeLease) -> None:
+        """A lease is gone: its calls go back to the backlog, or fail, each by what happened to it."""
+        target = lease.target
+        self.void(lease)
+        if revoke.requeued:
+            target.asked[lease.id.request] = None
+        else:
+            self._by_request.pop(lease.id.request, None)
+        again, failed = sort_out(lease, revoke)
+        for call, error in failed:
+            self._calls.settle(call, Kind.ERROR, error)
+        self._calls.put_back(again)
+        if target.actor:
+            target.constructed = False
+            target.losses += 1
+            if target.losses > target.retries:
+                target.failed = lost_error(target, revoke, target.losses)
+                self._calls.fail_backlog(target, target.failed)
+                for request in list(target.asked):
+                    self.stop_asking(target, request)
+        self._advance(target)

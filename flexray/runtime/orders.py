@@ -1,0 +1,131 @@
+"""What the scheduler tells a client, carried out: grants, recalls, losses, and its own end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from flexray.model.commands import FailRequest, GrantLease, RecallLease, RevokeLease
+from flexray.model.events import LeaseReleased
+from flexray.model.lease import LeaseId, SessionId
+from flexray.model.lifecycle import EndReason
+from flexray.runtime.call import Call, Kind, Phase
+from flexray.runtime.calls import Calls
+from flexray.runtime.exchange import Exchange
+from flexray.runtime.leases import Leases
+from flexray.runtime.losses import request_error
+from flexray.runtime.protocol import NAMESPACE, Token
+from flexray.runtime.targets import HeldLease, Target
+
+
+class Orders:
+    """Carries out messages, in the router thread. ``advance`` goes on with a target after a change."""
+
+    def __init__(self, calls: Calls, leases: Leases, exchange: Exchange, advance: Callable[[Target], None]) -> None:
+        self._calls, self._leases, self._exchange, self._advance = calls, leases, exchange, advance
+        #: why nothing can be submitted any more: the pool is gone, or the client was closed.
+        self.dead: BaseException | None = None
+
+    def on_message(self, message: Any) -> None:
+        """A message of the scheduler; in the router thread."""
+        with self._calls.step():
+            if isinstance(message, GrantLease):
+                self._granted(message)
+            elif isinstance(message, RevokeLease):
+                lease = self._leases.get(message.lease)
+                if lease is not None:
+                    self._leases.lose(lease, message)
+            elif isinstance(message, RecallLease):
+                self._recalled(message)
+            elif isinstance(message, FailRequest):
+                self._failed(message)
+
+    def _granted(self, granted: GrantLease) -> None:
+        request = granted.lease.lease.request
+        target = self._leases.answered(request)
+        if target is None or (target.ended and not target.backlog):
+            self._leases.forget(request)
+            self._leases.session.tell(LeaseReleased(granted.lease.lease))
+            return
+        token = Token(self._leases.session.epoch, granted.lease.grant, self._leases.session.id, granted.lease.lease)
+        try:
+            handle = ray.get_actor(granted.lease.slice, namespace=NAMESPACE)
+        except ValueError:  # it died between grant and message; a RevokeLease is on its way
+            handle = None
+        lease = HeldLease(granted.lease, handle, token, target, broken=handle is None)
+        self._leases.hold(lease)
+        if target.actor and not lease.broken:
+            self._construct(target, lease)
+        self._advance(target)
+        self._leases.plan_sweep()
+
+    def _construct(self, target: Target, lease: HeldLease) -> None:
+        assert target.make_constructor is not None
+        call = target.make_constructor()
+        call.on_done(lambda done: self._constructed(target, done))
+        self._exchange.send(lease, [call])
+
+    def _constructed(self, target: Target, call: Call) -> None:
+        with self._calls.step():
+            error = call.failure()
+            if error is None:
+                target.constructed = True
+                self._advance(target)
+                self._calls.changed()
+                return
+            if target.leases and call.phase is Phase.DONE:
+                target.failed, target.ended = error, True
+                self._calls.fail_backlog(target, error)
+                self._leases.plan_sweep()
+
+    def _recalled(self, message: RecallLease) -> None:
+        lease = self._leases.get(message.lease)
+        if lease is None:
+            return
+        lease.recalled = True
+        if lease.idle:
+            self._leases.release(lease)
+        else:
+            self._exchange.take_back(lease)
+        self._advance(lease.target)
+
+    def _failed(self, message: FailRequest) -> None:
+        target = self._leases.answered(message.request)
+        self._leases.forget(message.request)
+        if target is None:
+            return
+        if target.leases and not target.actor:
+            return  # what it has goes on without the one it asked for
+        error = request_error(message)
+        if target.actor:
+            target.failed = error
+        self._calls.fail_backlog(target, error)
+        for request in list(target.asked):
+            self._leases.stop_asking(target, request)
+
+    def on_lost(self) -> None:
+        """Another incarnation of the scheduler: no lease of the old one is worth anything."""
+        with self._calls.step():
+            targets = self._leases.targets()
+            self._leases.forget_asked()
+            for lease in self._leases.all():
+                self._leases.lose(lease, _restarted(self._leases.session.id, lease.id))
+            for target in targets:
+                self._advance(target)
+
+    def on_dead(self, error: BaseException) -> None:
+        """The pool is gone: everything that waits or runs fails."""
+        with self._calls.step():
+            self.dead = error
+            for target in self._leases.targets():
+                target.failed = error
+                for lease in target.leases.values():
+                    for call in lease.in_flight.values():
+                        self._calls.settle(call, Kind.ERROR, error)
+                self._calls.fail_backlog(target, error)
+
+
+def _restarted(session: SessionId, lease: LeaseId) -> RevokeLease:
+    return RevokeLease(session, lease, EndReason.SLICE_LOST, "the scheduler restarted", False)
