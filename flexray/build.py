@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flexray.config import PoolConfig
+from flexray.core.placement import Policy
 from flexray.core.scheduler import Scheduler
 from flexray.core.state import CoreOptions
+from flexray.errors import UsageError
 from flexray.policies import find_policy
 
 
@@ -17,12 +20,19 @@ def build_scheduler(
     """A scheduler core with the configured policy.
 
     ``epoch`` numbers the incarnation, so that slice ids of an earlier one never recur.
-    Raises UnknownPolicy.
+    Raises UnknownPolicy, and UsageError for a weight of a term that the policy has not.
     """
     options = CoreOptions(
-        policy=find_policy(config.policy),
+        policy=_weighted(find_policy(config.policy), config.policy_weights),
         warm_seconds=config.warm_seconds,
         lease_term_seconds=config.lease_term_seconds,
         slice_prefix=f"s{epoch}.",
     )
     return Scheduler(options, record)
+
+
+def _weighted(policy: Policy, weights: Mapping[str, float]) -> Policy:
+    unknown = sorted(set(weights) - set(policy.weights))
+    if unknown:
+        raise UsageError(f"policy {policy.name} has no term {unknown[0]!r}; its terms: {', '.join(policy.weights)}")
+    return dataclasses.replace(policy, weights={**policy.weights, **weights}) if weights else policy

@@ -21,8 +21,12 @@ class PoolConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    policy: str = "pack"
-    """How places are scored: ``pack`` or ``spread``."""
+    policy: str = "balanced"
+    """How places are scored: ``balanced``, ``fast``, ``fgd``, ``pack``, ``spread``, or a Policy of your own as
+    ``module:NAME``, importable on the scheduler's node."""
+
+    policy_weights: dict[str, float] = Field(default_factory=dict)
+    """Other weights for some of the policy's terms; ``explain`` shows the terms."""
 
     cpu_devices: int | None = Field(default=None, ge=0, le=256)
     """CPU stand-ins on each node without accelerators; None makes one where the whole cluster has no accelerator."""

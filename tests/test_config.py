@@ -60,7 +60,7 @@ def test_difference_names_the_fields() -> None:
     running, wanted = PoolConfig(), PoolConfig(policy="spread", leave_to_ray={"GPU": 1})
     assert config_difference(running, running) == []
     assert config_difference(running, wanted) == [
-        "policy: the pool has 'pack', asked for 'spread'",
+        "policy: the pool has 'balanced', asked for 'spread'",
         "leave_to_ray: the pool has {}, asked for {'GPU': 1}",
     ]
 
@@ -75,7 +75,7 @@ def test_every_field_is_documented_and_there_are_few() -> None:
 def test_policies_by_name() -> None:
     assert all(name == policy.name and set(policy.weights) for name, policy in POLICIES.items())
     assert build_scheduler(PoolConfig(policy="spread")).state.options.policy is POLICIES["spread"]
-    with pytest.raises(UnknownPolicy, match=r"unknown policy 'pak'\. Did you mean 'pack'\? Known: pack, spread"):
+    with pytest.raises(UnknownPolicy, match=r"unknown policy 'pak'\. Did you mean 'pack'\? Known: balanced, fast, fgd, pack, spread"):
         build_scheduler(PoolConfig(policy="pak"))
     with pytest.raises(UnknownPolicy, match=r"'zzz'\. Known"):
         build_scheduler(PoolConfig(policy="zzz"))

@@ -36,15 +36,26 @@ class Kinds:
         self.all: list[Kind] = []
         self._numbers: dict[Kind, int] = {}
         self._of_device: dict[str, int] = {}
-        self._by_node: dict[str, list[Device]] | None = None
-        self._profiles: Counter[Profile] = Counter()
+        self._by_node: dict[str, dict[str, Device]] = {}
+        self._profiles: Counter[Profile] | None = None
         self._filtered: dict[tuple[object, ...], tuple[bool, Counter[FilterReason]]] = {}
 
     def forget(self) -> None:
         """The inventory has changed."""
-        self._by_node = None
-        self._of_device.clear()
+        self._profiles = None
         self._filtered.clear()
+
+    def add(self, device: Device) -> None:
+        """A new device, or a new description of a known one."""
+        self._of_device.pop(device.id, None)
+        self._by_node.setdefault(device.node, {})[device.id] = device
+
+    def remove(self, device: Device) -> None:
+        """A device has gone."""
+        self._of_device.pop(device.id, None)
+        del self._by_node[device.node][device.id]
+        if not self._by_node[device.node]:
+            del self._by_node[device.node]
 
     def number(self, device: Device) -> int:
         """The number of a device's kind."""
@@ -59,33 +70,30 @@ class Kinds:
 
     def on_node(self, node: str) -> list[Device]:
         """The devices of a node."""
-        return self._nodes().get(node, [])
+        return list(self._by_node.get(node, {}).values())
 
     def counts(self) -> list[int]:
         """How many devices there are of each kind."""
-        self._nodes()
+        profiles = self.profiles
         found = [0] * len(self.all)
-        for (kinds, _), nodes in self._profiles.items():
+        for (kinds, _), nodes in profiles.items():
             for number, count in kinds:
                 found[number] += nodes * count
         return found
 
     def present(self) -> list[Kind]:
         """Kinds of which there are devices."""
-        self._nodes()
-        return [self.all[number] for number in sorted({n for kinds, _ in self._profiles for n, _ in kinds})]
+        return [self.all[number] for number in sorted({n for kinds, _ in self.profiles for n, _ in kinds})]
 
-    def _nodes(self) -> dict[str, list[Device]]:
-        if self._by_node is None:
-            by_node: dict[str, list[Device]] = {name: [] for name in self._pool.host.rows}
-            for device in self._pool.devices.values():
-                by_node[device.node].append(device)
-            self._by_node = by_node
+    @property
+    def profiles(self) -> Counter[Profile]:
+        """How many nodes of each profile there are."""
+        if self._profiles is None:
             self._profiles = Counter(
-                (tuple(sorted(Counter(map(self.number, devices)).items())), self._pool.host.rows[node].total)
-                for node, devices in by_node.items()
+                (tuple(sorted(Counter(map(self.number, self.on_node(node))).items())), row.total)
+                for node, row in self._pool.host.rows.items()
             )
-        return self._by_node
+        return self._profiles
 
     # -- filters ------------------------------------------------------------------------------
 
@@ -122,10 +130,9 @@ class Kinds:
         return known
 
     def _filter(self, request: Request) -> tuple[bool, Counter[FilterReason]]:
-        self._nodes()
         reasons: Counter[FilterReason] = Counter()
         families, fits = self._families(request), False
-        for (kinds, total), nodes in self._profiles.items():
+        for (kinds, total), nodes in self.profiles.items():
             host = _host_refusal(total, request)
             if not request.devices:
                 reasons.update({host: nodes} if host else {})
@@ -140,11 +147,12 @@ class Kinds:
 
     def feasible_devices(self, request: Request) -> Iterator[Device]:
         """Every device that could ever hold (a part of) the request."""
-        nodes, families = self._nodes(), self._families(request)
+        families = self._families(request)
         allowed = [self._refusal(kind, request, families) is None for kind in self.all]
-        for node, devices in nodes.items():
-            if _host_refusal(self._pool.host.rows[node].total, request):
+        for node, row in self._pool.host.rows.items():
+            if _host_refusal(row.total, request):
                 continue
+            devices = self.on_node(node)
             counts = Counter(map(self.number, devices))
             for device in devices:
                 number = self.number(device)

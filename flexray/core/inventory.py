@@ -23,21 +23,21 @@ def apply_inventory(pool: Pool, slices: Slices, inventory: Inventory) -> list[Sl
     for device in inventory.devices:
         pool.add_device(device)
     left: dict[SliceId, SliceRecord] = {}
-    for device in [d for d in pool.devices.values() if d.node == inventory.node and d.id not in reported]:
+    for device in [d for d in pool.kinds.on_node(inventory.node) if d.id not in reported]:
         on_it = slices.by_device.get(device.id)
         if on_it:
             pool.retire_device(device.id)
             left.update(on_it)
         else:
             pool.remove_device(device.id)
-    pool.changed()
+    pool.changed(inventory.node)
     return list(left.values())
 
 
 def drop_node(pool: Pool, node: str) -> None:
     """Forget a node all of whose slices have ended."""
-    for device in [d for d in pool.devices.values() if d.node == node]:
+    for device in pool.kinds.on_node(node):
         pool.remove_device(device.id)
     pool.host.remove(node)
     del pool.nodes[node]
-    pool.changed()
+    pool.changed(node)

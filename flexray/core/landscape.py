@@ -19,7 +19,7 @@ from flexray.core.books import Amounts, Books
 #: Thousandths of cores, and MiB of memory, at which host amounts count as different.
 CORE_LEVELS = (0, *range(500, 16_000, 500), *range(16_000, 64_000, 2_000), *range(64_000, 257_000, 8_000))
 MEMORY_LEVELS = (0, *(1024 * n for n in (1, 2, 4, 6, 8, *range(12, 64, 4), *range(64, 256, 16), *range(256, 2049, 64))))
-#: Classes nobody is in are forgotten when they are this many times as many as the others.
+#: The log starts afresh, and classes nobody is in are forgotten, when it is this many times as long as needed.
 _EMPTY_FACTOR = 8
 _FEW = 1_000
 
@@ -89,17 +89,20 @@ class Landscape:
         self._numbers = 0
         #: classes in the order in which they came to have members; readers remember how far they have read.
         self.log: list[NodeClass] = []
-        #: raised when the log starts afresh, so that readers do too.
+        #: raised when the log starts afresh; readers then start with ``inhabited``.
         self.version = 0
 
     def touch(self, node: str) -> None:
         """Something of the node has changed, or it is new, or gone."""
         self._touched[node] = None
 
-    def forget(self) -> None:
-        """Start afresh: kinds of devices have changed."""
-        self._class_of, self._classes, self.log = {}, {}, []
-        self._touched = dict.fromkeys(self._host.rows)
+    def inhabited(self) -> list[NodeClass]:
+        """The classes that have members now."""
+        return [found for found in self._classes.values() if found.members]
+
+    def _trim(self) -> None:
+        self._classes = {found.state: found for found in self.inhabited()}
+        self.log = []
         self.version += 1
 
     def refresh(self) -> None:
@@ -115,9 +118,8 @@ class Landscape:
                 del self._class_of[node]
             if state is not None:
                 self._enter(node, state)
-        if len(self._classes) > _FEW and len(self._classes) > _EMPTY_FACTOR * len(self._class_of):
-            self.forget()
-            self.refresh()
+        if len(self.log) > max(_FEW, _EMPTY_FACTOR * len(self._class_of)):
+            self._trim()
 
     def members(self, node: str) -> NodeClass | None:
         """The class a node is in."""

@@ -52,12 +52,11 @@ class Mix:
         self._example: dict[tuple[object, ...], Request] = {}
         self._seen = 0.0
         self._since = 0
-        self._known = 0
+        self._known = -1
         self._fragments: dict[tuple[object, ...], float] = {}
         self._parts: list[DevicePart] = []
         self._hosts: list[HostPart] = []
         self._prices: list[float] = []
-        self.swap()
 
     def saw(self, request: Request) -> bool:
         """Count an arrival. True when it is time for another epoch."""
@@ -74,11 +73,11 @@ class Mix:
             self._example = {request.shape: request for request in self._counts}
             self._seen = float(sum(self._counts.values()))
         self._since = 0
-        self._derive()
+        self._known = -1
 
     def inventory_changed(self) -> None:
-        """Kinds of devices have come or gone."""
-        self._derive()
+        """Devices have come or gone; what follows from them is derived anew when it is asked for."""
+        self._known = -1
 
     def _derive(self) -> None:
         self._fragments.clear()

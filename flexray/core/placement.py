@@ -17,6 +17,7 @@ from flexray.core.inhabitants import Kinds
 from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, Landscape, NodeState, Room
 from flexray.core.mix import Mix, state_after
 from flexray.core.ranking import Ranking, Scored
+from flexray.core.speeds import Speeds
 from flexray.model.amounts import WHOLE, MemoryMiB
 from flexray.model.devices import Device, DeviceState, Inventory, Isolation
 from flexray.model.lease import Placement
@@ -32,7 +33,8 @@ class Option:
         share_left: part of the device's share (or of the node's devices) left after placing.
         memory_left: the same for device memory.
         memory_size: device memory relative to the largest device of the pool.
-        speed: nominal speed relative to the fastest device of the pool.
+        speed: nominal speed relative to the fastest device of the pool; where the policy uses it, that of the
+            task's class relative to the fastest type it may use.
         disturbs: 1 where a warm idle slice would have to stop.
         defragments: devices' worth of fragments (see ``mix.py``) that the node loses; below 0, that it gains.
         scarcity: demand for such devices by those who have no choice, times the devices' worth taken.
@@ -57,6 +59,7 @@ class Policy:
     Attributes:
         squash: take the logistic function of the sum, instead of dividing it by the sum of the weights.
         uses_mix: whether ``defragments`` and ``scarcity`` are needed.
+        uses_speed: whether ``speed`` is that of the task's class, as measured, instead of the catalog's.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Policy:
     step: float = 1e-9
     squash: bool = False
     uses_mix: bool = False
+    uses_speed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +89,20 @@ class Pool:
         self.host = Books()
         self.kinds = Kinds(self)
         self.mix = Mix(self.kinds)
+        self.speeds = Speeds()
         self.landscape = Landscape(self.host, self._rooms_of)
         self._rankings: dict[tuple[object, ...], Ranking] = {}
+        self._speeds: dict[tuple[object, ...], tuple[tuple[int, int], dict[str, float]]] = {}
 
     # -- what there is ----------------------------------------------------------------------
 
-    def changed(self) -> None:
-        """Forget what was derived from the inventory. Call after any change of devices or nodes."""
+    def changed(self, node: str) -> None:
+        """Forget what was derived from the inventory. Call after any change of a node or its devices."""
         self.kinds.forget()
         self.mix.inventory_changed()
-        self.landscape.forget()
+        self.landscape.touch(node)
         self._rankings.clear()
+        self._speeds.clear()
 
     def add_device(self, device: Device) -> None:
         """A new device, or a new description of a known one."""
@@ -103,23 +110,26 @@ class Pool:
             self.books.add(device.id, (WHOLE, device.type.memory))
         self.books.resize(device.id, (WHOLE, device.type.memory))
         self.devices[device.id] = device
+        self.kinds.add(device)
+        self.changed(device.node)
 
     def retire_device(self, name: str) -> None:
         """A device that has left while slices were on it: unusable until they have ended."""
-        self.devices[name] = dataclasses.replace(self.devices[name], state=DeviceState.SICK)
-        self.changed()
+        self.add_device(dataclasses.replace(self.devices[name], state=DeviceState.SICK))
 
     def remove_device(self, name: str) -> None:
         """Drop a device that nothing holds."""
         self.books.remove(name)
-        del self.devices[name]
-        self.changed()
+        device = self.devices.pop(name)
+        self.kinds.remove(device)
+        self.changed(device.node)
 
     def saw(self, request: Request) -> None:
         """A request has arrived: learn the mix of shapes from it."""
         if self.mix.saw(request):
             self.mix.swap()
             self._rankings.clear()
+            self._speeds.clear()
 
     def kind_of(self, placement: Placement) -> tuple[str, Isolation]:
         """Device type and isolation of a place; of one without devices, ``host`` and none."""
@@ -176,13 +186,29 @@ class Pool:
 
     # -- where --------------------------------------------------------------------------------
 
-    def place(self, request: Request, policy: Policy) -> Choice | None:
+    def speeds_for(self, task_class: str, request: Request) -> dict[str, float]:
+        """Speeds of a class of tasks on the types there are, relative to the fastest the request may use.
+
+        In steps of a fiftieth, so that learning does not make every score new.
+        """
+        key = (task_class, request.shape, request.throughput)
+        version = self.speeds.version(task_class)
+        known = self._speeds.get(key)
+        if known is None or known[0] != version:
+            allowed = [kind.type for kind in self.kinds.present() if self.kinds.allows(kind, request)]
+            nominal = {kind.name: kind.speed for kind in allowed}
+            exact = self.speeds.relative(task_class, nominal, request.throughput)
+            known = self._speeds[key] = (version, {name: round(speed * 50) / 50 for name, speed in exact.items()})
+        return known[1]
+
+    def place(self, request: Request, policy: Policy, task_class: str = "") -> Choice | None:
         """The best place the request fits now (counting idle slices as room), or None."""
         self.landscape.refresh()
-        key = (policy.name, *request.shape)
+        speeds = self.speeds_for(task_class, request) if policy.uses_speed else {}
+        key = (policy.name, *request.shape, *speeds.items())
         ranking = self._rankings.get(key)
         if ranking is None:
-            scorer = Scorer(self, request, policy)
+            scorer = Scorer(self, request, policy, speeds)
             ranking = self._rankings[key] = Ranking(self.landscape, scorer.score)
         found = ranking.best(lambda node: _covers(self.host.rows[node].reachable(), request.host))
         if found is None:
@@ -219,8 +245,8 @@ class Pool:
 class Scorer:
     """Scores the state of a node for one shape of request, by one policy."""
 
-    def __init__(self, pool: Pool, request: Request, policy: Policy) -> None:
-        self._request, self._policy = request, policy
+    def __init__(self, pool: Pool, request: Request, policy: Policy, speeds: Mapping[str, float]) -> None:
+        self._request, self._policy, self._speeds = request, policy, speeds
         self._kinds, self._mix = pool.kinds.all, pool.mix
         self._allowed = [pool.kinds.allows(kind, request) for kind in self._kinds]
         present = pool.kinds.present()
@@ -311,7 +337,8 @@ class Scorer:
     ) -> Option:
         number = state.rooms[room].kind
         kind = self._kinds[number].type
-        size, speed = kind.memory / self._largest, kind.speed / self._fastest
+        size = kind.memory / self._largest
+        speed = self._speeds[kind.name] if self._policy.uses_speed else kind.speed / self._fastest
         if not self._policy.uses_mix:
             return Option(share_left, memory_left, size, speed, float(not quiet))
         taken = self._request.share * self._request.devices / WHOLE

@@ -32,7 +32,7 @@ class Ranking:
         self._scores: dict[int, Scored | None] = {}
         self._entries: list[tuple[float, int, NodeClass]] = []
         self._listed: set[int] = set()
-        self._version = landscape.version
+        self._version = -1
         self._read = 0
 
     def best(self, accepts: Callable[[str], bool]) -> tuple[str, Scored] | None:
@@ -61,21 +61,25 @@ class Ranking:
     def _catch_up(self) -> None:
         landscape = self._landscape
         if self._version != landscape.version:
-            self._version, self._read = landscape.version, 0
-            self._scores, self._entries, self._listed = {}, [], set()
-        log = landscape.log
-        for index in range(self._read, len(log)):
-            found = log[index]
+            fresh = landscape.inhabited()
+            known, self._scores = self._scores, {}
+            self._scores = {c.number: known[c.number] for c in fresh if c.number in known}
+            self._entries, self._listed = [], set()
+            self._version = landscape.version
+        else:
+            fresh = landscape.log[self._read :]
+        self._read = len(landscape.log)
+        scores, listed = self._scores, self._listed
+        for found in fresh:
             number = found.number
-            if number in self._listed or not found.members:
+            if number in listed or not found.members:
                 continue
-            if number not in self._scores:
-                self._scores[number] = self._score(found.state)
-            scored = self._scores[number]
+            if number not in scores:
+                scores[number] = self._score(found.state)
+            scored = scores[number]
             if scored is not None:
                 insort(self._entries, (-scored.total, number, found))
-                self._listed.add(number)
-        self._read = len(log)
+                listed.add(number)
 
     def _live(self) -> Iterator[tuple[float, int, NodeClass]]:
         """Entries of classes that have members, best first; the others are dropped when met."""

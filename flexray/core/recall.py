@@ -24,7 +24,7 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
         return None
     for record in eligible:
         state.slices.set_draining(record, True)
-    choice = state.pool.place(request.request, state.options.policy)
+    choice = state.pool.place(request.request, state.options.policy, request.task_class)
     for record in eligible:
         state.slices.set_draining(record, False)
     if choice is None:

@@ -39,6 +39,8 @@ from flexray.model.events import (
     SliceEnded,
     SliceFailed,
     SliceStarted,
+    SpeedsRestored,
+    TasksRan,
 )
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import EndReason, RequestState, RequestStep, SliceState, SliceStep, StopReason, WaitReason
@@ -47,6 +49,8 @@ from flexray.model.wire import encode
 
 #: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
 _RECALLS_PER_CYCLE = 8
+#: What starting a slice costs, roughly; a faster place has to save at least this.
+_SLICE_START_SECONDS = 1.0
 
 
 class Scheduler:
@@ -65,6 +69,8 @@ class Scheduler:
             RequestSubmitted: self._request_submitted,
             RequestCancelled: self._request_cancelled,
             LeaseReleased: self._lease_released,
+            TasksRan: self._tasks_ran,
+            SpeedsRestored: self._speeds_restored,
             LeaseBlocked: self._lease_blocked,
             LeaseUnblocked: self._lease_unblocked,
             SliceStarted: self._slice_started,
@@ -160,6 +166,16 @@ class Scheduler:
         if request is not None:
             self.state.release(request, now)
 
+    def _tasks_ran(self, event: TasksRan, now: float) -> None:
+        request = self.state.holder(event.lease)
+        record = self.state.slice_of(request) if request is not None else None
+        if request is not None and record is not None:
+            kind, _ = self.state.pool.kind_of(record.placement)
+            self.state.pool.speeds.observe(request.task_class, kind, event.calls, event.seconds)
+
+    def _speeds_restored(self, event: SpeedsRestored, now: float) -> None:
+        self.state.pool.speeds.restore(event.rows)
+
     def _lease_blocked(self, event: LeaseBlocked, now: float) -> None:
         request = self.state.holder(event.lease)
         if request is not None:
@@ -216,7 +232,7 @@ class Scheduler:
         """Try to get one request on its way: a warm slice, or a new one. False when it has to wait."""
         state, pool = self.state, self.state.pool
         warm = state.slices.take_warm(request) if request.reusable else None
-        if warm is not None:
+        if warm is not None and not self._better_elsewhere(request, warm):
             if warm.state is SliceState.IDLE:
                 state.grant(request, warm, now)
             else:
@@ -227,13 +243,27 @@ class Scheduler:
         if (len(pool.books.rows) or not request.request.devices) and not pool.ever_fits(request.request):
             state.fail_infeasible(request, now)
             return True
-        choice = pool.place(request.request, state.options.policy)
+        choice = pool.place(request.request, state.options.policy, request.task_class)
         if choice is None:
             full.add(request.request.shape)
             return False
         request.scores = choice.scores
         state.reserve_new_slice(request, choice.placement, self._victims(request, choice.placement), now)
         return True
+
+    def _better_elsewhere(self, request: RequestRecord, warm: SliceRecord) -> bool:
+        """Whether a free place is so much faster than a warm slice that starting a slice there pays."""
+        state, pool = self.state, self.state.pool
+        if not state.options.policy.uses_speed or not request.request.devices:
+            return False
+        work = pool.speeds.work_ahead(request.task_class)
+        speeds = pool.speeds_for(request.task_class, request.request)
+        here = speeds.get(pool.kind_of(warm.placement)[0], 1.0)
+        if work * (1 - here) < _SLICE_START_SECONDS:
+            return False
+        choice = pool.place(request.request, state.options.policy, request.task_class)
+        there = speeds.get(pool.kind_of(choice.placement)[0], 0.0) if choice is not None else 0.0
+        return work * (1 - here / there if there > here else 0.0) >= _SLICE_START_SECONDS
 
     def _victims(self, request: RequestRecord, placement: Placement) -> list[SliceRecord]:
         return idle_slices_to_stop(self.state.slices, self.state.pool, placement, request.request.host)

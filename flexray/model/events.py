@@ -74,6 +74,22 @@ class LeaseReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksRan:
+    """Calls ran to their end on a lease since the last report: how many, and for how many seconds together."""
+
+    lease: LeaseId
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedsRestored:
+    """What an earlier incarnation had learnt: (task class, device type, weight in calls, mean of log seconds)."""
+
+    rows: tuple[tuple[str, str, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseBlocked:
     """The task on a lease waits for tasks of these classes of the session that runs inside its slice."""
 
@@ -128,6 +144,8 @@ Event = (
     | RequestSubmitted
     | RequestCancelled
     | LeaseReleased
+    | TasksRan
+    | SpeedsRestored
     | LeaseBlocked
     | LeaseUnblocked
     | SliceStarted

@@ -47,6 +47,7 @@ class Request:
         priority: higher goes first within the queue.
         isolation: at least this strength.
         runtime: declared run time of one task in seconds, or None.
+        throughput: relative speeds by type, such as ``{"nvidia/A100*": 1.0, "nvidia/T4": 0.2}``, or () to learn them.
     """
 
     share: Share = WHOLE
@@ -61,6 +62,7 @@ class Request:
     priority: int = 0
     isolation: Isolation = Isolation.NONE
     runtime: float | None = None
+    throughput: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.memory, str):
@@ -70,6 +72,7 @@ class Request:
         object.__setattr__(self, "family", Family(self.family))
         object.__setattr__(self, "types", _parse_types(self.types))
         object.__setattr__(self, "isolation", _parse_isolation(self.isolation))
+        object.__setattr__(self, "throughput", _parse_throughput(self.throughput))
         host = (self.cpus, self.host_memory)
         amounts = (self.share, self.devices, *host, *(a for a in (self.memory, self.burst) if a is not None))
         if any(type(amount) is not int for amount in amounts):
@@ -139,6 +142,22 @@ def _parse_types(types: object) -> tuple[str, ...]:
     if not isinstance(types, (tuple, list)) or not all(isinstance(t, str) and t for t in types):
         raise InvalidRequest(f'types={types!r} must be device types such as "nvidia/A100*", or a list of them')
     return tuple(types)
+
+
+def _parse_throughput(value: object) -> tuple[tuple[str, float], ...]:
+    pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, (tuple, list)) or not all(
+        isinstance(pair, (tuple, list))
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and type(pair[1]) in (int, float)
+        and 0 < pair[1] < float("inf")
+        for pair in pairs
+    ):
+        raise InvalidRequest(
+            f'throughput={value!r} must map device types (or patterns) to speeds above 0: {{"nvidia/A100*": 1.0}}'
+        )
+    return tuple((name, float(speed)) for name, speed in pairs)
 
 
 def _parse_isolation(value: object) -> Isolation:

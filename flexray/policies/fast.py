@@ -13,4 +13,4 @@ def _terms(option: Option) -> dict[str, float]:
     }
 
 
-FAST = Policy("fast", {"speed": 10.0, "undisturbed": 1.5, "fit": 1.0}, _terms)
+FAST = Policy("fast", {"speed": 10.0, "undisturbed": 1.5, "fit": 1.0}, _terms, uses_speed=True)

@@ -97,6 +97,7 @@ class Exchange:
                 self._not_taken(lease, batch or [], reply)
                 return
             lease.target.learn(reply.ran, reply.seconds)
+            self._leases.report(lease, reply.ran, reply.seconds)
             for number, code, payload in reply.done:
                 call = lease.in_flight.get(number)
                 if call is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from flexray.config import PoolConfig
 from flexray.model.commands import RevokeLease
-from flexray.model.events import LeaseReleased, RequestCancelled, RequestSubmitted
+from flexray.model.events import LeaseReleased, RequestCancelled, RequestSubmitted, TasksRan
 from flexray.model.lease import LeaseId, RequestId
 from flexray.runtime.call import Kind
 from flexray.runtime.calls import Calls
@@ -19,6 +19,9 @@ from flexray.runtime.dispatch import leases_wanted
 from flexray.runtime.losses import lost_error, sort_out
 from flexray.runtime.session import Session
 from flexray.runtime.targets import HeldLease, Target
+
+#: A held lease reports what ran on it this often, and when it is handed back.
+_REPORT_SECONDS = 1.0
 
 
 class Leases:
@@ -115,8 +118,24 @@ class Leases:
         del self._by_request[request]
         self.session.tell(RequestCancelled(request))
 
+    def report(self, lease: HeldLease, calls: int, seconds: float) -> None:
+        """Calls have run on a lease: the scheduler learns now and then how fast the device runs them."""
+        if lease.borrowed or lease.target.actor:  # the methods of an actor are all different
+            return
+        lease.ran += calls
+        lease.ran_seconds += seconds
+        if time.monotonic() - lease.told_at >= _REPORT_SECONDS:
+            self._tell_ran(lease)
+
+    def _tell_ran(self, lease: HeldLease) -> None:
+        if lease.ran:
+            self.session.tell(TasksRan(lease.id, lease.ran, lease.ran_seconds))
+            lease.ran, lease.ran_seconds = 0, 0.0
+        lease.told_at = time.monotonic()
+
     def release(self, lease: HeldLease) -> None:
         """Hand a lease back on which nothing runs."""
+        self._tell_ran(lease)
         self.void(lease)
         self.forget(lease.id.request)
         if not lease.borrowed:

@@ -12,18 +12,21 @@ import time
 from typing import Any
 
 import ray
+from ray.experimental import internal_kv
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, explain, snapshot
 from flexray.model.commands import Command, StartSlice, StopSlice
-from flexray.model.events import Event, NodeLost, SessionClosed, SessionOpened
+from flexray.model.events import Event, NodeLost, SessionClosed, SessionOpened, SpeedsRestored
 from flexray.model.lease import RequestId, SessionId
 from flexray.model.snapshot import Explanation, Snapshot
 from flexray.runtime.nodes import Nodes
-from flexray.runtime.protocol import Environment, SliceSpec, Versions, Welcome
+from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
 
 _POLL_SECONDS = 20.0
+_SPEEDS_KEY = b"speeds"
+_SAVE_SECONDS = 5.0
 
 
 class Mailbox:
@@ -56,7 +59,9 @@ class SchedulerActor:
         self._environments: dict[str, Environment] = {}
         self._nodes = Nodes(config, self._apply, self._node_gone)
         self._wake = asyncio.Event()
+        self._saved, self._saved_at = 0, time.monotonic()
         self._closing = False
+        self._restore_speeds()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> int:
@@ -185,6 +190,20 @@ class SchedulerActor:
             self._wake.clear()
             for command in self._core.decide(self._now()):
                 self._carry_out(command)
+            self._save_speeds()
+
+    def _restore_speeds(self) -> None:
+        """What an earlier incarnation learnt of run times is kept in Ray's own key-value store."""
+        saved = internal_kv._internal_kv_get(_SPEEDS_KEY, namespace=NAMESPACE.encode())
+        if saved:
+            self._apply(SpeedsRestored(tuple((c, t, w, m) for c, t, w, m in json.loads(saved))))
+
+    def _save_speeds(self) -> None:
+        speeds = self._core.state.pool.speeds
+        if speeds.observations != self._saved and time.monotonic() - self._saved_at >= _SAVE_SECONDS:
+            rows = json.dumps(speeds.rows()).encode()
+            internal_kv._internal_kv_put(_SPEEDS_KEY, rows, overwrite=True, namespace=NAMESPACE.encode())
+            self._saved, self._saved_at = speeds.observations, time.monotonic()
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, StartSlice):

@@ -35,6 +35,10 @@ class HeldLease:
     open_batches: int = 0
     collecting: bool = False
     functions: set[str] = field(default_factory=set)
+    #: calls that have run and their seconds, since the scheduler was last told, and when that was.
+    ran: int = 0
+    ran_seconds: float = 0.0
+    told_at: float = field(default_factory=time.monotonic)
     idle_since: float = field(default_factory=time.monotonic)
     recalled: bool = False
     broken: bool = False

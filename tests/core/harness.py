@@ -55,7 +55,7 @@ class World:
 
     def __init__(self, *nodes: Inventory, starts: bool = True, stops: bool = True, **config: Any) -> None:
         self.journal: list[dict[str, Any]] = []
-        self.scheduler = build_scheduler(PoolConfig(**config), 1, self.journal.append)
+        self.scheduler = build_scheduler(PoolConfig(**{"policy": "pack", **config}), 1, self.journal.append)
         self.now = 0.0
         self.starts, self.stops = starts, stops
         self.commands: list[Command] = []

@@ -15,7 +15,7 @@ from harness import World, node
 from flexray.model import events
 from flexray.model.devices import Inventory
 
-CONFIG = {"warm_seconds": 20, "lease_term_seconds": 5}
+CONFIG = {"policy": "balanced", "warm_seconds": 20, "lease_term_seconds": 5}
 _SHARES = (0.1, 0.18, 0.25, 0.333, 0.5, 0.6, 1, 1, 2, 3)
 
 
@@ -33,12 +33,13 @@ class _Walker:
         self.world = World(starts=False, stops=False, **CONFIG)
         for number in range(3):
             self.world.apply(events.NodeReported(self.inventory(number)))
+        self.world.apply(events.SpeedsRestored((("task", "nvidia/T4", 3.0, 0.5),)))
         for number in range(4):
             self.world.open(f"S{number}", f"E{number % 3}")
         self.steps: list[tuple[int, Callable[[], None]]] = [
             (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
             (2, self.cancel), (3, self.block), (2, self.unblock), (1, self.report_node), (1, self.lose_node),
-            (1, self.close_session),
+            (1, self.close_session), (5, self.run),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -80,6 +81,11 @@ class _Walker:
     def release(self) -> None:
         if self.world.leases:
             self.world.release(self.rng.choice(list(self.world.leases)))
+
+    def run(self) -> None:
+        if self.world.leases:
+            lease = self.world.leases[self.rng.choice(list(self.world.leases))].lease
+            self.world.apply(events.TasksRan(lease, self.rng.randrange(1, 9), self.rng.random() + 0.1))
 
     def lose_slice(self) -> None:
         if self.world.leases:

@@ -65,7 +65,7 @@ def test_typed_values_come_back_typed() -> None:
 
 def test_kinds_are_distinct_and_closed() -> None:
     names = [kind.__name__ for kind in (*EVENTS, *COMMANDS)]
-    assert len(set(names)) == len(names) == 18
+    assert len(set(names)) == len(names) == 20
     for bad in ({"kind": "SliceMelted", "slice": "s1"}, {"slice": "s1"}, {}):
         with pytest.raises(UsageError, match="unknown record kind"):
             decode(bad)

@@ -1,0 +1,156 @@
+"""How fast each class of tasks runs on each type of device: a prior from the catalog, then what was measured.
+
+The run time of class c on type k is modelled as  log t = a_c - log s_k + b_k + e_ck,
+with the type's nominal speed s_k (catalog, or declared), a correction b_k per type shared by
+all classes, and a class's own deviation e_ck. Each is a mean shrunk towards 0, as if it
+had been measured as 0 a few times, so that one odd run decides nothing and a pair that was
+never seen is completed from the others. What is little known counts as faster than it
+looks, by an upper confidence bound, and so gets tried now and then: less and less often
+where it disappoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+#: Weight of the prior, in measured calls: for a type's correction, and for a class on a type.
+_PRIOR_TYPE, _PRIOR_PAIR = 4.0, 1.0
+#: Standard deviation (log scale) of how far a class may be off what is expected of it on a type.
+_DEVIATION = 1.25
+#: A type is not tried out where a call is expected to take longer than this many seconds.
+_LONGEST_TRIAL = 30.0
+#: Later calls count no more than this many, so that a class that changes is learnt anew.
+_MOST = 50.0
+#: A class that has had many leases is expected to have this many more at most.
+_MOST_REPEATS = 20
+
+
+@dataclass(slots=True)
+class _Measured:
+    """Mean of log seconds, and how much it is worth in calls."""
+
+    weight: float = 0.0
+    mean: float = 0.0
+
+    def add(self, value: float, weight: float) -> None:
+        total = min(self.weight, _MOST) + weight
+        self.mean += weight / total * (value - self.mean)
+        self.weight = total
+
+
+class Speeds:
+    """Learns from ``observe``; ``relative`` answers for all types at once."""
+
+    def __init__(self) -> None:
+        self._measured: dict[str, dict[str, _Measured]] = {}
+        self._lease_seconds: dict[str, _Measured] = {}
+        self._observed: dict[str, int] = {}
+        self._total = 0
+        #: corrections per type over all classes, of when, and when they are due to be taken anew.
+        self._known_corrections: tuple[int, dict[str, float], dict[str, float]] = (-1, {}, {})
+        self._due = 0
+
+    @property
+    def observations(self) -> int:
+        """How many reports were taken in."""
+        return self._total
+
+    def version(self, task_class: str) -> tuple[int, int]:
+        """Changes when ``relative`` of a class may give something else."""
+        return self._observed.get(task_class, 0), self._due
+
+    def observe(self, task_class: str, device_type: str, calls: int, seconds: float) -> None:
+        """Calls of a class ran on a type for so many seconds together."""
+        if calls > 0 and seconds > 0:
+            found = self._measured.setdefault(task_class, {}).setdefault(device_type, _Measured())
+            found.add(math.log(seconds / calls), min(calls, _MOST))
+            self._lease_seconds.setdefault(task_class, _Measured()).add(math.log(seconds), 1.0)
+            self._observed[task_class] = self._observed.get(task_class, 0) + 1
+            self._total += 1
+            if self._total >= self._due:
+                self._due = self._total + max(16, self._total // 10)
+
+    def restore(self, rows: Iterable[tuple[str, str, float, float]]) -> None:
+        """Take in what ``rows`` gave once."""
+        for task_class, device_type, weight, mean in rows:
+            self._measured.setdefault(task_class, {})[device_type] = _Measured(weight, mean)
+        self._due += 1
+
+    def rows(self) -> list[tuple[str, str, float, float]]:
+        """(class, type, weight, mean of log seconds) of all that was measured."""
+        return [
+            (task_class, name, one.weight, one.mean)
+            for task_class, types in sorted(self._measured.items())
+            for name, one in sorted(types.items())
+        ]
+
+    def relative(
+        self, task_class: str, nominal: Mapping[str, float], declared: tuple[tuple[str, float], ...] = ()
+    ) -> dict[str, float]:
+        """The class's speed on each type, relative to the fastest of them: in (0, 1].
+
+        Args:
+            nominal: speeds of the types there are, from the catalog.
+            declared: (pattern, speed) pairs that the user gave; they replace the catalog's.
+        """
+        base = {name: math.log(_declared(name, declared) or speed) for name, speed in nominal.items()}
+        known = self._measured.get(task_class, {})
+        corrections = {} if declared else self._corrections(nominal)
+        scale = self._scale(known, base, corrections)
+        tried = self._observed.get(task_class, 0)
+        estimate = {}
+        for name, log_speed in base.items():
+            expected = scale - log_speed + corrections.get(name, 0.0)
+            one = known.get(name)
+            weight, mean = (one.weight, one.mean) if one is not None else (0.0, 0.0)
+            log_seconds = (_PRIOR_PAIR * expected + weight * mean) / (_PRIOR_PAIR + weight)
+            # UCB1 (Auer et al., 2002), on log seconds
+            trial = not declared and log_seconds < math.log(_LONGEST_TRIAL)
+            bonus = _DEVIATION * math.sqrt(2 * math.log1p(tried) / (1 + weight)) if trial else 0.0
+            estimate[name] = log_seconds - bonus
+        fastest = min(estimate.values(), default=0.0)
+        return {name: math.exp(fastest - value) for name, value in estimate.items()}
+
+    def work_ahead(self, task_class: str) -> float:
+        """Seconds of work that one slice of the class will probably do: as often as so far, as long as so far."""
+        found = self._lease_seconds.get(task_class)
+        return math.exp(found.mean) * min(self._observed[task_class], _MOST_REPEATS) if found is not None else 0.0
+
+    @staticmethod
+    def _scale(known: Mapping[str, _Measured], base: Mapping[str, float], corrections: Mapping[str, float]) -> float:
+        """a_c: what the class would take on a device of speed 1."""
+        total = weights = 0.0
+        for name, one in known.items():
+            if name in base:
+                total += one.weight * (one.mean + base[name] - corrections.get(name, 0.0))
+                weights += one.weight
+        return total / weights if weights else 0.0
+
+    def _corrections(self, nominal: Mapping[str, float]) -> dict[str, float]:
+        """b_k: how much slower a type is than its nominal speed says, over the classes seen on several types."""
+        due, types, known = self._known_corrections
+        if due != self._due or types.keys() != nominal.keys():
+            known = self._take_corrections(nominal)
+            self._known_corrections = (self._due, dict(nominal), known)
+        return known
+
+    def _take_corrections(self, nominal: Mapping[str, float]) -> dict[str, float]:
+        total = dict.fromkeys(nominal, 0.0)
+        weights = dict.fromkeys(nominal, 0.0)
+        for types in self._measured.values():
+            seen = {name: one for name, one in types.items() if name in nominal}
+            if len(seen) < 2:
+                continue
+            level = {name: one.mean + math.log(nominal[name]) for name, one in seen.items()}
+            middle = sum(level.values()) / len(level)
+            for name in seen:
+                total[name] += level[name] - middle
+                weights[name] += 1.0
+        return {name: total[name] / (weights[name] + _PRIOR_TYPE) for name in nominal}
+
+
+def _declared(name: str, declared: tuple[tuple[str, float], ...]) -> float | None:
+    return next((speed for pattern, speed in declared if fnmatchcase(name, pattern)), None)
