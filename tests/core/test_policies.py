@@ -1,0 +1,246 @@
+"""What policies choose: fragmentation, speed, scarcity; and that the index of classes changes none of it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from harness import GIB, TYPES, World, node
+from walk import _Walker, walk
+
+from flexray.build import build_scheduler
+from flexray.config import PoolConfig
+from flexray.core.landscape import NodeState, Room
+from flexray.core.placement import Option, Policy, Pool
+from flexray.core.speeds import Speeds
+from flexray.errors import UnknownPolicy, UsageError
+from flexray.model.events import NodeReported, TasksRan
+from flexray.model.request import Request, request_from_options
+from flexray.policies import POLICIES, find_policy
+
+WANTED = [
+    {"gpu": 0.25}, {"gpu": 0.6, "memory": "2GiB"}, {"gpu": 1}, {"gpu": 2}, {"accelerator": 0.5, "cpus": 2},
+    {"npu": 1}, {"gpu": 0.1, "types": "nvidia/T4"}, {"gpu": 0.3, "memory": "30GiB", "cpus": 1},
+]  # fmt: skip
+
+
+def placements(pool: Pool, policy: Policy) -> list[Any]:
+    return [pool.place(request_from_options(options), policy, "task") for options in WANTED]
+
+
+def scored_afresh(pool: Pool) -> None:
+    """Forget every class and every score."""
+    pool._rankings.clear()
+    pool.landscape._class_of.clear()
+    pool.landscape._classes.clear()
+    pool.landscape.log.clear()
+    pool.landscape.version += 1
+    pool.landscape._touched = dict.fromkeys(pool.host.rows)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_index_chooses_what_full_scoring_chooses(policy: Policy, seed: int) -> None:
+    walker = _Walker(random.Random(seed))
+    pool = walker.world.scheduler.state.pool
+    for step in range(150):
+        walker.step()
+        if step % 5 == 0:
+            incremental = placements(pool, policy)
+            scored_afresh(pool)
+            assert placements(pool, policy) == incremental
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
+def test_the_order_in_which_nodes_come_changes_nothing(policy: Policy) -> None:
+    nodes = [node(f"n{n}", f"{n % 3 + 1}x{kind}", cpus=8) for n, kind in enumerate(["A100", "T4", "H100", "A10"] * 3)]
+    chosen = []
+    for seed in range(3):
+        random.Random(seed).shuffle(nodes)
+        world = World(*nodes, policy=policy.name)
+        for number, options in enumerate(WANTED * 3):
+            world.submit(f"r{number}", **options)
+            world.settle()
+        chosen.append(world.placed)
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
+def test_totals_are_within_bounds_and_explained(policy: Policy) -> None:
+    world = walk(5, 200)
+    for choice in filter(None, placements(world.scheduler.state.pool, policy)):
+        assert [name for name, _ in choice.scores] == list(policy.weights)
+    extremes = [Option(a, b, 1.0, c, d, e, f) for a in (0, 1) for b in (0, 1) for c in (0.01, 1) for d in (0, 1)
+                for e in (-8, 8) for f in (0, 50)]  # fmt: skip
+    weight = 1.0 if policy.squash else sum(policy.weights.values())
+    for option in extremes:
+        total = sum(policy.weights[name] / weight * value for name, value in policy.terms(option).items())
+        assert policy.squash or 0 <= total <= 1
+
+
+# -- fragments -----------------------------------------------------------------------------
+
+
+def pool_of(*nodes: Any) -> Pool:
+    scheduler = build_scheduler(PoolConfig())
+    for inventory in nodes:
+        scheduler.apply(NodeReported(inventory), 0.0)
+    return scheduler.state.pool
+
+
+def test_fragments_by_hand() -> None:
+    """Mix: half 1 device, half 0.6 of one. A node with 0.5 and 1.0 free."""
+    pool = pool_of(node("n", "2xA100", cpus=8))
+    kind = pool.kinds.number(pool.devices["n/gpu0"])
+    for _ in range(5_000):  # the prior no longer matters
+        pool.mix.saw(request_from_options({"gpu": 1}))
+        pool.mix.saw(request_from_options({"gpu": 0.6}))
+    pool.mix.swap()
+    half, whole = Room(kind, 500, 40 * GIB, 500, 40 * GIB), Room(kind, 1000, 80 * GIB, 1000, 80 * GIB)
+    state = NodeState(8000, 0, 8000, 0, (half, whole))
+    assert pool.mix.fragments(state) == pytest.approx(0.5, abs=0.01)  # the half device serves neither
+    poor = Room(kind, 1000, 30 * GIB, 1000, 30 * GIB)  # all compute, but memory for neither
+    assert pool.mix.fragments(state._replace(rooms=(poor,))) == pytest.approx(1.0, abs=0.01)
+    lone = state._replace(rooms=(whole._replace(share=600, memory=48 * GIB),))
+    assert pool.mix.fragments(lone) == pytest.approx(0.3, abs=0.01)  # serves one half of the mix
+
+
+def test_without_host_cores_everything_is_a_fragment() -> None:
+    pool = pool_of(node("n", "1xA100", cpus=8))
+    kind = pool.kinds.number(pool.devices["n/gpu0"])
+    for _ in range(5_000):
+        pool.mix.saw(request_from_options({"gpu": 0.5, "cpus": 4}))
+    pool.mix.swap()
+    whole = Room(kind, 1000, 80 * GIB, 1000, 80 * GIB)
+    assert pool.mix.fragments(NodeState(4000, 0, 4000, 0, (whole,))) == pytest.approx(0, abs=0.01)
+    assert pool.mix.fragments(NodeState(3500, 0, 3500, 0, (whole,))) == pytest.approx(1, abs=0.01)
+
+
+def test_types_that_some_depend_on_have_a_price() -> None:
+    pool = pool_of(node("a", "2xA100"), node("t", "2xT4"))
+    for _ in range(500):
+        pool.mix.saw(request_from_options({"gpu": 1, "types": "nvidia/A100*"}))
+        pool.mix.saw(request_from_options({"gpu": 1}))
+    pool.mix.swap()
+    kinds = {device.type.name: pool.kinds.number(device) for device in pool.devices.values()}
+    assert pool.mix.scarcity(kinds["nvidia/A100-80GB"]) == pytest.approx(1.0, abs=0.05)
+    assert pool.mix.scarcity(kinds["nvidia/T4"]) == 0
+
+
+def test_fgd_fills_the_rest_that_fits_exactly() -> None:
+    world = World(node("n1", "1xA100"), node("n2", "1xA100"), policy="fgd")
+    for number in range(40):
+        world.submit(f"old{number}", gpu=0.4)
+        world.settle()
+        world.release(f"old{number}") if number not in (0,) else None
+    world.submit("half", gpu=0.6)
+    world.settle()
+    assert world.placed["half"].split("/")[0] == world.placed["old0"].split("/")[0]
+
+
+# -- speeds --------------------------------------------------------------------------------
+
+NOMINAL = {"fast": 1.0, "slow": 0.2}
+
+
+def test_before_anything_is_measured_the_catalog_speaks() -> None:
+    assert Speeds().relative("c", NOMINAL) == {"fast": 1.0, "slow": pytest.approx(0.2)}
+
+
+def test_measured_run_times_replace_the_catalog() -> None:
+    speeds = Speeds()
+    for _ in range(30):
+        speeds.observe("c", "fast", 1, 1.0)
+        speeds.observe("c", "slow", 1, 0.5)
+    found = speeds.relative("c", NOMINAL)
+    assert found["slow"] == 1.0 and found["fast"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_type_that_disappoints_is_tried_ever_less() -> None:
+    speeds, tries = Speeds(), []
+    for number in range(400):
+        relative = speeds.relative("c", NOMINAL)
+        chosen = max(relative, key=lambda name: relative[name])
+        tries += [number] if chosen == "slow" else []
+        speeds.observe("c", chosen, 1, 0.1 if chosen == "fast" else 0.5)
+    assert 1 <= len(tries) <= 12 and tries[-1] > 60
+
+
+def test_a_type_where_a_call_would_take_long_is_not_tried_out() -> None:
+    speeds = Speeds()
+    for _ in range(300):
+        speeds.observe("c", "fast", 1, 60.0)
+        assert speeds.relative("c", NOMINAL)["fast"] == 1.0
+
+
+def test_other_classes_complete_what_was_never_seen() -> None:
+    """The catalog takes both types for equal; ten classes found one four times slower; a new one is expected to."""
+    speeds, equal = Speeds(), {"a": 1.0, "b": 1.0}
+    for number in range(40):
+        for _ in range(5):
+            speeds.observe(f"c{number}", "a", 1, 0.1 * (number + 1))
+            speeds.observe(f"c{number}", "b", 1, 0.4 * (number + 1))
+    assert speeds.relative("new", equal)["b"] == pytest.approx(0.25, abs=0.05)
+
+
+def test_declared_speeds_stand() -> None:
+    speeds = Speeds()
+    for _ in range(30):
+        speeds.observe("c", "fast", 1, 0.1)
+    declared = (("fa*", 0.5), ("slow", 1.0))
+    assert speeds.relative("new", NOMINAL, declared) == {"fast": pytest.approx(0.5), "slow": 1.0}
+
+
+def test_what_was_learnt_can_be_kept() -> None:
+    speeds, again = Speeds(), Speeds()
+    for _ in range(9):
+        speeds.observe("c", "slow", 2, 0.1)
+        speeds.observe("c", "fast", 2, 4.0)
+    again.restore(speeds.rows())
+    assert again.rows() == speeds.rows()
+    assert again.relative("c", NOMINAL)["slow"] == 1.0
+
+
+@pytest.mark.parametrize("throughput", [{"a": 0}, {"a": -1.0}, {"a": "1"}, {1: 1.0}, "fast", [("a",)], {"a": True}])
+def test_bad_throughput_is_refused(throughput: Any) -> None:
+    with pytest.raises(UsageError, match="throughput="):
+        Request(throughput=throughput)
+
+
+def test_tasks_go_where_they_were_measured_to_run_fast() -> None:
+    world = World(node("a", "1xA100"), node("t", "1xT4"), policy="balanced")
+    for number in range(12):
+        world.submit(f"r{number}", gpu=1, task_class="odd")
+        world.settle()
+        lease = world.leases[f"r{number}"].lease
+        where = world.placed[f"r{number}"]
+        on_t4 = "t/" in where
+        world.apply(TasksRan(lease, 1, 0.5 if on_t4 else 20.0))
+        world.release(f"r{number}")
+        world.settle()
+        world.now += 1
+    assert where == "t/gpu0"
+
+
+# -- policies by name ------------------------------------------------------------------------
+
+
+MINE = Policy("mine", {"roomy": 1.0}, lambda option: {"roomy": option.share_left})
+NOT_ONE = TYPES
+
+
+def test_a_policy_of_ones_own_by_import_path() -> None:
+    assert find_policy("test_policies:MINE") is MINE
+    assert build_scheduler(PoolConfig(policy="test_policies:MINE")).state.options.policy is MINE
+    for path, text in (("nowhere:X", "cannot be imported"), ("test_policies:X", "cannot be imported"),
+                       ("test_policies:NOT_ONE", "is a dict, not a")):  # fmt: skip
+        with pytest.raises(UnknownPolicy, match=text):
+            find_policy(path)
+
+
+def test_weights_can_be_changed() -> None:
+    policy = build_scheduler(PoolConfig(policy_weights={"speed": 0.0})).state.options.policy
+    assert policy.weights["speed"] == 0.0 and policy.weights["defragments"] == 1.0
+    with pytest.raises(UsageError, match=r"no term 'sped'; its terms: defragments"):
+        build_scheduler(PoolConfig(policy_weights={"sped": 1.0}))
