@@ -210,13 +210,13 @@ def test_bad_throughput_is_refused(throughput: Any) -> None:
 
 def test_tasks_go_where_they_were_measured_to_run_fast() -> None:
     world = World(node("a", "1xA100"), node("t", "1xT4"), policy="balanced")
-    for number in range(12):
+    for number in range(20):
         world.submit(f"r{number}", gpu=1, task_class="odd")
         world.settle()
         lease = world.leases[f"r{number}"].lease
         where = world.placed[f"r{number}"]
         on_t4 = "t/" in where
-        world.apply(TasksRan(lease, 1, 0.5 if on_t4 else 20.0))
+        world.apply(TasksRan(lease, 1, 0.05 if on_t4 else 1.0))
         world.release(f"r{number}")
         world.settle()
         world.now += 1
