@@ -13,6 +13,7 @@ whose lease was recalled. *pledged* is promised to slices that start once room i
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 from flexray.errors import InternalError
 
@@ -24,6 +25,16 @@ def tie_rank(name: str) -> int:
     """Fixed, name-independent order for ties: a keyed hash of the id, 63 bits."""
     digest = hashlib.blake2b(name.encode(), digest_size=8, key=b"flexray tie order").digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+class Room(NamedTuple):
+    """What is left of one device of a kind (see ``inhabitants.py``): reachable, and of that what disturbs nobody."""
+
+    kind: int
+    share: int
+    memory: int
+    quiet_share: int
+    quiet_memory: int
 
 
 class Row:
@@ -52,6 +63,11 @@ class Row:
         """What a new request may count on: free, or coming free, and promised to nobody."""
         quiet, idle = self.uncontested(), self.idle
         return (quiet[0] + idle[0], quiet[1] + idle[1])
+
+    def room(self, kind: int) -> Room:
+        """Both, as a room of a device of a kind."""
+        quiet, idle = self.uncontested(), self.idle
+        return Room(kind, quiet[0] + idle[0], quiet[1] + idle[1], *quiet)
 
 
 class Books:

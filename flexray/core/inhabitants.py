@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from flexray.core.books import Amounts
-from flexray.model.devices import ISOLATION_ORDER, Device, DeviceType, Family, Isolation
+from flexray.core.books import Amounts, Row
+from flexray.model.devices import ISOLATION_ORDER, Device, DeviceState, DeviceType, Family, Isolation
 from flexray.model.lifecycle import FilterReason
 from flexray.model.request import Request, memory_needed
 
@@ -24,6 +24,14 @@ class Kind(NamedTuple):
     isolation: Isolation
 
 
+class Placed(NamedTuple):
+    """A device, its row in the books, and the number of its kind."""
+
+    device: Device
+    row: Row
+    kind: int
+
+
 #: Nodes that are alike to every request: how many devices of each kind, and the totals of the host.
 Profile = tuple[tuple[tuple[int, int], ...], Amounts]
 
@@ -37,6 +45,7 @@ class Kinds:
         self._numbers: dict[Kind, int] = {}
         self._of_device: dict[str, int] = {}
         self._by_node: dict[str, dict[str, Device]] = {}
+        self._rows: dict[str, list[Placed]] = {}
         self._profiles: Counter[Profile] | None = None
         self._filtered: dict[tuple[object, ...], tuple[bool, Counter[FilterReason]]] = {}
 
@@ -48,11 +57,13 @@ class Kinds:
     def add(self, device: Device) -> None:
         """A new device, or a new description of a known one."""
         self._of_device.pop(device.id, None)
+        self._rows.pop(device.node, None)
         self._by_node.setdefault(device.node, {})[device.id] = device
 
     def remove(self, device: Device) -> None:
         """A device has gone."""
         self._of_device.pop(device.id, None)
+        self._rows.pop(device.node, None)
         del self._by_node[device.node][device.id]
         if not self._by_node[device.node]:
             del self._by_node[device.node]
@@ -71,6 +82,18 @@ class Kinds:
     def on_node(self, node: str) -> list[Device]:
         """The devices of a node."""
         return list(self._by_node.get(node, {}).values())
+
+    def ready(self, node: str) -> list[Placed]:
+        """The devices of a node that take work, with their rows in the books and their kinds."""
+        found = self._rows.get(node)
+        if found is None:
+            rows = self._pool.books.rows
+            found = self._rows[node] = [
+                Placed(device, rows[device.id], self.number(device))
+                for device in self.on_node(node)
+                if device.state is DeviceState.READY
+            ]
+        return found
 
     def counts(self) -> list[int]:
         """How many devices there are of each kind."""

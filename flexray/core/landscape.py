@@ -14,24 +14,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from flexray.core.books import Amounts, Books
+from flexray.core.books import Amounts, Books, Room
 
 #: Thousandths of cores, and MiB of memory, at which host amounts count as different.
-CORE_LEVELS = (0, *range(500, 16_000, 500), *range(16_000, 64_000, 2_000), *range(64_000, 257_000, 8_000))
+CORE_LEVELS = (*range(0, 64_000, 250), *range(64_000, 257_000, 1_000))
 MEMORY_LEVELS = (0, *(1024 * n for n in (1, 2, 4, 6, 8, *range(12, 64, 4), *range(64, 256, 16), *range(256, 2049, 64))))
 #: The log starts afresh, and classes nobody is in are forgotten, when it is this many times as long as needed.
 _EMPTY_FACTOR = 8
 _FEW = 1_000
-
-
-class Room(NamedTuple):
-    """What is left of one device: its kind (``Landscape.kinds``), what is reachable, and what of it disturbs nobody."""
-
-    kind: int
-    share: int
-    memory: int
-    quiet_share: int
-    quiet_memory: int
 
 
 class NodeState(NamedTuple):

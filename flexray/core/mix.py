@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from flexray.core.books import Room
 from flexray.core.inhabitants import Kinds
-from flexray.core.landscape import NodeState, Room, host_levels
+from flexray.core.landscape import NodeState, host_levels
+from flexray.core.worth import Worth
 from flexray.model.amounts import WHOLE, Share
 from flexray.model.request import Request, memory_needed
 
@@ -20,11 +22,11 @@ from flexray.model.request import Request, memory_needed
 _COVERAGE = 0.95
 _MOST_SHAPES = 100
 #: A new epoch begins after so many arrivals, and after this part of all that are remembered.
-_SHORTEST_EPOCH, _EPOCH_PART, _LONGEST_EPOCH = 32, 0.25, 2_000
+_SHORTEST_EPOCH, _EPOCH_PART, _LONGEST_EPOCH = 16, 0.125, 5_000
 #: Older arrivals count half once so many were seen.
 _MEMORY = 20_000
 #: What is expected before anything has arrived, with the weight of so many arrivals each.
-_PRIOR = {Request(): 4.0, Request(share=Share(500)): 2.0, Request(share=Share(250)): 2.0}
+_PRIOR = {Request(): 0.5, Request(share=Share(500)): 0.25, Request(share=Share(250)): 0.25}
 
 
 class DevicePart(NamedTuple):
@@ -56,7 +58,9 @@ class Mix:
         self._fragments: dict[tuple[object, ...], float] = {}
         self._parts: list[DevicePart] = []
         self._hosts: list[HostPart] = []
+        self._weights: dict[Request, float] = {}
         self._prices: list[float] = []
+        self._worth: Worth | None = None
 
     def saw(self, request: Request) -> bool:
         """Count an arrival. True when it is time for another epoch."""
@@ -81,6 +85,7 @@ class Mix:
 
     def _derive(self) -> None:
         self._fragments.clear()
+        self._worth = None
         self._known = len(self._kinds.all)
         weights = dict(_PRIOR)
         for request, count in self._counts.items():
@@ -100,6 +105,17 @@ class Mix:
             self._hosts.append(HostPart(request.cpus, request.host_memory, weight / covered, part))
         self._parts = list(numbers)
         self._prices = self._price(weights)
+        self._weights = weights
+
+    def worth(self, state: NodeState) -> float:
+        """What the rests of a node are worth to what arrives, in devices (see ``worth.py``)."""
+        if len(self._kinds.all) != self._known:
+            self._derive()
+        if self._worth is None:
+            kinds, shapes = self._kinds.all, list(self._weights.items())
+            allows = [[self._kinds.allows(kind, request) for kind in kinds] for request, _ in shapes]
+            self._worth = Worth(shapes, kinds, allows)
+        return self._worth.of(state)
 
     def _part(self, request: Request) -> DevicePart:
         need = tuple(

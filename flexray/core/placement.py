@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flexray.core.books import Amounts, Books
+from flexray.core.books import Amounts, Books, Room
 from flexray.core.inhabitants import Kinds
-from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, Landscape, NodeState, Room
+from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, Landscape, NodeState
 from flexray.core.mix import Mix, state_after
 from flexray.core.ranking import Ranking, Scored
 from flexray.core.speeds import Speeds
@@ -37,6 +37,7 @@ class Option:
             task's class relative to the fastest type it may use.
         disturbs: 1 where a warm idle slice would have to stop.
         defragments: devices' worth of fragments (see ``mix.py``) that the node loses; below 0, that it gains.
+        keeps: change of what the node's rests are worth to what arrives (see ``worth.py``), in devices.
         scarcity: demand for such devices by those who have no choice, times the devices' worth taken.
     """
 
@@ -47,18 +48,20 @@ class Option:
     disturbs: float
     defragments: float = 0.0
     scarcity: float = 0.0
+    keeps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A named way to score: weights of terms, and the pure function that computes them from an Option.
 
-    The total is within [0, 1], rounded down to a multiple of ``step``; equal totals are ties, decided by the keyed
-    hash of the node's id.
+    The total is the weighted mean of the terms, rounded down to a multiple of ``step``. Places whose total is at most
+    ``band`` below the best are ties, decided by the keyed hash of the node's id.
 
     Attributes:
-        squash: take the logistic function of the sum, instead of dividing it by the sum of the weights.
-        uses_mix: whether ``defragments`` and ``scarcity`` are needed.
+        additive: take the sum of the terms, which is in devices' worth, instead of their mean.
+        squash: then take the logistic function of it.
+        uses_mix: whether ``defragments``, ``scarcity`` or ``keeps`` is needed.
         uses_speed: whether ``speed`` is that of the task's class, as measured, instead of the catalog's.
     """
 
@@ -66,6 +69,8 @@ class Policy:
     weights: Mapping[str, float]
     terms: Callable[[Option], Mapping[str, float]]
     step: float = 1e-9
+    band: float = 0.0
+    additive: bool = False
     squash: bool = False
     uses_mix: bool = False
     uses_speed: bool = False
@@ -139,12 +144,7 @@ class Pool:
         return device.type.name, device.isolation
 
     def _rooms_of(self, node: str) -> list[Room]:
-        rooms = []
-        for device in self.kinds.on_node(node):
-            if device.state is DeviceState.READY:
-                row = self.books.rows[device.id]
-                rooms.append(Room(self.kinds.number(device), *row.reachable(), *row.uncontested()))
-        return rooms
+        return [row.room(kind) for _, row, kind in self.kinds.ready(node)]
 
     # -- why not -----------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Pool:
         ranking = self._rankings.get(key)
         if ranking is None:
             scorer = Scorer(self, request, policy, speeds)
-            ranking = self._rankings[key] = Ranking(self.landscape, scorer.score)
+            ranking = self._rankings[key] = Ranking(self.landscape, scorer.score, policy.band)
         found = ranking.best(lambda node: _covers(self.host.rows[node].reachable(), request.host))
         if found is None:
             return None
@@ -223,23 +223,15 @@ class Pool:
         found = self.landscape.members(node)
         assert found is not None
         wanted = found.state.rooms[room]
-        ready = [d for d in self.kinds.on_node(node) if d.state is DeviceState.READY]
+        ready = self.kinds.ready(node)
         if request.devices == 1:
-            alike = [d for d in ready if self._room_of(d) == wanted]
-            device = min(alike, key=lambda d: self.books.rows[d.id].rank)
+            alike = [one for one in ready if one.kind == wanted.kind and one.row.room(one.kind) == wanted]
+            device = min(alike, key=lambda one: one.row.rank).device
             return Placement(node, (device.id,), request.share, request.memory_on(device))
-        whole = [
-            d
-            for d in ready
-            if self.kinds.number(d) == wanted.kind and self.books.rows[d.id].reachable() == self.books.rows[d.id].total
-        ]
-        whole.sort(key=lambda d: (self.books.rows[d.id].uncontested() != self.books.rows[d.id].total, d.index))
-        chosen = sorted(whole[: request.devices], key=lambda d: d.index)
+        whole = [one for one in ready if one.kind == wanted.kind and one.row.reachable() == one.row.total]
+        whole.sort(key=lambda one: (one.row.uncontested() != one.row.total, one.device.index))
+        chosen = sorted((one.device for one in whole[: request.devices]), key=lambda d: d.index)
         return Placement(node, tuple(d.id for d in chosen), request.share, request.memory_on(chosen[0]))
-
-    def _room_of(self, device: Device) -> Room:
-        row = self.books.rows[device.id]
-        return Room(self.kinds.number(device), *row.reachable(), *row.uncontested())
 
 
 class Scorer:
@@ -252,7 +244,7 @@ class Scorer:
         present = pool.kinds.present()
         self._largest = max((kind.type.memory for kind in present), default=1)
         self._fastest = max((kind.type.speed for kind in present), default=1e-9)
-        self._weight = 1.0 if policy.squash else sum(policy.weights.values())
+        self._weight = 1.0 if policy.additive else sum(policy.weights.values())
 
     def score(self, state: NodeState) -> Scored | None:
         """The best way to use a node in this state; None where the request cannot fit."""
@@ -276,11 +268,13 @@ class Scorer:
     def _score_host(self, state: NodeState) -> Scored:
         """For host cores and memory only: where it fragments least; else nodes without devices, then the fullest."""
         if self._policy.uses_mix:
-            return self._rate(Option(0, 0, 0, 0, 0, self._defragments(state, -1, 0)), -1)
+            gained, keeps = self._outlook(state, -1, 0)
+            return self._rate(Option(0, 0, 0, 0, 0, gained, 0, keeps), -1)
         spare = state.cores / CORE_LEVELS[-1]
         return Scored((0.0 if state.rooms else 1.0) - spare, (0.0,) * len(self._policy.weights), -1)
 
-    def _defragments(self, state: NodeState, room: int, memory: int) -> float:
+    def _outlook(self, state: NodeState, room: int, memory: int) -> tuple[float, float]:
+        """(fragments lost, worth gained) by placing the request into a room of a node."""
         request = self._request
         after = state_after(state, room, request.share, memory, request.host)
         for _ in range(request.devices - 1):  # whole ones of the same kind: the next is where this one was
@@ -288,7 +282,12 @@ class Scorer:
             whole = (kind, WHOLE, self._kinds[kind].type.memory)
             again = next(i for i, r in enumerate(after.rooms) if r[:3] == whole)
             after = state_after(after, again, WHOLE, memory, (0, 0))
-        return self._mix.fragments(state) - self._mix.fragments(after)
+        lost = kept = 0.0
+        if "defragments" in self._policy.weights:
+            lost = self._mix.fragments(state) - self._mix.fragments(after)
+        if "keeps" in self._policy.weights:
+            kept = self._mix.worth(after) - self._mix.worth(state)
+        return lost, kept
 
     def _host_quiet(self, state: NodeState) -> bool:
         untouched = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
@@ -343,8 +342,8 @@ class Scorer:
             return Option(share_left, memory_left, size, speed, float(not quiet))
         taken = self._request.share * self._request.devices / WHOLE
         scarcity = self._mix.scarcity(number) * taken
-        gained = self._defragments(state, room, need)
-        return Option(share_left, memory_left, size, speed, float(not quiet), gained, scarcity)
+        gained, keeps = self._outlook(state, room, need)
+        return Option(share_left, memory_left, size, speed, float(not quiet), gained, scarcity, keeps)
 
 
 def _covers(amounts: Amounts, need: tuple[int, int]) -> bool:

@@ -6,8 +6,6 @@ import heapq
 from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 
 from flexray.core.landscape import Landscape, NodeClass, NodeState
 
@@ -27,8 +25,8 @@ class Scored:
 class Ranking:
     """Classes by score. ``score`` returns None where the request does not fit; it must depend on the state only."""
 
-    def __init__(self, landscape: Landscape, score: Callable[[NodeState], Scored | None]) -> None:
-        self._landscape, self._score = landscape, score
+    def __init__(self, landscape: Landscape, score: Callable[[NodeState], Scored | None], band: float = 0.0) -> None:
+        self._landscape, self._score, self._band = landscape, score, band
         self._scores: dict[int, Scored | None] = {}
         self._entries: list[tuple[float, int, NodeClass]] = []
         self._listed: set[int] = set()
@@ -36,10 +34,9 @@ class Ranking:
         self._read = 0
 
     def best(self, accepts: Callable[[str], bool]) -> tuple[str, Scored] | None:
-        """The best node that ``accepts`` it; among equals the one of lowest rank. None where none does."""
+        """The best node that ``accepts`` it; among those within the band the one of lowest rank. None if none does."""
         self._catch_up()
-        for _, group in groupby(self._live(), key=itemgetter(0)):
-            members = [entry[2] for entry in group]
+        for members in self._groups():
             if len(members) > 1:
                 members.sort(key=NodeClass.first)
             for found in self._in_order(members):
@@ -48,6 +45,20 @@ class Ranking:
                     assert scored is not None
                     return found[1], scored
         return None
+
+    def _groups(self) -> Iterator[list[NodeClass]]:
+        """Classes that are as good as each other, the best ones first."""
+        group: list[NodeClass] = []
+        end = 0.0
+        for negative, _, found in self._live():
+            if group and negative > end:
+                yield group
+                group = []
+            if not group:
+                end = negative + self._band
+            group.append(found)
+        if group:
+            yield group
 
     @staticmethod
     def _in_order(classes: list[NodeClass]) -> Iterator[tuple[int, str, int]]:

@@ -1,12 +1,11 @@
-"""``balanced``, the default: speed, fragmentation and scarcity weighed in devices' worth of work.
+"""``balanced``, the default: what a place leaves over, speed and scarcity, all in devices' worth.
 
-The sum of the terms goes through the logistic function and is rounded down to hundredths,
-as FGD does, so that places that hardly differ are ties and the pool fills in one order:
+    keeps         change of what the node's rests are worth to what arrives (``core/worth.py``)
+    scarcity      - price of the type x devices asked: leave it to those who have no choice
+    speed         + speed of the task's class there, relative to the fastest type it may use
+    undisturbed   + where no warm slice has to stop
 
-    defragments    devices' worth of fragments the node loses by it (FGD)
-    scarcity       - price of the type x devices asked: leave it to those who have no choice
-    speed          + speed of the task's class there, relative to the fastest type
-    undisturbed    + where no warm slice has to stop
+Places that differ by less than 0.08 of a device are ties, so that the pool fills in one order.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from flexray.core.placement import Option, Policy
 
 def _terms(option: Option) -> dict[str, float]:
     return {
-        "defragments": option.defragments,
+        "keeps": option.keeps,
         "scarcity": -option.scarcity,
         "speed": option.speed,
         "undisturbed": 1.0 - option.disturbs,
@@ -25,10 +24,10 @@ def _terms(option: Option) -> dict[str, float]:
 
 BALANCED = Policy(
     "balanced",
-    {"defragments": 1.0, "scarcity": 0.25, "speed": 1.0, "undisturbed": 0.25},
+    {"keeps": 1.0, "scarcity": 0.25, "speed": 1.0, "undisturbed": 0.25},
     _terms,
-    step=0.01,
-    squash=True,
+    band=0.08,
+    additive=True,
     uses_mix=True,
     uses_speed=True,
 )

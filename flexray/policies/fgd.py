@@ -14,4 +14,4 @@ def _terms(option: Option) -> dict[str, float]:
     return {"defragments": option.defragments}
 
 
-FGD = Policy("fgd", {"defragments": 1.0}, _terms, step=0.01, squash=True, uses_mix=True)
+FGD = Policy("fgd", {"defragments": 1.0}, _terms, step=0.01, additive=True, squash=True, uses_mix=True)

@@ -11,7 +11,8 @@ from walk import _Walker, walk
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
-from flexray.core.landscape import NodeState, Room
+from flexray.core.books import Room
+from flexray.core.landscape import NodeState
 from flexray.core.placement import Option, Policy, Pool
 from flexray.core.speeds import Speeds
 from flexray.errors import UnknownPolicy, UsageError
@@ -73,10 +74,10 @@ def test_totals_are_within_bounds_and_explained(policy: Policy) -> None:
         assert [name for name, _ in choice.scores] == list(policy.weights)
     extremes = [Option(a, b, 1.0, c, d, e, f) for a in (0, 1) for b in (0, 1) for c in (0.01, 1) for d in (0, 1)
                 for e in (-8, 8) for f in (0, 50)]  # fmt: skip
-    weight = 1.0 if policy.squash else sum(policy.weights.values())
+    weight = 1.0 if policy.additive else sum(policy.weights.values())
     for option in extremes:
         total = sum(policy.weights[name] / weight * value for name, value in policy.terms(option).items())
-        assert policy.squash or 0 <= total <= 1
+        assert policy.additive or 0 <= total <= 1
 
 
 # -- fragments -----------------------------------------------------------------------------
@@ -241,6 +242,6 @@ def test_a_policy_of_ones_own_by_import_path() -> None:
 
 def test_weights_can_be_changed() -> None:
     policy = build_scheduler(PoolConfig(policy_weights={"speed": 0.0})).state.options.policy
-    assert policy.weights["speed"] == 0.0 and policy.weights["defragments"] == 1.0
-    with pytest.raises(UsageError, match=r"no term 'sped'; its terms: defragments"):
+    assert policy.weights["speed"] == 0.0 and policy.weights["keeps"] == 1.0
+    with pytest.raises(UsageError, match=r"no term 'sped'; its terms: keeps"):
         build_scheduler(PoolConfig(policy_weights={"sped": 1.0}))

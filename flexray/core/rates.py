@@ -1,0 +1,187 @@
+"""How fast classes of jobs run on types of devices, and beside each other: learnt from what they did.
+
+Two tables, each completed where nothing was seen. Both keep only a count and a mean for
+every cell, and give a mean and a standard deviation, so that whoever chooses can count
+what is little known as better than it looks, and so tries it: optimism in the face of
+uncertainty (Auer et al., 2002). Gavel completes its tables too, by matrix factorisation
+and a nearest known job (section 6 of the paper); a normal model says as well how sure it is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flexray.errors import UsageError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Estimate(NamedTuple):
+    """Mean and standard deviation of every cell."""
+
+    mean: Floats
+    deviation: Floats
+
+
+class Cells:
+    """Count and mean of what was seen in each cell of a table."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        if rows < 1 or columns < 1:
+            raise UsageError(f"a table of {rows} x {columns} has no cells")
+        self.count = np.zeros((rows, columns))
+        self.mean = np.zeros((rows, columns))
+
+    def add(self, rows: ArrayLike, columns: ArrayLike, values: ArrayLike) -> bool:
+        """Take in values. True when a cell has seen twice as much as at the last power of two: worth a new fit."""
+        shape = self.count.shape
+        index = np.asarray(rows, dtype=np.int64) * shape[1] + np.asarray(columns, dtype=np.int64)
+        seen = np.bincount(index, minlength=self.count.size).reshape(shape)
+        total = np.bincount(index, np.asarray(values, dtype=np.float64), minlength=self.count.size).reshape(shape)
+        count = self.count + seen
+        hit = seen > 0
+        self.mean[hit] += (total[hit] - seen[hit] * self.mean[hit]) / count[hit]
+        doubled = np.frexp(count)[1] > np.frexp(self.count)[1]
+        self.count = count
+        return bool(doubled.any())
+
+
+class Rates:
+    """Rates of classes of jobs on types of devices, in units of work a second.
+
+    The log rates of a class on all types are drawn from one normal distribution, whose
+    mean and covariance are learnt from the classes seen (expectation maximisation, shrunk
+    towards the start). A type that a class never ran on is so completed from those it ran
+    on, as similar classes behaved.
+    """
+
+    #: The fit is at rest after so many sweeps.
+    _SWEEPS = 8
+
+    def __init__(self, classes: int, kinds: int, *, common: float = 2.0, own: float = 0.7, noise: float = 0.05) -> None:
+        """Before anything is seen, standard deviations of log rates.
+
+        Args:
+            common: of a class on all types alike; rates of different classes have nothing in common.
+            own: of a class on one type apart from the others: a factor of two.
+            noise: of one measurement; 0.05 is 5 %.
+        """
+        if not (common > 0 and own > 0 and noise > 0):
+            raise UsageError("common, own and noise are standard deviations: above 0")
+        self._cells = Cells(classes, kinds)
+        self._start = common**2 * np.ones((kinds, kinds)) + own**2 * np.eye(kinds)
+        self._noise = noise
+        self._fit: Estimate | None = None
+
+    def add(self, classes: ArrayLike, kinds: ArrayLike, rates: ArrayLike) -> None:
+        """Measured rates, all above 0."""
+        values = np.asarray(rates, dtype=np.float64)
+        if not (values > 0).all():
+            raise UsageError("a measured rate must be above 0")
+        if self._cells.add(classes, kinds, np.log(values)):
+            self._fit = None
+
+    def log_rates(self) -> Estimate:
+        """Log rates of every class on every type."""
+        if self._fit is None:
+            self._fit = self._estimate()
+        return self._fit
+
+    def optimistic(self, bonus: float = 1.0) -> Floats:
+        """Rates with so many standard deviations added."""
+        mean, deviation = self.log_rates()
+        # what is common to all types cancels in the ratios that matter; its doubt must not drown the rest
+        optimistic: Floats = np.exp(mean + bonus * np.minimum(deviation, 3.0))
+        return optimistic
+
+    def _estimate(self) -> Estimate:
+        count, seen = self._cells.count, self._cells.count > 0
+        kinds = count.shape[1]
+        prior_weight = kinds + 2.0  # the start counts as this many classes
+        level = np.full(kinds, self._cells.mean[seen].mean() if seen.any() else 0.0)
+        center, spread = level, self._start
+        known = seen.any(axis=1)
+        for sweep in range(self._SWEEPS):
+            posterior, covariance = self._posterior(center, spread)
+            if sweep == self._SWEEPS - 1 or known.sum() < 2:
+                break
+            off = posterior[known] - center
+            scatter = off.T @ off + covariance[known].sum(axis=0)
+            center = (posterior[known].sum(axis=0) + level) / (known.sum() + 1)
+            spread = (scatter + prior_weight * self._start) / (known.sum() + prior_weight)
+        return Estimate(posterior, np.sqrt(np.einsum("ckk->ck", covariance)))
+
+    def _posterior(self, center: Floats, spread: Floats) -> tuple[Floats, Floats]:
+        """Of each class: mean (classes, types), and covariance (classes, types, types)."""
+        precision = np.linalg.inv(spread)
+        weight = self._cells.count / self._noise**2
+        covariance: Floats = np.linalg.inv(precision + weight[:, :, None] * np.eye(len(spread)))
+        pull = precision @ center + weight * self._cells.mean
+        return (covariance @ pull[:, :, None])[:, :, 0], covariance
+
+
+class Effects:
+    """value(row, column) = level + common + row + column + own, all normal: the exact posterior.
+
+    For what is left of a class's rate beside another: a pair never seen is completed from how
+    much the row suffers, and how much the column disturbs, elsewhere. A fit solves for 1 + rows +
+    columns unknowns.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        *,
+        level: float = 0.7,
+        common: float = 0.2,
+        row: float = 0.2,
+        column: float = 0.2,
+        own: float = 0.15,
+        noise: float = 0.05,
+    ) -> None:
+        """What is expected before anything is seen, and the standard deviations of each part and of a measurement."""
+        if not min(common, row, column, own, noise) > 0:
+            raise UsageError("common, row, column, own and noise are standard deviations: above 0")
+        self._cells = Cells(rows, columns)
+        self._level, self._own, self._noise = level, own, noise
+        at_row, at_column = np.divmod(np.arange(rows * columns), columns)
+        #: (cells, parts): which of the parts a cell is the sum of.
+        self._parts = np.zeros((rows * columns, 1 + rows + columns))
+        self._parts[:, 0] = 1
+        self._parts[np.arange(rows * columns), 1 + at_row] = 1
+        self._parts[np.arange(rows * columns), 1 + rows + at_column] = 1
+        self._precision = np.diag(1 / np.repeat([common, row, column], [1, rows, columns]) ** 2)
+        self._fit: Estimate | None = None
+
+    def add(self, rows: ArrayLike, columns: ArrayLike, values: ArrayLike) -> None:
+        """What was seen."""
+        if self._cells.add(rows, columns, np.asarray(values, dtype=np.float64) - self._level):
+            self._fit = None
+
+    def values(self) -> Estimate:
+        """Every cell."""
+        if self._fit is None:
+            self._fit = self._estimate()
+        return self._fit
+
+    def _estimate(self) -> Estimate:
+        seen = np.flatnonzero(self._cells.count)
+        measured = self._cells.mean.reshape(-1)[seen]
+        error = self._noise**2 / self._cells.count.reshape(-1)[seen]
+        spread = self._own**2 + error
+        parts = self._parts[seen]
+        covariance = np.linalg.inv(self._precision + (parts / spread[:, None]).T @ parts)
+        mean = self._parts @ (covariance @ (parts.T @ (measured / spread)))
+        variance = ((self._parts @ covariance) * self._parts).sum(axis=1)
+        # a cell that was seen knows its own part too
+        doubt = variance[seen]
+        variance += self._own**2
+        mean[seen] += self._own**2 / spread * (measured - mean[seen])
+        variance[seen] = self._own**2 * error / spread + (error / spread) ** 2 * doubt
+        shape = self._cells.count.shape
+        return Estimate(mean.reshape(shape) + self._level, np.sqrt(variance).reshape(shape))
