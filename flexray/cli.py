@@ -1,4 +1,4 @@
-"""The ``flexray`` command: start, status, stop, demo. Thin: everything it does can be done from Python."""
+"""The ``flexray`` command: start, status, stop, simulate, demo. Thin: everything it does can be done from Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flexray.errors import FlexrayError
+from flexray.errors import FlexrayError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,3 +106,43 @@ def demo(out: Path, json_file: Path | None, seed: int) -> None:
     result = run(out, seed=seed)
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_dict(), indent=2))
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@main.command()
+@click.option("--scenario", type=_FILE, help="A scenario: nodes, requests and events, as YAML.")
+@click.option("--table", type=_FILE, help="Requests as CSV or Parquet; the nodes are those of --scenario.")
+@click.option("--azure", type=_FILE, help="Calls of the Azure LLM trace, CSV; the nodes are those of --scenario.")
+@click.option("--journal", type=_FILE, help="Journal of a pool: does it replay? With --policy or --scenario: what if.")
+@click.option("--config", type=_FILE, help="Configuration of the pool that wrote the journal, JSON.")
+@click.option("--openb-nodes", type=_FILE, help="Node list of the openb trace, CSV.")
+@click.option("--openb-tasks", type=_FILE, help="Task list of the openb trace, CSV.")
+@click.option(
+    "--inflate", type=float, help="openb: GPU demand that arrives, as a multiple of the GPUs.  [default: 1.3]"
+)
+@click.option("--seeds", help="openb: seeds of the order of arrival, such as 42-51.  [default: 42-51]")
+@click.option("--timed", is_flag=True, help="openb: replay creation and deletion times instead.")
+@click.option("--workers", type=click.IntRange(min=1), help="openb: processes; one per core by default.")
+@click.option("--policy", "policies", multiple=True, help="Placement policy; several are put side by side.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of scenarios and of results.")
+@click.option("--check", is_flag=True, help="Check the core's books at every instant, not only at the end.")
+@click.option("--html", type=_FILE, help="Write a page of plots to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
+@_one_line_errors
+def simulate(as_json: bool, html: Path | None, **options: Any) -> None:
+    """Run the scheduler under a virtual clock."""
+    from flexray.sim.sources import Options, run_source
+    from flexray.tables import print_sheets, progress_bar
+
+    with progress_bar("simulating") as progress:
+        outcome = run_source(Options(**options), progress)
+    if html is not None and outcome.page is None:
+        raise UsageError("--html: this has no page")
+    if html is not None and outcome.page is not None:
+        html.write_text(outcome.page(), encoding="utf-8")
+    if as_json:
+        click.echo(outcome.json)
+    else:
+        print_sheets(outcome.sheets)

@@ -39,6 +39,8 @@ OUTSIDE = {
     "pydantic": {"config", "sim"},
     "opentelemetry": {"telemetry"},
     "numpy": {"core", "policies", "sim"},
+    "yaml": {"sim"},
+    "pyarrow": {"sim"},
     "scipy": {"policies"},
     "pynvml": {"devices"},
     "torch": {"runtime", "demo"},

@@ -38,7 +38,7 @@ class _Walker:
             self.world.open(f"S{number}", f"E{number % 3}")
         self.steps: list[tuple[int, Callable[[], None]]] = [
             (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
-            (2, self.cancel), (3, self.block), (2, self.unblock), (1, self.report_node), (1, self.lose_node),
+            (2, self.cancel), (8, self.block), (8, self.unblock), (1, self.report_node), (1, self.lose_node),
             (1, self.close_session), (5, self.run),
         ]  # fmt: skip
 

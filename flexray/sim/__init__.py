@@ -1,0 +1,7 @@
+"""The simulator: a virtual clock around the production core, traces and reports.
+
+The second shell around ``build_scheduler``: ``clock.py`` owns virtual time and plays the
+nodes and the clients, ``scenario.py`` reads what to run, ``result.py`` says what became
+of it. ``openb.py``, ``table.py``, ``azure.py`` and ``journal.py`` read other sources,
+``report.py`` and ``page.py`` draw.
+"""

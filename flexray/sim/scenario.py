@@ -1,0 +1,231 @@
+"""Scenarios: what a YAML file says, run through the production core under the virtual clock."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flexray import catalog
+from flexray.config import PoolConfig, load_config
+from flexray.errors import InvalidRequest, UsageError
+from flexray.model.amounts import MemoryMiB, MilliCpus, parse_cpus
+from flexray.model.devices import Device, Family, Inventory
+from flexray.model.lease import RequestId
+from flexray.model.request import DEFAULT_QUEUE, Request, request_from_options
+from flexray.sim.clock import Happening as Act
+from flexray.sim.clock import Simulation
+from flexray.sim.happenings import happening_of
+from flexray.sim.jobs import Costs, Job, Ticks, ticks
+from flexray.sim.reading import did_you_mean, read_yaml, validate
+from flexray.sim.result import Comparison, Result, collect
+from flexray.sim.schema import Node, RequestEntry, Scenario
+
+MAX_JOBS = 1_000_000
+"""Requests of one scenario, ``count`` included."""
+
+
+def load_scenario(path: Path) -> Scenario:
+    """The scenario in a YAML file. Raises UsageError with every wrong field."""
+    return parse_scenario(read_yaml(path), str(path))
+
+
+def parse_scenario(data: object, source: str = "scenario") -> Scenario:
+    """The scenario in plain data. Raises UsageError, also for what the core cannot do yet."""
+    return _checked(validate(Scenario, data, source), source)
+
+
+def with_requests(scenario: Scenario, requests: list[RequestEntry], source: str) -> Scenario:
+    """A scenario (its nodes, events, costs, policy) with requests of another source instead of its own."""
+    if scenario.requests:
+        raise UsageError(f"the scenario has requests of its own; leave them out to take those of {source}")
+    return _checked(scenario.model_copy(update={"requests": requests}), source)
+
+
+def run_scenario(scenario: Scenario, policy: str | None = None, *, check: bool = False) -> Result:
+    """Run a scenario, with another policy if one is given; ``check`` examines the core's books at every instant."""
+    return collect(simulate(scenario, policy, check=check))
+
+
+def simulate(
+    scenario: Scenario,
+    policy: str | None = None,
+    *,
+    check: bool = False,
+    record: Callable[[dict[str, Any]], None] | None = None,
+) -> Simulation:
+    """The simulation of a scenario, after its run. ``record`` receives the core's journal."""
+    jobs = list(_jobs(scenario))
+    simulation = Simulation(
+        _config(scenario, policy),
+        [inventory_of(node) for node in scenario.nodes],
+        jobs,
+        costs=Costs(**scenario.costs.model_dump()),
+        factors=dict(_factors(scenario)),
+        happenings=list(_happenings(scenario, jobs)),
+        check=check,
+        record=record,
+    )
+    simulation.run(None if scenario.until is None else ticks(scenario.until))
+    return simulation
+
+
+def json_schemas() -> dict[str, Any]:
+    """JSON Schema of the input and the output of ``flexray simulate --scenario``."""
+    return {
+        "scenario": Scenario.model_json_schema(by_alias=True),
+        "result": Result.model_json_schema(by_alias=True, mode="serialization"),
+        "comparison": Comparison.model_json_schema(by_alias=True, mode="serialization"),
+    }
+
+
+def inventory_of(node: Node) -> Inventory:
+    """What a node of the scenario reports. Its devices are called ``<node>/<family><index>``."""
+    devices: list[Device] = []
+    indexes: Counter[Family] = Counter()
+    for group in node.devices:
+        kind = group.device_type
+        family = catalog.family_of(kind.name)
+        for _ in range(group.count):
+            name = f"{node.name}/{family.value}{indexes[family]}"
+            devices.append(Device(name, node.name, indexes[family], kind, family, "simulated"))
+            indexes[family] += 1
+    memory = MemoryMiB(node.host_memory or 0)
+    return Inventory(node.name, node.name, tuple(devices), cpus=parse_cpus(node.cpus), host_memory=memory)
+
+
+def _config(scenario: Scenario, policy: str | None) -> PoolConfig:
+    fields = dict(scenario.config)
+    named = fields.get("policy", scenario.policy)
+    if scenario.policy is not None and named != scenario.policy:
+        raise UsageError(f"policy is {scenario.policy!r}, but config says {named!r}; name it once")
+    chosen = policy or scenario.policy
+    if chosen is not None:
+        fields["policy"] = chosen
+    return load_config(fields)
+
+
+def _checked(scenario: Scenario, source: str) -> Scenario:
+    _refuse_unsupported(scenario, source)
+    _refuse_doubles(scenario, source)
+    return scenario
+
+
+def _refuse_unsupported(scenario: Scenario, source: str) -> None:
+    """What the schema has and the core does not do yet is an error, not something quietly left out."""
+    wanted = [f"queue {queue.name!r}" for queue in scenario.queues if queue.name != DEFAULT_QUEUE or _has_rules(queue)]
+    wanted += [f"queue {r.queue!r} of request {r.id!r}" for r in scenario.requests if r.queue != DEFAULT_QUEUE]
+    wanted += [f"gang of request {r.id!r}" for r in scenario.requests if r.gang is not None]
+    wanted += [f"event queue at {event.at:g}" for event in scenario.events if event.queue is not None]
+    if wanted:
+        shown = ", ".join(wanted[:5]) + (f" and {len(wanted) - 5} more" if len(wanted) > 5 else "")
+        raise UsageError(
+            f"{source}: not supported yet: {shown}. Only the queue {DEFAULT_QUEUE!r}, without quota, is there"
+        )
+
+
+def _has_rules(queue: Any) -> bool:
+    return any(value is not None for value in (queue.quota, queue.limit, queue.parent))
+
+
+def _refuse_doubles(scenario: Scenario, source: str) -> None:
+    if sum(entry.count or 1 for entry in scenario.requests) > MAX_JOBS:
+        raise UsageError(f"{source}: more than {MAX_JOBS:,} requests; split the scenario")
+    for what, names in (
+        ("node", [node.name for node in scenario.nodes]),
+        ("queue", [queue.name for queue in scenario.queues]),
+        ("request", [name for entry in scenario.requests for name in {entry.id, *_names(entry)}]),
+    ):
+        double = next((name for name, count in Counter(names).items() if count > 1), None)
+        if double is not None:
+            raise UsageError(f"{source}: two {what}s are called {double!r}; names must differ")
+
+
+def _names(entry: RequestEntry) -> list[RequestId]:
+    """The requests that an entry stands for."""
+    if entry.count is None:
+        return [RequestId(entry.id)]
+    return [RequestId(f"{entry.id}/{i}") for i in range(entry.count)]
+
+
+# -- requests ----------------------------------------------------------------------------------
+
+
+def _jobs(scenario: Scenario) -> Iterator[Job]:
+    for entry in scenario.requests:
+        request = _request(entry)
+        _check_durations(scenario, entry, request)
+        for name in _names(entry):
+            yield Job(
+                name,
+                ticks(entry.at),
+                entry.class_ or entry.id,
+                request,
+                tuple(entry.duration.items()),
+                entry.checkpoint_every or 0.0,
+            )
+
+
+def _request(entry: RequestEntry) -> Request:
+    """The request as a client would make it, with the same validation."""
+    options: dict[str, Any] = {
+        name: getattr(entry, name) for name in ("gpu", "npu", "accelerator") if getattr(entry, name) is not None
+    }
+    options |= {"types": entry.types, "cpus": entry.cpus, "priority": entry.priority, "queue": entry.queue}
+    told = {"none": None, "declared": entry.runtime, "true": max(entry.duration.values())}[entry.known]
+    options["runtime"] = told
+    amounts = {"memory": entry.memory, "host_memory": entry.host_memory or 0}
+    on_device = any(name in options for name in ("gpu", "npu", "accelerator"))
+    if entry.known == "true" and on_device:
+        fastest = min(entry.duration.values())
+        options["request"] = Request(throughput=tuple((kind, fastest / t) for kind, t in entry.duration.items()))
+    try:
+        if not on_device and (entry.cpus or entry.host_memory):
+            options["request"] = Request(devices=0, cpus=MilliCpus(1))  # a part of a node, and no device
+        return dataclasses.replace(request_from_options(options), **amounts)  # type: ignore[arg-type]
+    except InvalidRequest as error:
+        raise UsageError(f"request {entry.id!r}: {error}") from None
+
+
+def _check_durations(scenario: Scenario, entry: RequestEntry, request: Request) -> None:
+    """Every type it may run on needs a duration: better said before the run than in the middle of it."""
+    probe = Job(RequestId(entry.id), 0, "", request, tuple(entry.duration.items()))
+    for node in scenario.nodes:
+        for device in inventory_of(node).devices:
+            name = device.type.name
+            if request.allows_type(name) and _same_family(request, device) and probe.work_on(name) is None:
+                raise UsageError(
+                    f"request {entry.id!r} may run on {name} and has no duration for it; add one, "
+                    f'a pattern such as "*", or leave the type out with types:'
+                )
+
+
+def _same_family(request: Request, device: Device) -> bool:
+    return request.family in (Family.ANY, device.family) or device.family is Family.CPU
+
+
+def _factors(scenario: Scenario) -> Iterator[tuple[tuple[str, str, str], float]]:
+    kinds = {entry.class_ or entry.id for entry in scenario.requests}
+    for key, factor in scenario.slowdown.items():
+        parts = tuple(part.strip() for part in key.strip("[]").split(","))
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"slowdown: the key {key!r} must be [class, class beside it, device type]")
+        unknown = next((part for part in parts[:2] if part not in kinds), None)
+        if unknown is not None:
+            raise UsageError(f"slowdown: no request is of class {unknown!r}.{did_you_mean(unknown, sorted(kinds))}")
+        yield (parts[0], parts[1], parts[2]), factor
+
+
+def _happenings(scenario: Scenario, jobs: list[Job]) -> Iterator[tuple[Ticks, Act]]:
+    nodes = {node.name: inventory_of(node) for node in scenario.nodes}
+    members: dict[str, list[RequestId]] = {}
+    for job in jobs:
+        members.setdefault(job.id, []).append(job.id)
+    for entry in scenario.requests:
+        if entry.count is not None:
+            members[entry.id] = _names(entry)
+    for event in scenario.events:
+        ((what, target),) = event.what
+        yield ticks(event.at), happening_of(what, target, nodes, members)

@@ -1,0 +1,156 @@
+"""What ``flexray simulate`` can run, by its options, each with its JSON, its tables and its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flexray.config import PoolConfig, load_config
+from flexray.errors import UsageError
+from flexray.sim.azure import read_azure
+from flexray.sim.journal import ReplayResult, check_replay, read_journal, what_if
+from flexray.sim.openb import Experiment, OpenbResult, read_nodes, read_tasks
+from flexray.sim.openb_timed import replay_times
+from flexray.sim.parallel import Progress, parse_seeds, run_seeds
+from flexray.sim.report import openb_page, results_page, timed_page
+from flexray.sim.result import Part, Result, as_json, collect
+from flexray.sim.scenario import inventory_of, json_schemas, load_scenario, run_scenario, with_requests
+from flexray.sim.sheets import Sheet, comparison_sheets, openb_sheets, replay_sheets, result_sheets, timed_sheets
+from flexray.sim.table import read_table
+
+DEFAULT_SEEDS = "42-51"
+"""The seeds of the published results."""
+
+_OPENB_ONLY = ("inflate", "seeds", "timed", "workers")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of the command, as given."""
+
+    scenario: Path | None = None
+    table: Path | None = None
+    azure: Path | None = None
+    openb_nodes: Path | None = None
+    openb_tasks: Path | None = None
+    journal: Path | None = None
+    policies: tuple[str, ...] = ()
+    config: Path | None = None
+    inflate: float | None = None
+    seeds: str | None = None
+    timed: bool = False
+    workers: int | None = None
+    schema: bool = False
+    check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is printed as JSON or as tables, and the page, if there is one."""
+
+    json: str
+    sheets: list[Sheet] = field(default_factory=list)
+    page: Callable[[], str] | None = None
+
+
+def run_source(options: Options, progress: Progress = lambda done, of: None) -> Outcome:
+    """Run what the options ask for. Raises UsageError when they ask for nothing, or for two things."""
+    if options.schema:
+        return _schema()
+    openb = options.openb_nodes or options.openb_tasks
+    if openb and (options.scenario or options.journal):
+        raise UsageError("openb brings its own nodes and tasks; leave --scenario and --journal out")
+    if not openb:
+        _refuse(options, "this: only openb has it", *_OPENB_ONLY)
+    if options.config is not None and not options.journal:
+        raise UsageError("--config is the configuration of the pool that wrote a --journal; a scenario has config:")
+    if options.journal:
+        return _journal(options, options.journal)
+    if options.scenario:
+        return _scenario(options, options.scenario)
+    if options.table or options.azure:
+        raise UsageError("--table and --azure bring requests; give the nodes with --scenario NODES.yaml")
+    if openb:
+        return _openb(options, progress)
+    raise UsageError(
+        "say what to simulate: --scenario, --openb-nodes with --openb-tasks, or --journal (see flexray simulate --help)"
+    )
+
+
+def _schema() -> Outcome:
+    text = json.dumps(json_schemas(), indent=2)
+    return Outcome(text, [("JSON Schemas; --json prints them", ("name",), [[name] for name in json_schemas()])])
+
+
+def _scenario(options: Options, path: Path) -> Outcome:
+    scenario = load_scenario(path)
+    if options.table and options.azure:
+        raise UsageError("give one of --table and --azure")
+    if options.table:
+        scenario = with_requests(scenario, read_table(options.table), str(options.table))
+    if options.azure:
+        scenario = with_requests(scenario, read_azure(options.azure), str(options.azure))
+    policies: Sequence[str | None] = options.policies or (None,)
+    return _results([run_scenario(scenario, policy, check=options.check) for policy in policies])
+
+
+def _results(runs: list[Result]) -> Outcome:
+    sheets = result_sheets(runs[0]) if len(runs) == 1 else comparison_sheets(runs)
+    return Outcome(_one_or_many(runs), sheets, lambda: results_page(runs))
+
+
+def _journal(options: Options, path: Path) -> Outcome:
+    entries, config = read_journal(path), load_config(options.config)
+    if not options.policies and not options.scenario:
+        replayed: ReplayResult = check_replay(entries, config)
+        return Outcome(as_json(replayed), replay_sheets(replayed))
+    nodes = None
+    if options.scenario:
+        nodes = [inventory_of(node) for node in load_scenario(options.scenario).nodes]
+    configs = [config.model_copy(update={"policy": policy}) for policy in options.policies or (config.policy,)]
+    return _results([collect(what_if(entries, one, nodes)) for one in configs])
+
+
+def _openb(options: Options, progress: Progress) -> Outcome:
+    if options.openb_nodes is None or options.openb_tasks is None:
+        raise UsageError("--openb-nodes NODES.csv and --openb-tasks TASKS.csv belong together")
+    nodes, tasks = read_nodes(options.openb_nodes), read_tasks(options.openb_tasks)
+    policies = options.policies or (PoolConfig().policy,)
+    if options.timed:
+        _refuse(options, "--timed, which has nothing random", "seeds", "inflate", "workers")
+        timed = [replay_times(nodes, tasks, policy) for policy in policies]
+        return Outcome(_one_or_many(timed), timed_sheets(timed), lambda: timed_page(timed))
+    seeds = parse_seeds(options.seeds or DEFAULT_SEEDS)
+    inflate = 1.3 if options.inflate is None else options.inflate
+    if not 0 < inflate <= 100:
+        raise UsageError(f"--inflate {inflate:g} must be above 0: the demand that arrives, as a multiple of the GPUs")
+    results: list[OpenbResult] = []
+    for policy in policies:
+        before = len(results)
+        results.append(
+            run_seeds(
+                Experiment(nodes, tasks, policy, inflate),
+                seeds,
+                lambda done, of, before=before: progress(before * of + done, of * len(policies)),  # type: ignore[misc]
+                options.workers,
+            )
+        )
+    return Outcome(_one_or_many(results), openb_sheets(results), lambda: openb_page(results))
+
+
+def _one_or_many(results: Sequence[Part]) -> str:
+    """One policy's result as it is, several as ``{"version", "runs"}``."""
+    if len(results) == 1:
+        return as_json(results[0])
+    return json.dumps(
+        {"version": 1, "runs": [json.loads(as_json(one)) for one in results]}, indent=2, ensure_ascii=False
+    )
+
+
+def _refuse(options: Options, what: str, *names: str) -> None:
+    """Options that mean nothing here are an error, not ignored."""
+    for name in names:
+        if getattr(options, name) not in (None, False):
+            raise UsageError(f"--{name} means nothing for {what}")

@@ -1,0 +1,370 @@
+"""Scenarios as a table: what is there, what comes, and when everything starts and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flexray.errors import FlexrayError, UsageError
+from flexray.sim.reading import read_yaml
+from flexray.sim.result import AttemptResult, Result, as_json
+from flexray.sim.scenario import json_schemas, load_scenario, parse_scenario, run_scenario, simulate
+
+ONE = [{"name": "n1", "devices": "1xnvidia/A100-80GB", "cpus": 4, "host_memory": "64GiB"}]
+TWO = [{"name": "n1", "devices": "2xnvidia/A100-80GB", "cpus": 4}]
+NODES = [{"name": name, "devices": "1xnvidia/T4"} for name in ("n1", "n2")]
+
+
+def request(name: str, duration: Any = 10, **keys: Any) -> dict[str, Any]:
+    return {"id": name, "gpu": 1, "duration": duration, **keys}
+
+
+def run(**keys: Any) -> Result:
+    keys = {"version": 1, "policy": "pack", "nodes": ONE, **keys}
+    return run_scenario(parse_scenario(keys), check=True)
+
+
+def life(attempts: list[AttemptResult]) -> str:
+    """``0.6-10.6 done, 11.2- running`` and so on."""
+    return ", ".join(
+        f"{one.start:g}-{'' if one.end is None else f'{one.end:g}'} {one.ended or 'running'}" for one in attempts
+    )
+
+
+@dataclass
+class Case:
+    """``expect``: per request, its state (with the wait reason) and its attempts."""
+
+    name: str
+    requests: list[dict[str, Any]]
+    expect: dict[str, str]
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = [
+    Case("a start costs, then the work", [request("a")], {"a": "done: 0.6-10.6 done"}),
+    Case("nothing costs", [request("a")], {"a": "done: 0-10 done"}, {"costs": {"start": 0}}),
+    Case(
+        "the next of its class finds the slice warm",
+        [request("a", count=2)],
+        {"a/0": "done: 0.6-10.6 done", "a/1": "done: 10.6-20.6 done"},
+    ),
+    Case(
+        "a warm start may cost too",
+        [request("a", count=2)],
+        {"a/0": "done: 0.6-10.6 done", "a/1": "done: 10.6-21.1 done"},
+        {"costs": {"warm_start": 0.5}},
+    ),
+    Case(
+        "another class starts a slice of its own, at the same instant",
+        [request("a"), request("b")],
+        {"a": "done: 0.6-10.6 done", "b": "done: 11.2-21.2 done"},
+    ),
+    Case(
+        "classes that differ in their request share no slice",
+        [request("a", **{"class": "c"}), request("b", memory="1GiB", **{"class": "c"})],
+        {"a": "done: 0.6-10.6 done", "b": "done: 11.2-21.2 done"},
+    ),
+    Case(
+        "shares of one device run side by side",
+        [request("a", gpu=0.5, count=2)],
+        {"a/0": "done: 0.6-10.6 done", "a/1": "done: 0.6-10.6 done"},
+    ),
+    Case(
+        "priority goes first, then the file's order",
+        [request("a", priority=0), request("b", priority=1), request("c", priority=1)],
+        {"a": "done: 21.8-31.8 done", "b": "done: 0.6-10.6 done", "c": "done: 11.2-21.2 done"},
+    ),
+    Case(
+        "0.1 + 0.2 is 0.3: a completion comes before an arrival of its instant",
+        [request("a", 0.2, at=0.1), request("b", 1, at=0.3)],
+        {"a": "done: 0.1-0.3 done", "b": "done: 0.3-1.3 done"},
+        {"costs": {"start": 0}},
+    ),
+    Case(
+        "time is up: some run, some wait and say why",
+        [request("a"), request("b"), request("c", cpus=1, at=2)],
+        {"a": "running: 0.6- running", "b": "waiting no_room: ", "c": "waiting no_room: "},
+        {"until": 4},
+    ),
+    Case(
+        "free in total, not on one device",
+        [request("a", gpu=0.6, count=2), request("b", gpu=0.8)],
+        {"a/0": "running: 0.6- running", "a/1": "running: 0.6- running", "b": "waiting fragmented: "},
+        {"until": 4, "nodes": TWO},
+    ),
+    Case(
+        "host cores",
+        [request("a", gpu=0.1, cpus=3), request("b", gpu=0.1, cpus=2)],
+        {"a": "running: 0.6- running", "b": "waiting host_cpus: "},
+        {"until": 4},
+    ),
+    Case(
+        "a part of a node, without any device",
+        [{"id": "a", "cpus": 4, "duration": 10}, {"id": "b", "host_memory": "60GiB", "cpus": 1, "duration": 5}],
+        {"a": "done: 0.6-10.6 done", "b": "done: 11.2-16.2 done"},
+    ),
+    Case("too many devices", [request("a", gpu=2)], {"a": "infeasible: "}),
+    Case("too much memory", [request("a", memory="81GiB")], {"a": "infeasible: "}),
+    Case("no such type", [request("a", types=["amd/*"])], {"a": "infeasible: "}),
+    Case(
+        "a lost node costs the work done there",
+        [request("a")],
+        {"a": "done: 0.6-5 node_lost, 5.6-15.6 done"},
+        {"nodes": NODES, "events": [{"at": 5, "node_down": "WHERE"}]},
+    ),
+    Case(
+        "a checkpoint saves what is before it, and restoring costs",
+        [request("a", checkpoint_every=2)],
+        {"a": "done: 0.6-5.6 node_lost, 6.2-13.2 done"},
+        {"nodes": NODES, "events": [{"at": 5.6, "node_down": "WHERE"}]},
+    ),
+    Case(
+        "a node that comes later",
+        [request("a", types=["nvidia/T4"], at=3)],
+        {"a": "done: 3.6-13.6 done"},
+        {"nodes": NODES, "events": [{"at": 1, "node_down": "n1"}, {"at": 2, "node_up": "n1"}]},
+    ),
+    Case(
+        "a sick device takes nothing new, and lets what runs go on",
+        [request("a", count=2)],
+        {"a/0": "done: 0.6-10.6 done", "a/1": "done: 20-30 done"},
+        {"events": [{"at": 1, "device_sick": "n1/gpu0"}, {"at": 20, "device_well": "n1/gpu0"}]},
+    ),
+    Case(
+        "cordoned and sick: both have to end, and a node that was away keeps them",
+        [request("a", at=9)],
+        {"a": "done: 20-30 done"},
+        {
+            "costs": {"start": 0},
+            "events": [
+                {"at": 1, "cordon": "n1"},
+                {"at": 2, "device_sick": "n1/gpu0"},
+                {"at": 3, "uncordon": "n1"},
+                {"at": 4, "node_down": "n1"},
+                {"at": 5, "node_up": "n1"},
+                {"at": 20, "device_well": "n1/gpu0"},
+            ],
+        },
+    ),
+    Case(
+        "a cordoned node",
+        [request("a", at=2)],
+        {"a": "waiting devices_sick: "},
+        {"events": [{"at": 1, "cordon": "n1"}], "until": 9},
+    ),
+    Case(
+        "cancelled before it comes, while it waits, while it runs",
+        [request("a", at=8), request("b", at=1), request("c"), request("d", at=4)],
+        {"a": "cancelled: ", "b": "cancelled: ", "c": "cancelled: 0.6-5 cancelled", "d": "done: 5.6-15.6 done"},
+        {"events": [{"at": 2, "cancel": "a"}, {"at": 3, "cancel": "b"}, {"at": 5, "cancel": "c"}]},
+    ),
+    Case(
+        "neighbours slow each other down as long as they are neighbours",
+        [request("a", 10, gpu=0.5), request("b", 4, gpu=0.5)],
+        {"a": "done: 0-12 done", "b": "done: 0-4 done"},
+        {"slowdown": {"a, b, nvidia/*": 2}, "costs": {"start": 0}},
+    ),
+    Case(
+        "durations by type",
+        [request("a", {"nvidia/T4": 5, "*": 7}), request("b", {"nvidia/*": 3}, types="nvidia/A100*")],
+        {"a": "done: 0-5 done", "b": "done: 0-3 done"},
+        {"nodes": [*ONE, {"name": "n2", "devices": [{"type": "T4"}]}], "costs": {"start": 0}},
+    ),
+    Case(
+        "a type nobody knows",
+        [request("a", types="acme/*", memory="32GiB")],
+        {"a": "done: 0.6-10.6 done"},
+        {"nodes": [{"name": "n1", "devices": [{"type": "acme/X1", "memory": "32GiB", "speed": 0.5}]}]},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_scenarios(case: Case) -> None:
+    keys = {"requests": case.requests, **case.keys}
+    if "WHERE" in json.dumps(keys):
+        first = run(**{**keys, "events": []}).requests[0].attempts[0].node
+        keys = json.loads(json.dumps(keys).replace("WHERE", first))
+    result = run(**keys)
+    found = {
+        one.id: f"{one.state.value}{f' {one.wait_reason}' if one.wait_reason else ''}: {life(one.attempts)}"
+        for one in result.requests
+    }
+    assert found == case.expect
+
+
+def test_an_infeasible_request_says_what_ruled_the_devices_out() -> None:
+    (one,) = run(requests=[request("a", memory="81GiB")]).requests
+    assert one.removed == {"memory": 1}
+    assert "Ask for less" in one.message
+
+
+def test_lost_seconds_are_counted() -> None:
+    result = run(
+        nodes=NODES[:1],
+        requests=[request("a", checkpoint_every=2), request("b", 1, at=20)],
+        events=[{"at": 5.6, "node_down": "n1"}],
+        until=30,
+    )
+    assert [attempt.lost for attempt in result.requests[0].attempts] == [1.0]
+    assert result.summary.lost_seconds == 1.0
+
+
+def test_use_is_counted_by_type_and_queue() -> None:
+    nodes = [*TWO, {"name": "n2", "devices": "1xnvidia/T4"}]
+    result = run(nodes=nodes, requests=[request("a", 10, gpu=2)], costs={"start": 0}, until=20)
+    a100, t4 = result.types
+    assert (a100.type, a100.devices, a100.device_seconds, a100.held_seconds, a100.utilisation) == (
+        "nvidia/A100-80GB", 2, 40.0, 20.0, 0.5,
+    )  # fmt: skip
+    assert (t4.held_seconds, t4.use) == (0.0, [])
+    (queue,) = result.queues
+    assert (queue.name, queue.mean_devices, queue.mean_normalised) == ("default", 1.0, 1.0)
+    assert [(use.at, use.devices) for use in queue.use] == [(0.0, 2.0), (10.0, 0.0)]
+
+
+def test_capacity_follows_the_nodes() -> None:
+    result = run(nodes=NODES, events=[{"at": 5, "node_down": "n1"}, {"at": 8, "node_up": "n1"}], until=10)
+    assert result.types[0].device_seconds == 17.0
+
+
+def test_the_scheduler_is_told_what_known_says() -> None:
+    keys = {"runtime": 99.0, "duration": {"nvidia/*": 5, "*": 7}}
+    told = {}
+    for known in ("none", "declared", "true"):
+        journal: list[dict[str, Any]] = []
+        data = {"version": 1, "nodes": ONE, "requests": [{"id": "a", "gpu": 1, "known": known, **keys}]}
+        simulate(parse_scenario(data), record=journal.append)
+        events = [entry["event"] for entry in journal if "event" in entry]
+        (asked,) = [e["request"] for e in events if e["kind"] == "RequestSubmitted"]
+        told[known] = (asked["runtime"], [tuple(pair) for pair in asked.get("throughput", ())])
+        (ran,) = [e["seconds"] for e in events if e["kind"] == "TasksRan"]
+        assert ran == 5.0
+    assert told == {"none": (None, []), "declared": (99.0, []), "true": (7.0, [("nvidia/*", 1.0), ("*", 5 / 7)])}
+
+
+WRONG = [
+    ({"version": 2}, "version: Input should be 1"),
+    ({"nodse": []}, "nodse: unknown key. Did you mean 'nodes'?"),
+    ({"requests": [request("a", gpuu=1)]}, "requests[0].gpuu (a): unknown key. Did you mean 'gpu'?"),
+    ({"requests": [request("a", memory=8)]}, 'write a number with a unit, such as "8GiB"'),
+    ({"requests": [request("a", memory="8")]}, 'write a number with a unit, such as "8GiB"'),
+    ({"requests": [request("a", gpu=1.5)]}, "gpu=1.5 is neither a fraction of one device"),
+    ({"requests": [{"id": "a", "duration": 1}]}, "say how much of a device is needed"),
+    ({"requests": [request("a", at=-1)]}, "requests[0].at (a)"),
+    ({"requests": [request("a", float("nan"))]}, "finite number"),
+    ({"requests": [request("a", {})]}, "duration"),
+    ({"requests": [request(True)]}, "YAML reads it as True, so put it in quotes"),  # type: ignore[arg-type]
+    ({"requests": [request("a"), request("a")]}, "two requests are called 'a'"),
+    ({"requests": [request("a", count=3), request("a/1")]}, "two requests are called 'a/1'"),
+    ({"requests": [{"id": "a", "duration": 1, "known": "true"}]}, "say how much of a device is needed"),
+    ({"nodes": ONE + ONE}, "two nodes are called 'n1'"),
+    ({"requests": [request("a", {"nvidia/T4": 1})]}, "may run on nvidia/A100-80GB and has no duration for it"),
+    ({"nodes": [{"name": "n", "devices": "2*T4"}]}, "write <count>x<type>, such as 2xnvidia/A100-80GB"),
+    ({"nodes": [{"name": "n", "devices": "2xnvidia/A100-80G"}]}, "Did you mean 'nvidia/A100-80GB'?"),
+    ({"events": [{"at": 1, "node_down": "n2"}]}, "node_down: there is no 'n2'. Known: n1"),
+    ({"events": [{"at": 1, "device_sick": "n1"}]}, "device_sick: there is no 'n1'"),
+    ({"events": [{"at": 1}]}, "an event is exactly one of node_down"),
+    ({"events": [{"at": 1, "cancel": "a", "cordon": "n1"}]}, "this one has 2 of them"),
+    ({"slowdown": {"a, b": 2}}, "must be [class, class beside it, device type]"),
+    ({"slowdown": {"a, b, *": 2}}, "no request is of class 'a'"),
+    ({"policy": "pakc"}, "Did you mean 'pack'?"),
+    ({"config": {"policy": "spread"}}, "name it once"),
+    ({"config": {"warm": 1}}, "warm"),
+    ({"requests": [request("a", queue="q")]}, "not supported yet: queue 'q' of request 'a'"),
+    ({"queues": [{"name": "q", "quota": 3}]}, "not supported yet: queue 'q'"),
+    ({"requests": [request("a", gang={"size": 2})]}, "not supported yet: gang of request 'a'"),
+    ([1], "must be a mapping"),
+]
+
+
+@pytest.mark.parametrize(("keys", "problem"), WRONG, ids=[problem for _, problem in WRONG])
+def test_what_is_wrong_is_said(keys: Any, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(**keys) if isinstance(keys, dict) else parse_scenario(keys)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: 1\na: 2", "the key 'a' is there twice"),
+        ("a: [", "is not YAML"),
+        ("{a: !!python/object:os.system x}", "is not YAML"),
+        ("? {b: 1}\n: 2", "cannot be a key"),
+    ],
+)
+def test_yaml_is_read_strictly(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=problem):
+        read_yaml(path)
+    with pytest.raises(FlexrayError, match="cannot read"):
+        read_yaml(tmp_path / "nothing.yaml")
+
+
+def test_lists_may_be_keys(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("{[a, b, nvidia/T4]: 1.5}")
+    assert read_yaml(path) == {"a, b, nvidia/T4": 1.5}
+
+
+def test_the_same_file_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    nodes = [{"name": f"n{i}", "devices": "2xnvidia/T4, 1xnvidia/L4", "cpus": 8} for i in range(3)]
+    shares = [request(f"r{i}", 3 + i, gpu=0.3, at=i / 3, count=4, cpus=1) for i in range(6)]
+    events = [{"at": 4.5, "node_down": "n1"}, {"at": 6, "node_up": "n1"}, {"at": 7, "cancel": "r3"}]
+    path.write_text(json.dumps({"version": 1, "nodes": nodes, "requests": shares, "events": events}))
+    code = "from flexray.cli import main; main()"
+    command = [sys.executable, "-c", code, "simulate", "--scenario", str(path), "--json"]
+    runs = [
+        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        for seed in ("1", "2")
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0].decode().strip() == as_json(run_scenario(load_scenario(path)))
+    Result.model_validate_json(runs[0].replace(b'"class"', b'"class_"'))
+
+
+def test_the_schemas_are_published() -> None:
+    schemas = json_schemas()
+    assert list(schemas) == ["scenario", "result", "comparison"]
+    assert "class" in schemas["scenario"]["$defs"]["RequestEntry"]["properties"]
+    assert "class" in schemas["result"]["$defs"]["RequestResult"]["properties"]
+    assert schemas["scenario"]["additionalProperties"] is False
+    json.dumps(schemas)
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_documented_example_gives_the_documented_output(tmp_path: Path) -> None:
+    """If a change is meant, put what ``flexray simulate --scenario FILE --json`` prints into docs/simulator.md."""
+    text = (DOCS / "simulator.md").read_text()
+    (tmp_path / "example.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert (
+        as_json(run_scenario(load_scenario(tmp_path / "example.yaml"))) + "\n"
+        == (text.split("```json\n")[1].split("```")[0])
+    )
+
+
+def test_the_documented_schemas_are_those_of_this_version() -> None:
+    """Made by ``flexray simulate --schema --json``. By their keys: versions of pydantic word the rest differently."""
+
+    def keys(schemas: dict[str, Any]) -> dict[str, Any]:
+        named = {name: {name: schema, **schema["$defs"]} for name, schema in schemas.items()}
+        return {
+            f"{name}.{part}": sorted(schema.get("properties", ()))
+            for name, parts in named.items()
+            for part, schema in parts.items()
+        }
+
+    assert keys(json.loads((DOCS / "simulator.schema.json").read_text())) == keys(json_schemas())
