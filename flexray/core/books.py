@@ -64,6 +64,11 @@ class Row:
         quiet, idle = self.uncontested(), self.idle
         return (quiet[0] + idle[0], quiet[1] + idle[1])
 
+    def spare(self, need: Amounts) -> bool:
+        """Whether so much is free, or held by idle slices, and promised to nobody."""
+        free, idle, pledged = self.free, self.idle, self.pledged
+        return free[0] + idle[0] - pledged[0] >= need[0] and free[1] + idle[1] - pledged[1] >= need[1]
+
     def room(self, kind: int) -> Room:
         """Both, as a room of a device of a kind."""
         quiet, idle = self.uncontested(), self.idle

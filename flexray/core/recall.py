@@ -9,6 +9,7 @@ from __future__ import annotations
 from flexray.core.reclaim import missing_for, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
+from flexray.model.devices import DeviceState
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import RequestState, SliceState
 
@@ -32,6 +33,19 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
     missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
     oldest = sorted(eligible, key=lambda record: (record.since, record.id))
     return choice.placement, needed_of(oldest, missing, choice.placement.node)
+
+
+def free_place(state: State, request: RequestRecord) -> Placement | None:
+    """Room for part of one device that is free or idle, for a request that waits for recalled leases to end."""
+    pool, wanted = state.pool, request.request
+    if wanted.devices != 1:
+        return None
+    for device in pool.kinds.feasible_devices(wanted):
+        row, host = pool.books.rows[device.id], pool.host.rows[device.node]
+        need = (wanted.share, wanted.memory_on(device))
+        if device.state is DeviceState.READY and row.spare(need) and host.spare(wanted.host):
+            return Placement(device.node, (device.id,), wanted.share, wanted.memory_on(device))
+    return None
 
 
 def _may_recall(state: State, record: SliceRecord, request: RequestRecord, before: float) -> bool:

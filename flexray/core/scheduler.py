@@ -20,7 +20,7 @@ from typing import Any
 
 from flexray.core.deadlock import find_deadlock
 from flexray.core.inventory import apply_inventory, drop_node
-from flexray.core.recall import leases_to_recall
+from flexray.core.recall import free_place, leases_to_recall
 from flexray.core.reclaim import idle_slices_to_stop
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import Blocked, CoreOptions, State
@@ -88,6 +88,7 @@ class Scheduler:
         """Run one cycle over everything that changed and return what is to be done."""
         self._expire_idle(now)
         self.state.start_pending(now)
+        self._free_from_recall(now)
         self._place_waiting(now)
         self._recall_for_starving(now)
         self._break_deadlocks(now)
@@ -290,6 +291,20 @@ class Scheduler:
                     self.state.slices.set_draining(record, True)
                     self.state.out.append(RecallLease(holder.session, holder.lease))
             self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
+
+    def _free_from_recall(self, now: float) -> None:
+        """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
+        waiting = [r for r in self.state.slices.pending.values() if self._waits_for_recall(r)]
+        for record in waiting[:_RECALLS_PER_CYCLE]:
+            request = self.state.holder_of(record)
+            placement = free_place(self.state, request) if request is not None else None
+            if request is not None and placement is not None:
+                self.state.displace([record], now)
+                self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
+
+    def _waits_for_recall(self, record: SliceRecord) -> bool:
+        on_it = (s for d in record.placement.devices for s in self.state.slices.by_device.get(d, {}).values())
+        return any(s.draining for s in on_it)
 
     def _in_turn(self, heads: list[RequestRecord]) -> Iterator[RequestRecord]:
         """All of them, starting where the last cycle stopped, so that hopeless ones do not hide the others."""

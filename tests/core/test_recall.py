@@ -263,3 +263,25 @@ def test_a_wait_that_can_never_end_is_found_after_a_recall_too() -> None:
     assert kinds(world.wait(TERM)) == ["recall parent#1"]
     world.block("parent", "leaf")
     assert kinds(world.wait(2)) == ["fail child deadlock"]
+
+
+def test_one_that_waits_for_a_recalled_lease_takes_other_room_that_comes_free() -> None:
+    world = World(node("n1", "2xT4"), lease_term_seconds=5)
+    for name in ("long", "short"):
+        world.submit(name, gpu=1, task_class=name)
+    world.settle()
+    world.now = 1.0
+    world.submit("a", gpu=1, task_class="a")
+    world.submit("b", gpu=1, task_class="b")
+    world.settle()
+    world.now = 7.0
+    world.settle()  # both leases are recalled, one for each
+    world.release("short")
+    world.settle()
+    first = next(name for name in ("a", "b") if name in world.leases)
+    second = "b" if first == "a" else "a"
+    assert second not in world.leases
+    world.now = 8.0
+    world.release(first)
+    world.settle()
+    assert second in world.leases, "long still runs, and nobody waits for it any more"
