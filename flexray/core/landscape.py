@@ -75,6 +75,7 @@ class Landscape:
         self._host, self._rooms_of = host, rooms_of
         self._class_of: dict[str, NodeClass] = {}
         self._classes: dict[NodeState, NodeClass] = {}
+        self._inhabited: dict[int, NodeClass] = {}
         self._touched: dict[str, None] = {}
         self._numbers = 0
         #: classes in the order in which they came to have members; readers remember how far they have read.
@@ -88,7 +89,7 @@ class Landscape:
 
     def inhabited(self) -> list[NodeClass]:
         """The classes that have members now."""
-        return [found for found in self._classes.values() if found.members]
+        return list(self._inhabited.values())
 
     def _trim(self) -> None:
         self._classes = {found.state: found for found in self.inhabited()}
@@ -105,6 +106,8 @@ class Landscape:
                 if before.state == state:
                     continue
                 del before.members[node]
+                if not before.members:
+                    del self._inhabited[before.number]
                 del self._class_of[node]
             if state is not None:
                 self._enter(node, state)
@@ -122,6 +125,7 @@ class Landscape:
             self._numbers += 1
         if not found.members:
             self.log.append(found)
+            self._inhabited[found.number] = found
         found.add(node, self._host.rows[node].rank)
         self._class_of[node] = found
 

@@ -107,15 +107,15 @@ class Mix:
         self._prices = self._price(weights)
         self._weights = weights
 
-    def worth(self, state: NodeState) -> float:
-        """What the rests of a node are worth to what arrives, in devices (see ``worth.py``)."""
+    def worth(self) -> Worth:
+        """What rests are worth to what arrives."""
         if len(self._kinds.all) != self._known:
             self._derive()
         if self._worth is None:
             kinds, shapes = self._kinds.all, list(self._weights.items())
             allows = [[self._kinds.allows(kind, request) for kind in kinds] for request, _ in shapes]
             self._worth = Worth(shapes, kinds, allows)
-        return self._worth.of(state)
+        return self._worth
 
     def _part(self, request: Request) -> DevicePart:
         need = tuple(

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flexray.core.books import Amounts, Books, Room
 from flexray.core.inhabitants import Kinds
-from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, Landscape, NodeState
+from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, Landscape, NodeState, host_levels
 from flexray.core.mix import Mix, state_after
 from flexray.core.ranking import Ranking, Scored
 from flexray.core.speeds import Speeds
@@ -25,8 +27,7 @@ from flexray.model.lifecycle import FilterReason, WaitReason
 from flexray.model.request import Request, memory_needed
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """A place as a policy sees it; everything within [0, 1].
 
     Attributes:
@@ -241,6 +242,10 @@ class Scorer:
         self._request, self._policy, self._speeds = request, policy, speeds
         self._kinds, self._mix = pool.kinds.all, pool.mix
         self._allowed = [pool.kinds.allows(kind, request) for kind in self._kinds]
+        self._needs = [
+            memory_needed(request, kind.type.memory) if allowed else None
+            for kind, allowed in zip(self._kinds, self._allowed, strict=True)
+        ]
         present = pool.kinds.present()
         self._largest = max((kind.type.memory for kind in present), default=1)
         self._fastest = max((kind.type.speed for kind in present), default=1e-9)
@@ -275,6 +280,18 @@ class Scorer:
 
     def _outlook(self, state: NodeState, room: int, memory: int) -> tuple[float, float]:
         """(fragments lost, worth gained) by placing the request into a room of a node."""
+        lost = kept = 0.0
+        if "defragments" in self._policy.weights:
+            lost = self._fragments_lost(state, room, memory)
+        if "keeps" in self._policy.weights:
+            request = self._request
+            cores = state.cores
+            if request.cpus:
+                cores, _ = host_levels((cores - request.cpus, 0))
+            kept = self._mix.worth().change(state, room, (request.share, memory), request.devices, cores)
+        return lost, kept
+
+    def _fragments_lost(self, state: NodeState, room: int, memory: int) -> float:
         request = self._request
         after = state_after(state, room, request.share, memory, request.host)
         for _ in range(request.devices - 1):  # whole ones of the same kind: the next is where this one was
@@ -282,12 +299,7 @@ class Scorer:
             whole = (kind, WHOLE, self._kinds[kind].type.memory)
             again = next(i for i, r in enumerate(after.rooms) if r[:3] == whole)
             after = state_after(after, again, WHOLE, memory, (0, 0))
-        lost = kept = 0.0
-        if "defragments" in self._policy.weights:
-            lost = self._mix.fragments(state) - self._mix.fragments(after)
-        if "keeps" in self._policy.weights:
-            kept = self._mix.worth(after) - self._mix.worth(state)
-        return lost, kept
+        return self._mix.fragments(state) - self._mix.fragments(after)
 
     def _host_quiet(self, state: NodeState) -> bool:
         untouched = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
@@ -299,13 +311,14 @@ class Scorer:
         request, options = self._request, []
         host_quiet = self._host_quiet(state)
         before: Room | None = None
+        share, needs = request.share, self._needs
         for index, room in enumerate(state.rooms):
-            if room == before or not self._allowed[room.kind]:
+            if room[1] < share:  # most rooms of a full pool; by position, which is faster
+                continue
+            need = needs[room.kind]
+            if need is None or room.memory < need or room == before:
                 continue
             before, kind = room, self._kinds[room.kind]
-            need = memory_needed(request, kind.type.memory)
-            if room.share < request.share or room.memory < need:
-                continue
             quiet = host_quiet and room.quiet_share >= request.share and room.quiet_memory >= need
             left = ((room.share - request.share) / WHOLE, (room.memory - need) / max(1, kind.type.memory))
             options.append((self._option(state, index, need, *left, quiet=quiet), index))
@@ -354,4 +367,4 @@ def _may_cover(levels: tuple[int, ...], level: int, need: int) -> bool:
     """Whether an amount that was rounded down to a level may be as much as needed."""
     if level >= need or level == levels[-1]:
         return True
-    return levels[levels.index(level) + 1] > need
+    return levels[bisect_right(levels, level)] > need

@@ -5,13 +5,12 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flexray.core.landscape import Landscape, NodeClass, NodeState
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """What a class of nodes is worth to a request: the total (higher is better), its terms, and the room it would use.
 
     ``room`` is the place of the room (of the first of several) among the state's rooms; -1 without devices.

@@ -32,13 +32,20 @@ _LEVELS = WHOLE // _GRAIN
 
 
 class Asked(NamedTuple):
-    """A shape: what it needs of the host, its weight, on which kinds it may go, and of how many devices how much."""
+    """What shapes need that the values of rests say nothing of: host cores, kinds of device, how many devices."""
 
     cores: int
     weight: float
     allowed: tuple[bool, ...]
     devices: int
-    share: int
+
+
+class Stock(NamedTuple):
+    """What a node has of one kind of device: the sum of its rests' values, and how many devices are whole."""
+
+    kind: int
+    value: float
+    whole: int
 
 
 class Worth:
@@ -46,18 +53,17 @@ class Worth:
 
     def __init__(
         self, shapes: Sequence[tuple[Request, float]], kinds: Sequence[Kind], allows: Sequence[Sequence[bool]]
-    ):
-        self._kinds = kinds
+    ) -> None:
+        self._memory = [kind.type.memory for kind in kinds]
         wanted = [
             (request, weight, ok) for (request, weight), ok in zip(shapes, allows, strict=True) if request.devices
         ]
         self._total = sum(weight for _, weight, _ in wanted)
-        asked: dict[tuple[object, ...], float] = {}
+        asked: dict[tuple[int, tuple[bool, ...], int], float] = {}
         for request, weight, ok in wanted:
-            share = request.share if request.devices > 1 else 0  # one device: the values look at its rest
-            key = (request.cpus, tuple(ok), request.devices, share)
+            key = (request.cpus, tuple(ok), request.devices)
             asked[key] = asked.get(key, 0.0) + weight
-        self._asked = [Asked(key[0], weight, *key[1:]) for key, weight in asked.items()]  # type: ignore[arg-type]
+        self._asked = [Asked(key[0], weight, key[1], key[2]) for key, weight in asked.items()]
         tables: dict[tuple[tuple[int, float], ...], list[float]] = {}
         self._values: list[list[float]] = []
         for kind in kinds:
@@ -65,36 +71,65 @@ class Worth:
             if sizes not in tables:
                 tables[sizes] = _values(sizes)
             self._values.append(tables[sizes])
-        self._known: dict[tuple[object, ...], float] = {}
+        self._usable: dict[tuple[int, int, int], float] = {}
 
     def of(self, state: NodeState) -> float:
         """What the rests of a node in this state are worth, in devices."""
-        rooms = state.rooms
-        key = (state.cores, tuple(room[:3] for room in rooms))
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._worth(state.cores, rooms)
-        return known
+        return self._sum(state.cores, self._stocks(state.rooms))
 
-    def _worth(self, cores: int, rooms: tuple[Room, ...]) -> float:
-        values: dict[int, float] = {}
-        for room in rooms:
-            memory = self._kinds[room.kind].type.memory
-            rest = min(room.share, WHOLE * room.memory // memory if memory else WHOLE)
-            values[room.kind] = values.get(room.kind, 0.0) + self._values[room.kind][rest // _GRAIN]
-        return sum(value * self._usable(cores, kind, rooms) for kind, value in values.items() if value)
+    def change(self, state: NodeState, room: int, need: tuple[int, int], devices: int, cores: int) -> float:
+        """What the node's worth changes by when something is placed.
 
-    def _usable(self, cores: int, kind: int, rooms: tuple[Room, ...]) -> float:
+        Args:
+            room: the room that is used (of several whole devices: one of them); below 0, only the host is.
+            need: share and memory taken of each device.
+            devices: how many devices.
+            cores: the level of host cores afterwards.
+        """
+        stocks = self._stocks(state.rooms)
+        before = self._sum(state.cores, stocks)
+        if room < 0:
+            return self._sum(cores, stocks) - before
+        used = state.rooms[room]
+        values = self._values[used.kind]
+        was = values[self._rest(used.kind, used.share, used.memory)]
+        left = values[self._rest(used.kind, used.share - need[0], used.memory - need[1])]
+        gone = devices if used.share == WHOLE else 0
+        after = [
+            Stock(s.kind, s.value + devices * (left - was), s.whole - gone) if s.kind == used.kind else s
+            for s in stocks
+        ]
+        return self._sum(cores, after) - before
+
+    def _rest(self, kind: int, share: int, memory: int) -> int:
+        """How much of a device is left, in grains: of compute or of memory, whichever is less."""
+        whole = self._memory[kind]
+        return min(share, WHOLE * memory // whole if whole else WHOLE) // _GRAIN
+
+    def _stocks(self, rooms: tuple[Room, ...]) -> list[Stock]:
+        found: dict[int, tuple[float, int]] = {}
+        for kind, share, memory, _, _ in rooms:
+            value, whole = found.get(kind, (0.0, 0))
+            found[kind] = (value + self._values[kind][self._rest(kind, share, memory)], whole + (share == WHOLE))
+        return [Stock(kind, value, whole) for kind, (value, whole) in found.items()]
+
+    def _sum(self, cores: int, stocks: Sequence[Stock]) -> float:
+        total = 0.0
+        for kind, value, whole in stocks:
+            key = (cores, kind, whole)
+            usable = self._usable.get(key)
+            if usable is None:
+                usable = self._usable[key] = self._part(cores, kind, whole)
+            total += value * usable
+        return total
+
+    def _part(self, cores: int, kind: int, whole: int) -> float:
         """The part of the requests that host, kind and number of devices do not keep away."""
-        fits = 0.0
-        for asked in self._asked:
-            if asked.cores > cores or not asked.allowed[kind]:
-                continue
-            if asked.devices > 1:
-                there = sum(1 for room in rooms if room.kind == kind and room.share >= asked.share)
-                if there < asked.devices:
-                    continue
-            fits += asked.weight
+        fits = sum(
+            asked.weight
+            for asked in self._asked
+            if asked.cores <= cores and asked.allowed[kind] and (asked.devices == 1 or asked.devices <= whole)
+        )
         return fits / self._total if self._total else 0.0
 
 

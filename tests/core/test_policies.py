@@ -35,6 +35,7 @@ def scored_afresh(pool: Pool) -> None:
     pool._rankings.clear()
     pool.landscape._class_of.clear()
     pool.landscape._classes.clear()
+    pool.landscape._inhabited.clear()
     pool.landscape.log.clear()
     pool.landscape.version += 1
     pool.landscape._touched = dict.fromkeys(pool.host.rows)
@@ -118,7 +119,7 @@ def test_what_rests_are_worth_by_hand() -> None:
 
     def worth(share: int, cores: int = 8000) -> float:
         room = Room(kind, share, share * 80 * GIB // 1000, share, 0)
-        return pool.mix.worth(NodeState(cores, 0, cores, 0, (room,)))
+        return pool.mix.worth().of(NodeState(cores, 0, cores, 0, (room,)))
 
     expected = {1000: 1.0, 800: 0.7, 700: 0.7, 500: 0.3, 300: 0.3, 200: 0.0, 0: 0.0}
     assert {share: worth(share) for share in expected} == pytest.approx(expected, abs=0.01)
