@@ -137,7 +137,7 @@ def default_tasks(rounds: int, quick: bool) -> list[Row]:
 
 def sleeping(length: float, count: int, target: float, rounds: int, quick: bool) -> list[Row]:
     """Tasks of a known length on four slices against four processes that do nothing but sleep as often."""
-    count = count // 4 if quick else count
+    count = count // 2 if quick else count
     ours = flex.task(gpu=0.25)(sleep)
     loop = (
         f"import time; start = time.perf_counter()\n"

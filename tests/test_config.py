@@ -75,7 +75,9 @@ def test_every_field_is_documented_and_there_are_few() -> None:
 def test_policies_by_name() -> None:
     assert all(name == policy.name and set(policy.weights) for name, policy in POLICIES.items())
     assert build_scheduler(PoolConfig(policy="spread")).state.options.policy is POLICIES["spread"]
-    with pytest.raises(UnknownPolicy, match=r"unknown policy 'pak'\. Did you mean 'pack'\? Known: balanced, fast, fgd, pack, spread"):
+    with pytest.raises(
+        UnknownPolicy, match=r"unknown policy 'pak'\. Did you mean 'pack'\? Known: balanced, fast, fgd, pack, spread"
+    ):
         build_scheduler(PoolConfig(policy="pak"))
     with pytest.raises(UnknownPolicy, match=r"'zzz'\. Known"):
         build_scheduler(PoolConfig(policy="zzz"))

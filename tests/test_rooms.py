@@ -41,7 +41,7 @@ OUTSIDE = {
     "numpy": {"core", "policies", "sim"},
     "yaml": {"sim"},
     "pyarrow": {"sim"},
-    "scipy": {"policies"},
+    "scipy": {"policies", "sim"},
     "pynvml": {"devices"},
     "torch": {"runtime", "demo"},
     "sklearn": {"demo"},

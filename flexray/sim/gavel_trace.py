@@ -30,7 +30,7 @@ TRACE_RATE = 4.0
 """Jobs an hour of the published trace; other rates stretch its arrivals."""
 
 _EXTRA = 15_000
-"""Jobs drawn by the generator's rule after the trace's own, so that the load goes on until the measured jobs are done."""
+"""Jobs drawn by the generator's rule after the trace's own, so that the load goes on while jobs are measured."""
 
 
 @dataclass(frozen=True, slots=True)

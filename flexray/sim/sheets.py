@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flexray.sim.gavel import GavelResult
 from flexray.sim.journal import ReplayResult
 from flexray.sim.openb import OpenbResult
 from flexray.sim.openb_timed import TimedResult
@@ -112,3 +113,30 @@ def timed_sheets(results: Sequence[TimedResult]) -> list[Sheet]:
 
 def _spread(values: Distribution) -> str:
     return "-" if values.mean is None else f"{values.mean:g} / {values.p99:g} s"
+
+
+def gavel_sheets(results: Sequence[GavelResult]) -> list[Sheet]:
+    """Gavel's experiment: a row per policy, hours."""
+    columns = ("policy", "mean", "p50", "p99", "longest", "makespan", "fairness", "worst", "wait", "gap", "moves")
+    rows = [
+        [
+            r.policy,
+            *(
+                f"{hours:.2f}"
+                for hours in (
+                    r.mean_completion_hours,
+                    r.p50_completion_hours,
+                    r.p99_completion_hours,
+                    r.max_completion_hours,
+                    r.makespan_hours,
+                    r.finish_time_fairness_mean,
+                    r.finish_time_fairness_worst,
+                    r.longest_wait_hours,
+                    r.longest_gap_hours,
+                )
+            ),
+            f"{r.moves:,}",
+        ]
+        for r in results
+    ]
+    return [("completion of the measured jobs, hours", columns, rows)]

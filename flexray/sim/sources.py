@@ -10,6 +10,7 @@ from pathlib import Path
 from flexray.config import PoolConfig, load_config
 from flexray.errors import UsageError
 from flexray.sim.azure import read_azure
+from flexray.sim.gavel import GavelResult, simulate_gavel
 from flexray.sim.journal import ReplayResult, check_replay, read_journal, what_if
 from flexray.sim.openb import Experiment, OpenbResult, read_nodes, read_tasks
 from flexray.sim.openb_timed import replay_times
@@ -17,13 +18,22 @@ from flexray.sim.parallel import Progress, parse_seeds, run_seeds
 from flexray.sim.report import openb_page, results_page, timed_page
 from flexray.sim.result import Part, Result, as_json, collect
 from flexray.sim.scenario import inventory_of, json_schemas, load_scenario, run_scenario, with_requests
-from flexray.sim.sheets import Sheet, comparison_sheets, openb_sheets, replay_sheets, result_sheets, timed_sheets
+from flexray.sim.sheets import (
+    Sheet,
+    comparison_sheets,
+    gavel_sheets,
+    openb_sheets,
+    replay_sheets,
+    result_sheets,
+    timed_sheets,
+)
 from flexray.sim.table import read_table
 
 DEFAULT_SEEDS = "42-51"
 """The seeds of the published results."""
 
 _OPENB_ONLY = ("inflate", "seeds", "timed", "workers")
+_GAVEL_ONLY = ("throughputs", "cluster", "rate", "measure", "throughputs_known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,12 @@ class Options:
     seeds: str | None = None
     timed: bool = False
     workers: int | None = None
+    gavel_trace: Path | None = None
+    throughputs: Path | None = None
+    cluster: str | None = None
+    rate: float | None = None
+    measure: str | None = None
+    throughputs_known: bool = False
     schema: bool = False
     check: bool = False
 
@@ -64,6 +80,9 @@ def run_source(options: Options, progress: Progress = lambda done, of: None) -> 
         raise UsageError("openb brings its own nodes and tasks; leave --scenario and --journal out")
     if not openb:
         _refuse(options, "this: only openb has it", *_OPENB_ONLY)
+    if options.gavel_trace:
+        return _gavel(options, options.gavel_trace, progress)
+    _refuse(options, "this: only --gavel-trace has it", *_GAVEL_ONLY)
     if options.config is not None and not options.journal:
         raise UsageError("--config is the configuration of the pool that wrote a --journal; a scenario has config:")
     if options.journal:
@@ -75,7 +94,8 @@ def run_source(options: Options, progress: Progress = lambda done, of: None) -> 
     if openb:
         return _openb(options, progress)
     raise UsageError(
-        "say what to simulate: --scenario, --openb-nodes with --openb-tasks, or --journal (see flexray simulate --help)"
+        "say what to simulate: --scenario, --openb-nodes with --openb-tasks, --gavel-trace with --throughputs, or "
+        "--journal (see flexray simulate --help)"
     )
 
 
@@ -111,6 +131,32 @@ def _journal(options: Options, path: Path) -> Outcome:
         nodes = [inventory_of(node) for node in load_scenario(options.scenario).nodes]
     configs = [config.model_copy(update={"policy": policy}) for policy in options.policies or (config.policy,)]
     return _results([collect(what_if(entries, one, nodes)) for one in configs])
+
+
+def _gavel(options: Options, trace: Path, progress: Progress) -> Outcome:
+    if options.throughputs is None:
+        raise UsageError("--gavel-trace TRACE.csv needs --throughputs FILE.json")
+    cluster = _numbers("--cluster", options.cluster or "36:36:36", 3)
+    first, last = _numbers("--measure", options.measure or "4000:5000", 2)
+    rate = 4.0 if options.rate is None else options.rate
+    results: list[GavelResult] = []
+    for policy in options.policies or ("rounds",):
+        known = options.throughputs_known or policy == "las"  # the linear program cannot learn
+        results.append(
+            simulate_gavel(
+                trace, options.throughputs, cluster, rate, (first, last), policy, known=known, progress=progress
+            )
+        )
+    one = len(results) == 1
+    text = results[0].to_json() if one else json.dumps([json.loads(r.to_json()) for r in results], indent=2)
+    return Outcome(text, gavel_sheets(results))
+
+
+def _numbers(option: str, text: str, count: int) -> tuple[int, ...]:
+    parts = text.split(":")
+    if len(parts) != count or not all(part.isdigit() for part in parts):
+        raise UsageError(f"{option}={text!r} must be {count} whole numbers with colons between, such as 36:36:36")
+    return tuple(int(part) for part in parts)
 
 
 def _openb(options: Options, progress: Progress) -> Outcome:

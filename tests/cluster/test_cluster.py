@@ -104,7 +104,9 @@ def test_work_of_a_lost_node_runs_again_elsewhere(pool: Any, tmp_path: Any) -> N
     until(lambda: any(d.type == "nvidia/T4" and d.state == "ready" for d in flex.pool().devices))
     started, go = tmp_path / "started", tmp_path / "go"
 
-    @flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2)
+    t4_first = flex.Request(throughput={"nvidia/T4": 1.0, "declared/gpu": 0.1})
+
+    @flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2, request=t4_first)
     def stubborn() -> str:
         started.touch()
         while flex.current().device.type.name == "nvidia/T4" and not go.exists():
@@ -113,7 +115,6 @@ def test_work_of_a_lost_node_runs_again_elsewhere(pool: Any, tmp_path: Any) -> N
 
     future = stubborn.remote()
     until(started.exists)
-    if any(s.devices[0].endswith("gpu0") and s.state == "held" for s in flex.pool().slices):
-        pool.remove_node(doomed, allow_graceful=False)
+    pool.remove_node(doomed, allow_graceful=False)
     assert future.result(90) == "declared/gpu"
     until(lambda: all(d.type != "nvidia/T4" for d in flex.pool().devices))
