@@ -7,7 +7,7 @@ import inspect
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from flexray.errors import InvalidRequest, UsageError
 from flexray.future import Future, Stream
@@ -323,4 +323,4 @@ def actor(**options: Any) -> Callable[[type[C]], Actor[C]]:
     return decorate
 
 
-__all__ = ["Actor", "ActorHandle", "Task", "actor", "cast", "task"]
+__all__ = ["Actor", "ActorHandle", "Task", "actor", "task"]

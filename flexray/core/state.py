@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from flexray.core.placement import Policy, Pool
+from flexray.core.placement import Pool
 from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.scoring import Policy
 from flexray.core.slices import Slices
 from flexray.errors import InternalError
 from flexray.model.commands import Command, FailRequest, GrantLease, RevokeLease, StartSlice, StopSlice

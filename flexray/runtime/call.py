@@ -12,7 +12,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from flexray.errors import NotConnected, TaskError
-from flexray.model.lease import LeaseId
+from flexray.model.lease import LeaseId, RequestId
+from flexray.model.snapshot import Explanation
 from flexray.runtime.packing import unpack, unpack_error
 from flexray.runtime.protocol import Payload
 
@@ -164,3 +165,18 @@ class Call:
                 raise TaskError(f"the result cannot be unpickled here: {type(error).__name__}: {error}") from error
             self._kind, self._outcome = Kind.VALUE, value
         return self._outcome
+
+
+def describe_call(phase: Phase, backlog: int, found: Explanation | None, request: RequestId | None) -> Explanation:
+    """An Explanation of a call: what its request says, else what the client knows."""
+    if found is not None and phase in (Phase.BACKLOG, Phase.SENT):
+        return found
+    state = {
+        Phase.NEW: "waiting for arguments",
+        Phase.BACKLOG: "waiting in the client",
+        Phase.SENT: "running",
+        Phase.HERE: "running in its parent's slice",
+        Phase.DONE: "done",
+    }[phase]
+    needs = f"{backlog} calls of the same task go first" if phase is Phase.BACKLOG else ""
+    return Explanation(request or "", state, "", 0, needs, None, (), (), (), ())

@@ -8,6 +8,7 @@ import inspect
 import itertools
 import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -15,11 +16,10 @@ import ray
 
 from flexray.config import PoolConfig, load_config
 from flexray.errors import Cancelled, LeaseLost, NotConnected, UsageError, WaitTimeout
-from flexray.model.lease import RequestId
 from flexray.model.request import Request
 from flexray.model.snapshot import Explanation, Snapshot
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
-from flexray.runtime.call import Call, Kind, Phase
+from flexray.runtime.call import Call, Kind, Phase, describe_call
 from flexray.runtime.current import running
 from flexray.runtime.engine import Engine
 from flexray.runtime.environment import capture_environment
@@ -112,7 +112,7 @@ class Client:
         """The line of calls of a function with a request; equal functions and requests share one."""
         packed = pack_function(function)
         name = getattr(function, "__qualname__", type(function).__name__)
-        request_key = format(hash_of(repr((request, timeout, retries))), "x")
+        request_key = format(zlib.crc32(repr((request, timeout, retries)).encode()), "x")
         key = f"{name}/{packed.key}/{request_key}"
         with self._engine.calls.lock:
             found = self._targets.get(key)
@@ -326,28 +326,6 @@ class Client:
 
     def _ask(self, method: str, *args: Any) -> Any:
         return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=_CONTROL_SECONDS)
-
-
-def describe_call(phase: Phase, backlog: int, found: Explanation | None, request: RequestId | None) -> Explanation:
-    """An Explanation of a call: what its request says, else what the client knows."""
-    if found is not None and phase in (Phase.BACKLOG, Phase.SENT):
-        return found
-    state = {
-        Phase.NEW: "waiting for arguments",
-        Phase.BACKLOG: "waiting in the client",
-        Phase.SENT: "running",
-        Phase.HERE: "running in its parent's slice",
-        Phase.DONE: "done",
-    }[phase]
-    needs = f"{backlog} calls of the same task go first" if phase is Phase.BACKLOG else ""
-    return Explanation(request or "", state, "", 0, needs, None, (), (), (), ())
-
-
-def hash_of(text: str) -> int:
-    """A short, stable hash."""
-    import zlib
-
-    return zlib.crc32(text.encode())
 
 
 def _has_async_methods(cls: type) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -321,8 +320,3 @@ async def _result(ref: Any) -> Any:
 
 async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(None, function, *args)
-
-
-def node_name() -> str:
-    """What people call this node."""
-    return socket.gethostname()

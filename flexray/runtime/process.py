@@ -30,11 +30,6 @@ def enter_slice(identity: SliceIdentity) -> None:
     _identity = identity
 
 
-def slice_identity() -> SliceIdentity | None:
-    """The slice this process is, or None."""
-    return _identity
-
-
 def client() -> Client:
     """This process's client; connects by default. Raises NotConnected after ``shutdown`` or in a forked child."""
     if _client is not None:

@@ -13,7 +13,8 @@ from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.books import Room
 from flexray.core.landscape import NodeState
-from flexray.core.placement import Option, Policy, Pool
+from flexray.core.placement import Pool
+from flexray.core.scoring import Option, Policy
 from flexray.core.speeds import Speeds
 from flexray.errors import UnknownPolicy, UsageError
 from flexray.model.events import NodeReported, TasksRan
