@@ -40,7 +40,7 @@ class Room(NamedTuple):
 class Row:
     """The amounts of one device or node. Changed by ``Books`` only."""
 
-    __slots__ = ("draining", "free", "idle", "pledged", "rank", "stopping", "total")
+    __slots__ = ("_room", "draining", "free", "idle", "pledged", "rank", "stopping", "total")
 
     def __init__(self, name: str, total: Amounts) -> None:
         self.rank = tie_rank(name)
@@ -50,6 +50,11 @@ class Row:
         self.stopping: Amounts = (0, 0)
         self.draining: Amounts = (0, 0)
         self.pledged: Amounts = (0, 0)
+        self._room: Room | None = None
+
+    def changed(self) -> None:
+        """Some amount has changed: what was derived from them is stale."""
+        self._room = None
 
     def uncontested(self) -> Amounts:
         """What is free or coming free without stopping an idle slice, and promised to nobody."""
@@ -71,8 +76,11 @@ class Row:
 
     def room(self, kind: int) -> Room:
         """Both, as a room of a device of a kind."""
-        quiet, idle = self.uncontested(), self.idle
-        return Room(kind, quiet[0] + idle[0], quiet[1] + idle[1], *quiet)
+        room = self._room
+        if room is None or room.kind != kind:
+            quiet, idle = self.uncontested(), self.idle
+            room = self._room = Room(kind, quiet[0] + idle[0], quiet[1] + idle[1], *quiet)
+        return room
 
 
 class Books:
@@ -97,6 +105,7 @@ class Books:
         coming = [f + i + s + d for f, i, s, d in zip(free, row.idle, row.stopping, row.draining, strict=True)]
         if min(free) >= 0 and all(c >= p for c, p in zip(coming, row.pledged, strict=True)):
             row.free, row.total = free, total
+            row.changed()
 
     def remove(self, name: str) -> None:
         """Drop a row that nothing holds or is promised."""
@@ -112,6 +121,7 @@ class Books:
         if left[0] < 0 or left[1] < 0:
             raise InternalError(f"{name}: cannot hold {list(amounts)} of {list(row.free)} free")
         row.free = left
+        row.changed()
 
     def give_back(self, name: str, amounts: Amounts) -> None:
         """Return held amounts to what is free."""
@@ -120,6 +130,7 @@ class Books:
         if left[0] > row.total[0] or left[1] > row.total[1]:
             raise InternalError(f"{name}: gave back more than it has ({list(left)} of {list(row.total)})")
         row.free = left
+        row.changed()
 
     def mark(self, part: str, name: str, amounts: Amounts, sign: int) -> None:
         """Add (+1) or take away (-1) amounts of ``idle``, ``stopping``, ``draining`` or ``pledged``."""
@@ -129,3 +140,4 @@ class Books:
         if left[0] < 0 or left[1] < 0:
             raise InternalError(f"{name}: {part} would fall below zero")
         setattr(row, part, left)
+        row.changed()

@@ -35,13 +35,26 @@ class NodeState(NamedTuple):
 
 
 class NodeClass:
-    """The nodes that are in one state now, by tie rank."""
+    """The nodes that are in one state now, by tie rank.
 
-    __slots__ = ("_heap", "members", "number", "state")
+    Attributes:
+        rooms: the state's rooms, each different one once: its first place among them, the room, how many there are.
+        largest: share of the emptiest room; what needs more is refused at a glance.
+    """
+
+    __slots__ = ("_heap", "largest", "members", "number", "rooms", "state")
 
     def __init__(self, number: int, state: NodeState) -> None:
         self.number = number
         self.state = state
+        self.rooms: list[tuple[int, Room, int]] = []
+        for index, room in enumerate(state.rooms):  # sorted, so that equal ones are neighbours
+            if self.rooms and self.rooms[-1][1] == room:
+                first, _, count = self.rooms.pop()
+                self.rooms.append((first, room, count + 1))
+            else:
+                self.rooms.append((index, room, 1))
+        self.largest = max((room.share for room in state.rooms), default=0)
         self.members: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
 

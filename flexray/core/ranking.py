@@ -7,7 +7,7 @@ from bisect import insort
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from flexray.core.landscape import Landscape, NodeClass, NodeState
+from flexray.core.landscape import Landscape, NodeClass
 
 
 class Scored(NamedTuple):
@@ -24,7 +24,7 @@ class Scored(NamedTuple):
 class Ranking:
     """Classes by score. ``score`` returns None where the request does not fit; it must depend on the state only."""
 
-    def __init__(self, landscape: Landscape, score: Callable[[NodeState], Scored | None], band: float = 0.0) -> None:
+    def __init__(self, landscape: Landscape, score: Callable[[NodeClass], Scored | None], band: float = 0.0) -> None:
         self._landscape, self._score, self._band = landscape, score, band
         self._scores: dict[int, Scored | None] = {}
         self._entries: list[tuple[float, int, NodeClass]] = []
@@ -85,7 +85,7 @@ class Ranking:
             if number in listed or not found.members:
                 continue
             if number not in scores:
-                scores[number] = self._score(found.state)
+                scores[number] = self._score(found)
             scored = scores[number]
             if scored is not None:
                 insort(self._entries, (-scored.total, number, found))

@@ -7,13 +7,12 @@ options of a node's state.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from flexray.core.books import Room
-from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, NodeState, host_levels
+from flexray.core.landscape import CORE_LEVELS, NodeClass, host_levels
 from flexray.core.mix import state_after
 from flexray.core.ranking import Scored
 from flexray.model.amounts import WHOLE
@@ -74,63 +73,76 @@ class Policy:
 
 
 class Scorer:
-    """Scores the state of a node for one shape of request, by one policy."""
+    """Scores classes of nodes for one shape of request, by one policy, within one epoch of the mix."""
 
     def __init__(self, pool: Pool, request: Request, policy: Policy, speeds: Mapping[str, float]) -> None:
-        self._request, self._policy, self._speeds = request, policy, speeds
+        self._request, self._policy = request, policy
         self._kinds, self._mix = pool.kinds.all, pool.mix
-        self._allowed = [pool.kinds.allows(kind, request) for kind in self._kinds]
         self._needs = [
-            memory_needed(request, kind.type.memory) if allowed else None
-            for kind, allowed in zip(self._kinds, self._allowed, strict=True)
+            memory_needed(request, kind.type.memory) if pool.kinds.allows(kind, request) else None
+            for kind in self._kinds
         ]
+        #: a host amount was rounded down to a level: it may be enough from the level of what is needed on.
+        self._least = host_levels(request.host)
         present = pool.kinds.present()
-        self._largest = max((kind.type.memory for kind in present), default=1)
-        self._fastest = max((kind.type.speed for kind in present), default=1e-9)
-        self._weight = 1.0 if policy.additive else sum(policy.weights.values())
+        largest = max((kind.type.memory for kind in present), default=1)
+        fastest = max((kind.type.speed for kind in present), default=1e-9)
+        self._sizes = [kind.type.memory / largest for kind in self._kinds]
+        self._speeds = [
+            speeds.get(kind.type.name, 0.0) if policy.uses_speed else kind.type.speed / fastest for kind in self._kinds
+        ]
+        taken = request.share * request.devices / WHOLE
+        self._scarcity = [pool.mix.scarcity(n) * taken if policy.uses_mix else 0.0 for n in range(len(self._kinds))]
+        weight = 1.0 if policy.additive else sum(policy.weights.values())
+        self._weights = [(name, one / weight) for name, one in policy.weights.items()]
+        self._worth = pool.mix.worth() if "keeps" in policy.weights else None
+        self._counts_fragments = "defragments" in policy.weights
 
-    def score(self, state: NodeState) -> Scored | None:
-        """The best way to use a node in this state; None where the request cannot fit."""
-        request = self._request
-        if not (_may_cover(CORE_LEVELS, state.cores, request.cpus)) or not (
-            _may_cover(MEMORY_LEVELS, state.memory, request.host_memory)
-        ):
+    def score(self, found: NodeClass) -> Scored | None:
+        """The best way to use a node of this class; None where the request cannot fit."""
+        state = found.state
+        if state.cores < self._least[0] or state.memory < self._least[1]:
             return None
-        if not request.devices:
-            return self._score_host(state)
-        options = self._several(state) if request.devices > 1 else self._single(state)
-        scored = [self._rate(option, room) for option, room in options]
-        return max(scored, key=lambda one: one.total, default=None)
+        devices = self._request.devices
+        if not devices:
+            return self._score_host(found)
+        if found.largest < self._request.share:
+            return None
+        best: Scored | None = None
+        for option, room in self._several(found) if devices > 1 else self._single(found):
+            scored = self._rate(option, room)
+            if best is None or scored.total > best.total:
+                best = scored
+        return best
 
     def _rate(self, option: Option, room: int) -> Scored:
-        terms = self._policy.terms(option)
-        weighted = tuple(weight / self._weight * terms[name] for name, weight in self._policy.weights.items())
-        total = 1 / (1 + math.exp(-sum(weighted))) if self._policy.squash else sum(weighted)
-        return Scored(math.floor(total / self._policy.step + 1e-6) * self._policy.step, weighted, room)
+        terms, policy = self._policy.terms(option), self._policy
+        weighted = [weight * terms[name] for name, weight in self._weights]
+        total = sum(weighted)
+        if policy.squash:
+            total = 1 / (1 + math.exp(-total))
+        return Scored(math.floor(total / policy.step + 1e-6) * policy.step, tuple(weighted), room)
 
-    def _score_host(self, state: NodeState) -> Scored:
+    def _score_host(self, found: NodeClass) -> Scored:
         """For host cores and memory only: where it fragments least; else nodes without devices, then the fullest."""
         if self._policy.uses_mix:
-            gained, keeps = self._outlook(state, -1, 0)
+            gained, keeps = self._outlook(found, -1, 0)
             return self._rate(Option(0, 0, 0, 0, 0, defragments=gained, keeps=keeps), -1)
-        spare = state.cores / CORE_LEVELS[-1]
-        return Scored((0.0 if state.rooms else 1.0) - spare, (0.0,) * len(self._policy.weights), -1)
+        spare = found.state.cores / CORE_LEVELS[-1]
+        return Scored((0.0 if found.rooms else 1.0) - spare, (0.0,) * len(self._weights), -1)
 
-    def _outlook(self, state: NodeState, room: int, memory: int) -> tuple[float, float]:
+    def _outlook(self, found: NodeClass, room: int, memory: int) -> tuple[float, float]:
         """(fragments lost, worth gained) by placing the request into a room of a node."""
-        lost = kept = 0.0
-        if "defragments" in self._policy.weights:
-            lost = self._fragments_lost(state, room, memory)
-        if "keeps" in self._policy.weights:
-            request = self._request
-            cores = state.cores
-            if request.cpus:
-                cores, _ = host_levels((cores - request.cpus, 0))
-            kept = self._mix.worth().change(state, room, (request.share, memory), request.devices, cores)
-        return lost, kept
+        lost = self._fragments_lost(found, room, memory) if self._counts_fragments else 0.0
+        if self._worth is None:
+            return lost, 0.0
+        request, cores = self._request, found.state.cores
+        if request.cpus:
+            cores, _ = host_levels((cores - request.cpus, 0))
+        return lost, self._worth.change(found, room, (request.share, memory), request.devices, cores)
 
-    def _fragments_lost(self, state: NodeState, room: int, memory: int) -> float:
-        request = self._request
+    def _fragments_lost(self, found: NodeClass, room: int, memory: int) -> float:
+        request, state = self._request, found.state
         after = state_after(state, room, request.share, memory, request.host)
         for _ in range(request.devices - 1):  # whole ones of the same kind: the next is where this one was
             kind = state.rooms[room].kind
@@ -139,66 +151,49 @@ class Scorer:
             after = state_after(after, again, WHOLE, memory, (0, 0))
         return self._mix.fragments(state) - self._mix.fragments(after)
 
-    def _host_quiet(self, state: NodeState) -> bool:
+    def _host_quiet(self, found: NodeClass) -> bool:
+        state = found.state
         untouched = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
         return untouched or (
             state.quiet_cores >= self._request.cpus and state.quiet_memory >= self._request.host_memory
         )
 
-    def _single(self, state: NodeState) -> list[tuple[Option, int]]:
-        request, options = self._request, []
-        host_quiet = self._host_quiet(state)
-        before: Room | None = None
-        share, needs = request.share, self._needs
-        for index, room in enumerate(state.rooms):
-            if room[1] < share:  # most rooms of a full pool; by position, which is faster
+    def _single(self, found: NodeClass) -> Iterator[tuple[Option, int]]:
+        share, needs, host_quiet = self._request.share, self._needs, self._host_quiet(found)
+        for index, room, _ in found.rooms:
+            number, there, memory, quiet_share, quiet_memory = room
+            need = needs[number]
+            if there < share or need is None or memory < need:
                 continue
-            need = needs[room.kind]
-            if need is None or room.memory < need or room == before:
-                continue
-            before, kind = room, self._kinds[room.kind]
-            quiet = host_quiet and room.quiet_share >= request.share and room.quiet_memory >= need
-            left = ((room.share - request.share) / WHOLE, (room.memory - need) / max(1, kind.type.memory))
-            options.append((self._option(state, index, need, *left, quiet=quiet), index))
-        return options
+            quiet = host_quiet and quiet_share >= share and quiet_memory >= need
+            size = max(1, self._kinds[number].type.memory)
+            yield self._option(found, index, need, (there - share) / WHOLE, (memory - need) / size, quiet=quiet), index
 
-    def _several(self, state: NodeState) -> list[tuple[Option, int]]:
+    def _several(self, found: NodeClass) -> Iterator[tuple[Option, int]]:
         """Whole devices of one kind: how many of that kind are left whole matters."""
-        options = []
-        host_quiet = self._host_quiet(state)
-        for number in {room.kind for room in state.rooms}:
-            if not self._allowed[number]:
+        wanted, host_quiet = self._request.devices, self._host_quiet(found)
+        for number, rooms in groupby(found.rooms, key=lambda entry: entry[1].kind):
+            need, whole_memory = self._needs[number], self._kinds[number].type.memory
+            if need is None:
                 continue
-            kind = self._kinds[number]
-            all_of_kind = [(index, room) for index, room in enumerate(state.rooms) if room.kind == number]
-            whole = [(i, r) for i, r in all_of_kind if (r.share, r.memory) == (WHOLE, kind.type.memory)]
-            if len(whole) < self._request.devices:
-                continue
-            left = (len(whole) - self._request.devices) / len(all_of_kind)
-            calm = sum((r.quiet_share, r.quiet_memory) == (r.share, r.memory) for _, r in whole)
-            quiet = host_quiet and calm >= self._request.devices
-            first = whole[0][0]
-            need = memory_needed(self._request, kind.type.memory)
-            options.append((self._option(state, first, need, left, left, quiet=quiet), first))
-        return options
+            total = whole = calm = 0
+            first = -1
+            for index, room, count in rooms:
+                total += count
+                if room.share == WHOLE and room.memory == whole_memory:
+                    first = index if first < 0 else first
+                    whole += count
+                    calm += count * ((room.quiet_share, room.quiet_memory) == (room.share, room.memory))
+            if whole >= wanted:
+                left, quiet = (whole - wanted) / total, host_quiet and calm >= wanted
+                yield self._option(found, first, need, left, left, quiet=quiet), first
 
     def _option(
-        self, state: NodeState, room: int, need: int, share_left: float, memory_left: float, *, quiet: bool
+        self, found: NodeClass, room: int, need: int, share_left: float, memory_left: float, *, quiet: bool
     ) -> Option:
-        number = state.rooms[room].kind
-        kind = self._kinds[number].type
-        size = kind.memory / self._largest
-        speed = self._speeds[kind.name] if self._policy.uses_speed else kind.speed / self._fastest
+        number = found.state.rooms[room].kind
+        size, speed, disturbs = self._sizes[number], self._speeds[number], 0.0 if quiet else 1.0
         if not self._policy.uses_mix:
-            return Option(share_left, memory_left, size, speed, float(not quiet))
-        taken = self._request.share * self._request.devices / WHOLE
-        scarcity = self._mix.scarcity(number) * taken
-        gained, keeps = self._outlook(state, room, need)
-        return Option(share_left, memory_left, size, speed, float(not quiet), gained, scarcity, keeps)
-
-
-def _may_cover(levels: tuple[int, ...], level: int, need: int) -> bool:
-    """Whether an amount that was rounded down to a level may be as much as needed."""
-    if level >= need or level == levels[-1]:
-        return True
-    return levels[bisect_right(levels, level)] > need
+            return Option(share_left, memory_left, size, speed, disturbs)
+        lost, keeps = self._outlook(found, room, need)
+        return Option(share_left, memory_left, size, speed, disturbs, lost, self._scarcity[number], keeps)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from flexray.core.books import Room
 from flexray.core.inhabitants import Kind
-from flexray.core.landscape import NodeState
+from flexray.core.landscape import NodeClass, NodeState
 from flexray.model.amounts import WHOLE
 from flexray.model.request import Request, memory_needed
 
@@ -72,13 +72,15 @@ class Worth:
                 tables[sizes] = _values(sizes)
             self._values.append(tables[sizes])
         self._usable: dict[tuple[int, int, int], float] = {}
+        #: by class of nodes: its stocks, and what they are worth.
+        self._known: dict[int, tuple[list[Stock], float]] = {}
 
     def of(self, state: NodeState) -> float:
         """What the rests of a node in this state are worth, in devices."""
         return self._sum(state.cores, self._stocks(state.rooms))
 
-    def change(self, state: NodeState, room: int, need: tuple[int, int], devices: int, cores: int) -> float:
-        """What the node's worth changes by when something is placed.
+    def change(self, found: NodeClass, room: int, need: tuple[int, int], devices: int, cores: int) -> float:
+        """What the worth of a node of a class changes by when something is placed.
 
         Args:
             room: the room that is used (of several whole devices: one of them); below 0, only the host is.
@@ -86,20 +88,24 @@ class Worth:
             devices: how many devices.
             cores: the level of host cores afterwards.
         """
-        stocks = self._stocks(state.rooms)
-        before = self._sum(state.cores, stocks)
+        known = self._known.get(found.number)
+        if known is None:
+            stocks = self._stocks(found.state.rooms)
+            known = self._known[found.number] = (stocks, self._sum(found.state.cores, stocks))
+        stocks, before = known
         if room < 0:
             return self._sum(cores, stocks) - before
-        used = state.rooms[room]
+        used = found.state.rooms[room]
         values = self._values[used.kind]
         was = values[self._rest(used.kind, used.share, used.memory)]
         left = values[self._rest(used.kind, used.share - need[0], used.memory - need[1])]
         gone = devices if used.share == WHOLE else 0
-        after = [
-            Stock(s.kind, s.value + devices * (left - was), s.whole - gone) if s.kind == used.kind else s
-            for s in stocks
-        ]
-        return self._sum(cores, after) - before
+        total = 0.0
+        for kind, value, whole in stocks:
+            if kind == used.kind:
+                value, whole = value + devices * (left - was), whole - gone
+            total += value * self._usable_part(cores, kind, whole)
+        return total - before
 
     def _rest(self, kind: int, share: int, memory: int) -> int:
         """How much of a device is left, in grains: of compute or of memory, whichever is less."""
@@ -114,23 +120,19 @@ class Worth:
         return [Stock(kind, value, whole) for kind, (value, whole) in found.items()]
 
     def _sum(self, cores: int, stocks: Sequence[Stock]) -> float:
-        total = 0.0
-        for kind, value, whole in stocks:
-            key = (cores, kind, whole)
-            usable = self._usable.get(key)
-            if usable is None:
-                usable = self._usable[key] = self._part(cores, kind, whole)
-            total += value * usable
-        return total
+        return sum(value * self._usable_part(cores, kind, whole) for kind, value, whole in stocks)
 
-    def _part(self, cores: int, kind: int, whole: int) -> float:
+    def _usable_part(self, cores: int, kind: int, whole: int) -> float:
         """The part of the requests that host, kind and number of devices do not keep away."""
-        fits = sum(
-            asked.weight
-            for asked in self._asked
-            if asked.cores <= cores and asked.allowed[kind] and (asked.devices == 1 or asked.devices <= whole)
-        )
-        return fits / self._total if self._total else 0.0
+        usable = self._usable.get((cores, kind, whole))
+        if usable is None:
+            fits = sum(
+                asked.weight
+                for asked in self._asked
+                if asked.cores <= cores and asked.allowed[kind] and (asked.devices == 1 or asked.devices <= whole)
+            )
+            usable = self._usable[cores, kind, whole] = fits / self._total if self._total else 0.0
+        return usable
 
 
 def _sizes(wanted: Sequence[tuple[Request, float, Sequence[bool]]], kind: Kind) -> tuple[tuple[int, float], ...]:
