@@ -45,7 +45,9 @@ class Pool:
         self.speeds = Speeds()
         self.landscape = Landscape(self.host, self._rooms_of)
         self._rankings: dict[tuple[object, ...], Ranking] = {}
+        #: by class and shape: the speeds, and the ranking made with them, as of a version of what was measured.
         self._speeds: dict[tuple[object, ...], tuple[tuple[int, int], dict[str, float]]] = {}
+        self._latest: dict[tuple[object, ...], tuple[tuple[int, int], Ranking]] = {}
 
     # -- what there is ----------------------------------------------------------------------
 
@@ -54,8 +56,7 @@ class Pool:
         self.kinds.forget()
         self.mix.inventory_changed()
         self.landscape.touch(node)
-        self._rankings.clear()
-        self._speeds.clear()
+        self._forget_scores()
 
     def add_device(self, device: Device) -> None:
         """A new device, or a new description of a known one."""
@@ -81,8 +82,12 @@ class Pool:
         """A request has arrived: learn the mix of shapes from it."""
         if self.mix.saw(request):
             self.mix.swap()
-            self._rankings.clear()
-            self._speeds.clear()
+            self._forget_scores()
+
+    def _forget_scores(self) -> None:
+        self._rankings.clear()
+        self._speeds.clear()
+        self._latest.clear()
 
     def kind_of(self, placement: Placement) -> tuple[str, Isolation]:
         """Device type and isolation of a place; of one without devices, ``host`` and none."""
@@ -152,18 +157,29 @@ class Pool:
     def place(self, request: Request, policy: Policy, task_class: str = "") -> Choice | None:
         """The best place the request fits now (counting idle slices as room), or None."""
         self.landscape.refresh()
-        speeds = self.speeds_for(task_class, request) if policy.uses_speed else {}
-        key = (policy.name, *request.shape, *speeds.items())
-        ranking = self._rankings.get(key)
-        if ranking is None:
-            scorer = Scorer(self, request, policy, speeds)
-            ranking = self._rankings[key] = Ranking(self.landscape, scorer.score, policy.band)
+        ranking = self._ranking(request, policy, task_class)
         found = ranking.best(lambda node: _covers(self.host.rows[node].reachable(), request.host))
         if found is None:
             return None
         node, scored = found
         scores = tuple(zip(policy.weights, scored.terms, strict=True))
         return Choice(self._placement(request, node, scored.room), scores)
+
+    def _ranking(self, request: Request, policy: Policy, task_class: str) -> Ranking:
+        """The ranking for a shape; classes that are equally fast everywhere share it."""
+        key = (policy.name, task_class, request.shape, request.throughput)
+        version = self.speeds.version(task_class) if policy.uses_speed else (0, 0)
+        latest = self._latest.get(key)
+        if latest is not None and latest[0] == version:
+            return latest[1]
+        speeds = self.speeds_for(task_class, request) if policy.uses_speed else {}
+        shared = (policy.name, *request.shape, *speeds.items())
+        ranking = self._rankings.get(shared)
+        if ranking is None:
+            scorer = Scorer(self, request, policy, speeds)
+            ranking = self._rankings[shared] = Ranking(self.landscape, scorer.score, policy.band)
+        self._latest[key] = (version, ranking)
+        return ranking
 
     def _placement(self, request: Request, node: str, room: int) -> Placement:
         if room < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import (
@@ -20,7 +20,12 @@ from flexray.model.request import Request
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request. ``slice`` is set from RESERVED to DRAINING, ``attempt`` counts the leases it was given."""
+    """One request. ``slice`` is set from RESERVED to DRAINING, ``attempt`` counts the leases it was given.
+
+    Attributes:
+        line: requests of one line are alike to the scheduler; within it they go in order of arrival.
+        shape: that of ``request``, which makes it anew each time.
+    """
 
     id: RequestId
     session: SessionId
@@ -40,16 +45,17 @@ class RequestRecord:
     leased_at: float = 0.0
     start_failures: int = 0
     scores: tuple[tuple[str, float], ...] = ()
+    shape: tuple[object, ...] = field(init=False)
+    line: tuple[object, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = self.request.shape
+        self.line = (-self.request.priority, self.environment, self.task_class, self.shape)
 
     @property
     def lease(self) -> LeaseId:
         """The id of its present (or last) lease."""
         return LeaseId(self.id, self.attempt)
-
-    @property
-    def line(self) -> tuple[object, ...]:
-        """Requests of one line are alike to the scheduler; within it they go in order of arrival."""
-        return (-self.request.priority, self.environment, self.task_class, self.request.shape)
 
     def step(self, step: RequestStep) -> None:
         """Move along the life-cycle table."""

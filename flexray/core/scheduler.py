@@ -239,14 +239,14 @@ class Scheduler:
             else:
                 state.reserve(request, warm, WaitReason.SLICE_STARTING)
             return True
-        if request.request.shape in full:
+        if request.shape in full:
             return False
         if (len(pool.books.rows) or not request.request.devices) and not pool.ever_fits(request.request):
             state.fail_infeasible(request, now)
             return True
         choice = pool.place(request.request, state.options.policy, request.task_class)
         if choice is None:
-            full.add(request.request.shape)
+            full.add(request.shape)
             return False
         request.scores = choice.scores
         state.reserve_new_slice(request, choice.placement, self._victims(request, choice.placement), now)
@@ -276,7 +276,7 @@ class Scheduler:
         heads.sort(key=lambda r: (-r.request.priority, r.sequence))
         hopeless: set[tuple[object, ...]] = set()
         for request in self._in_turn(heads):
-            shape = (request.request.priority, request.request.shape)
+            shape = (request.request.priority, request.shape)
             found = None if shape in hopeless else leases_to_recall(self.state, request, before)
             if found is None:
                 hopeless.add(shape)

@@ -7,11 +7,12 @@ part of the interface: one object per dataclass, ``kind`` first where the type i
 from __future__ import annotations
 
 import dataclasses
+import operator
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
-from typing import Any, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from flexray.errors import UsageError
 from flexray.model.commands import COMMANDS, Command
@@ -24,23 +25,45 @@ _KINDS = {cls.__name__: cls for cls in (*EVENTS, *COMMANDS)}
 _AS_THEY_ARE: frozenset[type] = frozenset({str, int, float, bool, type(None)})
 
 
-_names: dict[type, tuple[str, ...] | None] = {}
+class _Fields(NamedTuple):
+    """The fields of a dataclass: their names, what reads them all, and those that may need conversion."""
+
+    names: tuple[str, ...]
+    values: Callable[[object], tuple[Any, ...]]
+    nested: tuple[str, ...]
 
 
-def _field_names(cls: type) -> tuple[str, ...] | None:
-    if cls not in _names:
-        _names[cls] = tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
-    return _names[cls]
+@cache
+def _fields(cls: type) -> _Fields | None:
+    if not dataclasses.is_dataclass(cls):
+        return None
+    hints = _hints(cls)
+    names = tuple(f.name for f in dataclasses.fields(cls))
+    # attrgetter of one name gives no tuple; asked for twice it does, and zip drops the second
+    values = operator.attrgetter(*names) if len(names) > 1 else operator.attrgetter(*names, *names)
+    return _Fields(names, values, tuple(name for name in names if not _stays(hints[name])))
+
+
+def _stays(hint: Any) -> bool:
+    """Whether values of a field of this type are plain already."""
+    while isinstance(hint, NewType):
+        hint = hint.__supertype__
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(map(_stays, get_args(hint)))
+    return hint in _AS_THEY_ARE
 
 
 def to_plain(value: object) -> Any:
     """Dataclasses become dicts, tuples lists, enums their values; everything else stays."""
-    kind = type(value)
+    kind: type = type(value)
     if kind in _AS_THEY_ARE:
         return value
-    names = _field_names(kind)
-    if names is not None:
-        return {name: to_plain(getattr(value, name)) for name in names}
+    fields = _fields(kind)
+    if fields is not None:
+        plain = dict(zip(fields.names, fields.values(value), strict=False))
+        for name in fields.nested:
+            plain[name] = to_plain(plain[name])
+        return plain
     if isinstance(value, Enum):
         return value._value_  # ``value`` costs ten times as much, and this runs for every decision
     if isinstance(value, Mapping):

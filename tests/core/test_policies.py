@@ -33,7 +33,7 @@ def placements(pool: Pool, policy: Policy) -> list[Any]:
 
 def scored_afresh(pool: Pool) -> None:
     """Forget every class and every score."""
-    pool._rankings.clear()
+    pool._forget_scores()
     pool.landscape._class_of.clear()
     pool.landscape._classes.clear()
     pool.landscape._inhabited.clear()
