@@ -38,25 +38,31 @@ class NodeClass:
     """The nodes that are in one state now, by tie rank.
 
     Attributes:
-        rooms: the state's rooms, each different one once: its first place among them, the room, how many there are.
         largest: share of the emptiest room; what needs more is refused at a glance.
     """
 
-    __slots__ = ("_heap", "largest", "members", "number", "rooms", "state")
+    __slots__ = ("_heap", "_rooms", "largest", "members", "number", "state")
 
     def __init__(self, number: int, state: NodeState) -> None:
         self.number = number
         self.state = state
-        self.rooms: list[tuple[int, Room, int]] = []
-        for index, room in enumerate(state.rooms):  # sorted, so that equal ones are neighbours
-            if self.rooms and self.rooms[-1][1] == room:
-                first, _, count = self.rooms.pop()
-                self.rooms.append((first, room, count + 1))
-            else:
-                self.rooms.append((index, room, 1))
-        self.largest = max((room.share for room in state.rooms), default=0)
+        self.largest = max([room[1] for room in state.rooms], default=0)  # by position, which is faster
+        self._rooms: list[tuple[int, Room, int]] | None = None
         self.members: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
+
+    @property
+    def rooms(self) -> list[tuple[int, Room, int]]:
+        """The state's rooms, each different one once: its first place among them, the room, how many there are."""
+        if self._rooms is None:
+            self._rooms = []
+            for index, room in enumerate(self.state.rooms):  # sorted, so that equal ones are neighbours
+                if self._rooms and self._rooms[-1][1] == room:
+                    first, _, count = self._rooms.pop()
+                    self._rooms.append((first, room, count + 1))
+                else:
+                    self._rooms.append((index, room, 1))
+        return self._rooms
 
     def add(self, node: str, rank: int) -> None:
         self.members[node] = rank

@@ -176,8 +176,8 @@ class Pool:
         shared = (policy.name, *request.shape, *speeds.items())
         ranking = self._rankings.get(shared)
         if ranking is None:
-            scorer = Scorer(self, request, policy, speeds)
-            ranking = self._rankings[shared] = Ranking(self.landscape, scorer.score, policy.band)
+            scorer, share = Scorer(self, request, policy, speeds), request.share if request.devices else 0
+            ranking = self._rankings[shared] = Ranking(self.landscape, scorer.score, share, policy.band)
         self._latest[key] = (version, ranking)
         return ranking
 

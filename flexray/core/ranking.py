@@ -22,10 +22,18 @@ class Scored(NamedTuple):
 
 
 class Ranking:
-    """Classes by score. ``score`` returns None where the request does not fit; it must depend on the state only."""
+    """Classes by score.
 
-    def __init__(self, landscape: Landscape, score: Callable[[NodeClass], Scored | None], band: float = 0.0) -> None:
-        self._landscape, self._score, self._band = landscape, score, band
+    Args:
+        score: None where the request does not fit; it must depend on the class's state only.
+        share: what the request needs of a device; classes without so much are passed over.
+        band: classes so little below the best are as good.
+    """
+
+    def __init__(
+        self, landscape: Landscape, score: Callable[[NodeClass], Scored | None], share: int = 0, band: float = 0.0
+    ) -> None:
+        self._landscape, self._score, self._share, self._band = landscape, score, share, band
         self._scores: dict[int, Scored | None] = {}
         self._entries: list[tuple[float, int, NodeClass]] = []
         self._listed: set[int] = set()
@@ -36,13 +44,11 @@ class Ranking:
         """The best node that ``accepts`` it; among those within the band the one of lowest rank. None if none does."""
         self._catch_up()
         for members in self._groups():
-            if len(members) > 1:
-                members.sort(key=NodeClass.first)
-            for found in self._in_order(members):
-                if accepts(found[1]):
-                    scored = self._scores[found[2]]
+            for _, node, number in self._in_order(members):
+                if accepts(node):
+                    scored = self._scores[number]
                     assert scored is not None
-                    return found[1], scored
+                    return node, scored
         return None
 
     def _groups(self) -> Iterator[list[NodeClass]]:
@@ -62,8 +68,8 @@ class Ranking:
     @staticmethod
     def _in_order(classes: list[NodeClass]) -> Iterator[tuple[int, str, int]]:
         """(rank, node, class number) of the classes' members, lowest rank first; the first one is cheap."""
-        rank, node = classes[0].first()
-        yield rank, node, classes[0].number
+        first = min(classes, key=NodeClass.first)
+        yield (*first.first(), first.number)
         merged = heapq.merge(*([(r, n, c.number) for r, n in c.in_order()] for c in classes))
         next(merged)
         yield from merged
@@ -79,10 +85,10 @@ class Ranking:
         else:
             fresh = landscape.log[self._read :]
         self._read = len(landscape.log)
-        scores, listed = self._scores, self._listed
+        scores, listed, share = self._scores, self._listed, self._share
         for found in fresh:
             number = found.number
-            if number in listed or not found.members:
+            if found.largest < share or not found.members or number in listed:
                 continue
             if number not in scores:
                 scores[number] = self._score(found)

@@ -84,6 +84,8 @@ class Scorer:
         ]
         #: a host amount was rounded down to a level: it may be enough from the level of what is needed on.
         self._least = host_levels(request.host)
+        #: the level of host cores after placing, by the level before.
+        self._cores_after: dict[int, int] = {}
         present = pool.kinds.present()
         largest = max((kind.type.memory for kind in present), default=1)
         fastest = max((kind.type.speed for kind in present), default=1e-9)
@@ -106,8 +108,6 @@ class Scorer:
         devices = self._request.devices
         if not devices:
             return self._score_host(found)
-        if found.largest < self._request.share:
-            return None
         best: Scored | None = None
         for option, room in self._several(found) if devices > 1 else self._single(found):
             scored = self._rate(option, room)
@@ -136,9 +136,10 @@ class Scorer:
         lost = self._fragments_lost(found, room, memory) if self._counts_fragments else 0.0
         if self._worth is None:
             return lost, 0.0
-        request, cores = self._request, found.state.cores
-        if request.cpus:
-            cores, _ = host_levels((cores - request.cpus, 0))
+        request, before = self._request, found.state.cores
+        cores = self._cores_after.get(before)
+        if cores is None:
+            cores = self._cores_after[before] = host_levels((before - request.cpus, 0))[0]
         return lost, self._worth.change(found, room, (request.share, memory), request.devices, cores)
 
     def _fragments_lost(self, found: NodeClass, room: int, memory: int) -> float:
