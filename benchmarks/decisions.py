@@ -42,6 +42,7 @@ from flexray.model.events import (
 )
 from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId, SliceId
 from flexray.model.request import Request
+from flexray.model.wire import journal_line
 
 TYPES = (DeviceType("nvidia/A100-80GB", MemoryMiB(81_920), 1.0), DeviceType("nvidia/T4", MemoryMiB(16_384), 0.2),
          DeviceType("nvidia/V100-32GB", MemoryMiB(32_768), 0.4))  # fmt: skip
@@ -96,7 +97,7 @@ class Ours:
         self.running: deque[tuple[RequestId, SliceId, int]] = deque()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self.written += len(json.dumps(entry))
+        self.written += len(journal_line(entry))
 
     def arrive(self, number: int, request: Request) -> tuple[float, bool]:
         """Seconds of the decision, and whether it was placed."""

@@ -19,6 +19,6 @@ def replay(entries: Iterable[dict[str, Any]], scheduler: Scheduler) -> Iterator[
         if "event" in entry:
             scheduler.apply(decode(entry["event"]), entry["now"])
             continue
-        commands = [encode(command) for command in scheduler.decide(entry["now"])]
-        if commands != entry["commands"]:
-            yield f"entry {number}: recorded {entry['commands']}, replayed {commands}"
+        commands = scheduler.decide(entry["now"])
+        if commands != [decode(command) for command in entry["commands"]]:
+            yield f"entry {number}: recorded {entry['commands']}, replayed {[encode(command) for command in commands]}"

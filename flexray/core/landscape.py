@@ -25,7 +25,7 @@ _FEW = 1_000
 
 
 class NodeState(NamedTuple):
-    """The state of a node: levels of host cores and memory (reachable, undisturbed), and its ready devices' rooms."""
+    """The state of a node: levels of host cores and memory (reachable, undisturbed), and what its devices have left."""
 
     cores: int
     memory: int
@@ -87,7 +87,7 @@ class Landscape:
 
     Args:
         host: the books of the nodes.
-        rooms_of: the rooms of a node's ready devices.
+        rooms_of: the rooms of a node's ready devices that have any share left.
     """
 
     def __init__(self, host: Books, rooms_of: Callable[[str], list[Room]]) -> None:
@@ -152,8 +152,10 @@ class Landscape:
         row = self._host.rows.get(node)
         if row is None:
             return None
-        rooms = sorted(self._rooms_of(node))
-        return NodeState(*host_levels(row.reachable()), *host_levels(row.uncontested()), tuple(rooms))
+        reachable, quiet = row.reachable(), row.uncontested()
+        levels = host_levels(reachable)
+        quiet_levels = levels if quiet == reachable else host_levels(quiet)
+        return NodeState(*levels, *quiet_levels, tuple(sorted(self._rooms_of(node))))
 
 
 def host_levels(amounts: Amounts) -> tuple[int, int]:

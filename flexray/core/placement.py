@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flexray.core.books import Amounts, Books, Room
 from flexray.core.inhabitants import Kinds
 from flexray.core.landscape import Landscape
 from flexray.core.mix import Mix
+from flexray.core.policy import Option, Policy
 from flexray.core.ranking import Ranking
-from flexray.core.scoring import Policy, Scorer
+from flexray.core.scoring import Scorer
 from flexray.core.speeds import Speeds
 from flexray.model.amounts import WHOLE, MemoryMiB
 from flexray.model.devices import Device, DeviceState, Inventory, Isolation
@@ -47,6 +49,7 @@ class Pool:
         self._rankings: dict[tuple[object, ...], Ranking] = {}
         #: by class and shape: the speeds, and the ranking made with them, as of a version of what was measured.
         self._speeds: dict[tuple[object, ...], tuple[tuple[int, int], dict[str, float]]] = {}
+        self._ratings: dict[str, Callable[[Option], float]] = {}
         self._latest: dict[tuple[object, ...], tuple[tuple[int, int], Ranking]] = {}
 
     # -- what there is ----------------------------------------------------------------------
@@ -97,7 +100,9 @@ class Pool:
         return device.type.name, device.isolation
 
     def _rooms_of(self, node: str) -> list[Room]:
-        return [row.room(kind) for _, row, kind in self.kinds.ready(node)]
+        """What is left of the node's ready devices; of no use, and left out, are those without any share."""
+        rooms = [row.room(kind) for _, row, kind in self.kinds.ready(node)]
+        return [room for room in rooms if room[1]]
 
     # -- why not -----------------------------------------------------------------------------
 
@@ -162,7 +167,8 @@ class Pool:
         if found is None:
             return None
         node, scored = found
-        scores = tuple(zip(policy.weights, scored.terms, strict=True))
+        terms = policy.weighted(scored.option) if scored.option is not None else (0.0,) * len(policy.weights)
+        scores = tuple(zip(policy.weights, terms, strict=True))
         return Choice(self._placement(request, node, scored.room), scores)
 
     def _ranking(self, request: Request, policy: Policy, task_class: str) -> Ranking:
@@ -176,7 +182,10 @@ class Pool:
         shared = (policy.name, *request.shape, *speeds.items())
         ranking = self._rankings.get(shared)
         if ranking is None:
-            scorer, share = Scorer(self, request, policy, speeds), request.share if request.devices else 0
+            if policy.name not in self._ratings:
+                self._ratings[policy.name] = policy.rating()
+            rate = self._ratings[policy.name]
+            scorer, share = Scorer(self, request, policy, rate, speeds), request.share if request.devices else 0
             ranking = self._rankings[shared] = Ranking(self.landscape, scorer.score, share, policy.band)
         self._latest[key] = (version, ranking)
         return ranking

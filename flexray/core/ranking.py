@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from flexray.core.landscape import Landscape, NodeClass
+from flexray.core.policy import Option
 
 
 class Scored(NamedTuple):
-    """What a class of nodes is worth to a request: the total (higher is better), its terms, and the room it would use.
+    """What a class of nodes is worth to a request: the total (higher is better), and the room it would use.
 
-    ``room`` is the place of the room (of the first of several) among the state's rooms; -1 without devices.
+    ``option`` is what the policy saw of it, None where it was not asked. ``room`` is the place of the room (of the
+    first of several) among the state's rooms; -1 without devices.
     """
 
     total: float
-    terms: tuple[float, ...]
+    option: Option | None
     room: int
 
 

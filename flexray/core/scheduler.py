@@ -212,9 +212,8 @@ class Scheduler:
     # -- the cycle -----------------------------------------------------------------------
 
     def _expire_idle(self, now: float) -> None:
-        for record in list(self.state.slices.idle.values()):
-            if now - record.since < self.state.options.warm_seconds:
-                break  # longest idle first
+        before, idle = now - self.state.options.warm_seconds, self.state.slices.idle
+        while idle and (record := next(iter(idle.values()))).since <= before:  # longest idle first
             self.state.stop(record, StopReason.EXPIRED, now)
 
     def _place_waiting(self, now: float) -> None:

@@ -10,8 +10,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from flexray.core.placement import Pool
+from flexray.core.policy import Policy
 from flexray.core.records import RequestRecord, SliceRecord
-from flexray.core.scoring import Policy
 from flexray.core.slices import Slices
 from flexray.errors import InternalError
 from flexray.model.commands import Command, FailRequest, GrantLease, RevokeLease, StartSlice, StopSlice

@@ -15,12 +15,12 @@ for which neither is so. Measured in benchmarks/openb.py beside FGD.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from flexray.core.books import Room
 from flexray.core.inhabitants import Kind
-from flexray.core.landscape import NodeClass, NodeState
+from flexray.core.landscape import NodeClass
 from flexray.model.amounts import WHOLE
 from flexray.model.request import Request, memory_needed
 
@@ -71,13 +71,15 @@ class Worth:
             if sizes not in tables:
                 tables[sizes] = _values(sizes)
             self._values.append(tables[sizes])
+        #: host cores at which one request more is served.
+        self._steps = sorted({asked.cores for asked in self._asked})
         self._usable: dict[tuple[int, int, int], float] = {}
         #: by class of nodes: its stocks, and what they are worth.
         self._known: dict[int, tuple[list[Stock], float]] = {}
 
-    def of(self, state: NodeState) -> float:
-        """What the rests of a node in this state are worth, in devices."""
-        return self._sum(state.cores, self._stocks(state.rooms))
+    def of(self, found: NodeClass) -> float:
+        """What the rests of a node of a class are worth, in devices."""
+        return self._sum(found.state.cores, self._stocks(found))
 
     def change(self, found: NodeClass, room: int, need: tuple[int, int], devices: int, cores: int) -> float:
         """What the worth of a node of a class changes by when something is placed.
@@ -90,7 +92,7 @@ class Worth:
         """
         known = self._known.get(found.number)
         if known is None:
-            stocks = self._stocks(found.state.rooms)
+            stocks = self._stocks(found)
             known = self._known[found.number] = (stocks, self._sum(found.state.cores, stocks))
         stocks, before = known
         if room < 0:
@@ -112,26 +114,28 @@ class Worth:
         whole = self._memory[kind]
         return min(share, WHOLE * memory // whole if whole else WHOLE) // _GRAIN
 
-    def _stocks(self, rooms: tuple[Room, ...]) -> list[Stock]:
-        found: dict[int, tuple[float, int]] = {}
-        for kind, share, memory, _, _ in rooms:
-            value, whole = found.get(kind, (0.0, 0))
-            found[kind] = (value + self._values[kind][self._rest(kind, share, memory)], whole + (share == WHOLE))
-        return [Stock(kind, value, whole) for kind, (value, whole) in found.items()]
+    def _stocks(self, found: NodeClass) -> list[Stock]:
+        stocks: dict[int, tuple[float, int]] = {}
+        for _, (kind, share, memory, _, _), count in found.rooms:
+            value, whole = stocks.get(kind, (0.0, 0))
+            worth = self._values[kind][self._rest(kind, share, memory)]
+            stocks[kind] = (value + count * worth, whole + count * (share == WHOLE))
+        return [Stock(kind, value, whole) for kind, (value, whole) in stocks.items()]
 
     def _sum(self, cores: int, stocks: Sequence[Stock]) -> float:
         return sum(value * self._usable_part(cores, kind, whole) for kind, value, whole in stocks)
 
     def _usable_part(self, cores: int, kind: int, whole: int) -> float:
         """The part of the requests that host, kind and number of devices do not keep away."""
-        usable = self._usable.get((cores, kind, whole))
+        enough = bisect_right(self._steps, cores)
+        usable = self._usable.get((enough, kind, whole))
         if usable is None:
             fits = sum(
                 asked.weight
                 for asked in self._asked
                 if asked.cores <= cores and asked.allowed[kind] and (asked.devices == 1 or asked.devices <= whole)
             )
-            usable = self._usable[cores, kind, whole] = fits / self._total if self._total else 0.0
+            usable = self._usable[enough, kind, whole] = fits / self._total if self._total else 0.0
         return usable
 
 

@@ -2,11 +2,13 @@
 
 The journal and the machine-readable outputs are made of these, so the encoding is
 part of the interface: one object per dataclass, ``kind`` first where the type is open.
+Outputs have every field; the journal leaves out those that have their default value.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import operator
 import types
 from collections.abc import Callable, Mapping
@@ -26,9 +28,10 @@ _AS_THEY_ARE: frozenset[type] = frozenset({str, int, float, bool, type(None)})
 
 
 class _Fields(NamedTuple):
-    """The fields of a dataclass: their names, what reads them all, and those that may need conversion."""
+    """The fields of a dataclass: names, defaults, what reads them all, and those that may need conversion."""
 
     names: tuple[str, ...]
+    defaults: tuple[Any, ...]
     values: Callable[[object], tuple[Any, ...]]
     nested: tuple[str, ...]
 
@@ -38,10 +41,10 @@ def _fields(cls: type) -> _Fields | None:
     if not dataclasses.is_dataclass(cls):
         return None
     hints = _hints(cls)
-    names = tuple(f.name for f in dataclasses.fields(cls))
+    names, defaults = zip(*((f.name, f.default) for f in dataclasses.fields(cls)), strict=True)
     # attrgetter of one name gives no tuple; asked for twice it does, and zip drops the second
     values = operator.attrgetter(*names) if len(names) > 1 else operator.attrgetter(*names, *names)
-    return _Fields(names, values, tuple(name for name in names if not _stays(hints[name])))
+    return _Fields(names, defaults, values, tuple(name for name in names if not _stays(hints[name])))
 
 
 def _stays(hint: Any) -> bool:
@@ -74,8 +77,33 @@ def to_plain(value: object) -> Any:
 
 
 def encode(message: Event | Command) -> dict[str, Any]:
-    """One event or command as a JSON object with its ``kind``."""
-    return {"kind": type(message).__name__, **to_plain(message)}
+    """One event or command as a JSON object with its ``kind``, for the journal."""
+    return {"kind": type(message).__name__, **_sparse(message)}
+
+
+def _sparse(value: object) -> Any:
+    """As ``to_plain``, without the fields of dataclasses that have their default value."""
+    kind: type = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    fields = _fields(kind)
+    if fields is not None:
+        plain = {
+            name: here
+            for name, here, default in zip(fields.names, fields.values(value), fields.defaults, strict=False)
+            if here is not default and here != default
+        }
+        for name in fields.nested:
+            if name in plain:
+                plain[name] = _sparse(plain[name])
+        return plain
+    if isinstance(value, (tuple, list)):
+        return [_sparse(item) for item in value]
+    return to_plain(value)
+
+
+#: One entry of the journal as a line of JSON, without the line's end.
+journal_line: Callable[[dict[str, Any]], str] = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def decode(data: Mapping[str, Any]) -> Any:

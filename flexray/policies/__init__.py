@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 
-from flexray.core.scoring import Policy
+from flexray.core.policy import Policy
 from flexray.errors import UnknownPolicy
 from flexray.policies.balanced import BALANCED
 from flexray.policies.fast import FAST
@@ -38,5 +38,5 @@ def _import_policy(module: str, attribute: str) -> Policy:
     except (ImportError, AttributeError, ValueError) as error:
         raise UnknownPolicy(f"policy {module}:{attribute} cannot be imported: {error}") from error
     if not isinstance(found, Policy):
-        raise UnknownPolicy(f"{module}:{attribute} is a {type(found).__name__}, not a flexray.core.scoring.Policy")
+        raise UnknownPolicy(f"{module}:{attribute} is a {type(found).__name__}, not a flexray.core.policy.Policy")
     return found

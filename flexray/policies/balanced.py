@@ -10,7 +10,7 @@ Places that differ by less than 0.08 of a device are ties, so that the pool fill
 
 from __future__ import annotations
 
-from flexray.core.scoring import Option, Policy
+from flexray.core.policy import Option, Policy
 
 
 def _terms(option: Option) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flexray.core.scoring import Option, Policy
+from flexray.core.policy import Option, Policy
 
 
 def _terms(option: Option) -> dict[str, float]:

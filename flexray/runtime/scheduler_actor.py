@@ -21,6 +21,7 @@ from flexray.model.commands import Command, StartSlice, StopSlice
 from flexray.model.events import Event, NodeLost, SessionClosed, SessionOpened, SpeedsRestored
 from flexray.model.lease import RequestId, SessionId
 from flexray.model.snapshot import Explanation, Snapshot
+from flexray.model.wire import journal_line
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
 
@@ -232,7 +233,7 @@ class SchedulerActor:
 
     def _write_journal(self, entry: dict[str, Any]) -> None:
         assert self._journal is not None
-        self._journal.write(json.dumps(entry) + "\n")
+        self._journal.write(journal_line(entry) + "\n")
 
 
 def _concerns(event: Event, session: SessionId) -> bool:

@@ -12,9 +12,9 @@ from walk import _Walker, walk
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.books import Room
-from flexray.core.landscape import NodeState
+from flexray.core.landscape import NodeClass, NodeState
 from flexray.core.placement import Pool
-from flexray.core.scoring import Option, Policy
+from flexray.core.policy import Option, Policy
 from flexray.core.speeds import Speeds
 from flexray.errors import UnknownPolicy, UsageError
 from flexray.model.events import NodeReported, TasksRan
@@ -120,7 +120,7 @@ def test_what_rests_are_worth_by_hand() -> None:
 
     def worth(share: int, cores: int = 8000) -> float:
         room = Room(kind, share, share * 80 * GIB // 1000, share, 0)
-        return pool.mix.worth().of(NodeState(cores, 0, cores, 0, (room,)))
+        return pool.mix.worth().of(NodeClass(0, NodeState(cores, 0, cores, 0, (room,))))
 
     expected = {1000: 1.0, 800: 0.7, 700: 0.7, 500: 0.3, 300: 0.3, 200: 0.0, 0: 0.0}
     assert {share: worth(share) for share in expected} == pytest.approx(expected, abs=0.01)

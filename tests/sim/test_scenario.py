@@ -245,7 +245,7 @@ def test_the_scheduler_is_told_what_known_says() -> None:
         simulate(parse_scenario(data), record=journal.append)
         events = [entry["event"] for entry in journal if "event" in entry]
         (asked,) = [e["request"] for e in events if e["kind"] == "RequestSubmitted"]
-        told[known] = (asked["runtime"], [tuple(pair) for pair in asked.get("throughput", ())])
+        told[known] = (asked.get("runtime"), [tuple(pair) for pair in asked.get("throughput", ())])
         (ran,) = [e["seconds"] for e in events if e["kind"] == "TasksRan"]
         assert ran == 5.0
     assert told == {"none": (None, []), "declared": (99.0, []), "true": (7.0, [("nvidia/*", 1.0), ("*", 5 / 7)])}

@@ -1,0 +1,101 @@
+"""Policies: what they see of a place, and how they say what it is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Option(NamedTuple):
+    """A place as a policy sees it; everything within [0, 1].
+
+    Attributes:
+        share_left: part of the device's share (of several devices: of the node's whole ones) left after placing.
+        memory_left: the same for device memory.
+        memory_size: device memory relative to the largest device of the pool.
+        speed: nominal speed relative to the fastest device of the pool; where the policy uses it, that of the
+            task's class relative to the fastest type it may use.
+        disturbs: 1 where a warm idle slice would have to stop.
+        defragments: devices' worth of fragments (see ``mix.py``) that the node loses; below 0, that it gains.
+        keeps: change of what the node's rests are worth to what arrives (see ``worth.py``), in devices.
+        scarcity: demand for such devices by those who have no choice, times the devices' worth taken.
+    """
+
+    share_left: float
+    memory_left: float
+    memory_size: float
+    speed: float
+    disturbs: float
+    defragments: float = 0.0
+    scarcity: float = 0.0
+    keeps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named way to score: weights of terms, and the pure function that computes them from an Option.
+
+    The total is the weighted mean of the terms, rounded down to a multiple of ``step``. Places whose total is at most
+    ``band`` below the best are ties, decided by the keyed hash of the node's id.
+
+    Attributes:
+        additive: take the sum of the terms, which is in devices' worth, instead of their mean.
+        squash: then take the logistic function of it.
+        uses_mix: whether ``defragments``, ``scarcity`` or ``keeps`` is needed.
+        uses_speed: whether ``speed`` is that of the task's class, as measured, instead of the catalog's.
+    """
+
+    name: str
+    weights: Mapping[str, float]
+    terms: Callable[[Option], Mapping[str, float]]
+    step: float = 1e-9
+    band: float = 0.0
+    additive: bool = False
+    squash: bool = False
+    uses_mix: bool = False
+    uses_speed: bool = False
+
+    def weighted(self, option: Option) -> tuple[float, ...]:
+        """The weighted terms of an option, in the order of ``weights``."""
+        terms, parts = self.terms(option), 1.0 if self.additive else sum(self.weights.values())
+        return tuple([weight / parts * terms[name] for name, weight in self.weights.items()])
+
+    def rating(self) -> Callable[[Option], float]:
+        """What computes the total of an option.
+
+        Most policies' terms are linear in the option, so that the total is one dot product; it is found by
+        trying, and any other policy is computed term by term.
+        """
+        linear = _linear(lambda option: sum(self.weighted(option)))
+        step, squash = self.step, self.squash
+
+        def total(option: Option) -> float:
+            value = linear(option) if linear is not None else sum(self.weighted(option))
+            if squash:
+                value = 1 / (1 + math.exp(-value))
+            return math.floor(value / step + 1e-6) * step
+
+        return total
+
+
+#: Options at which a sum of terms that is taken for linear has to be what it would be then.
+_TRIALS = (
+    Option(0.31, 0.77, 0.53, 0.19, 1.0, -0.41, 0.23, -0.67),
+    Option(0.92, 0.08, 1.0, 1.0, 0.0, 1.7, 3.1, 0.29),
+    Option(0.5, 0.5, 0.25, 0.4, 1.0, -2.3, 0.9, -1.9),
+)
+
+
+def _linear(value: Callable[[Option], float]) -> Callable[[Option], float] | None:
+    """The function as a dot product with the option's fields, or None where it is not linear."""
+    none = Option(*[0.0] * len(Option._fields))
+    base = value(none)
+    a, b, c, d, e, f, g, h = (value(none._replace(**{name: 1.0})) - base for name in Option._fields)
+
+    def dot(option: Option) -> float:
+        o, p, q, r, s, t, u, v = option
+        return base + a * o + b * p + c * q + d * r + e * s + f * t + g * u + h * v
+
+    return dot if all(abs(value(trial) - dot(trial)) < 1e-9 for trial in _TRIALS) else None
