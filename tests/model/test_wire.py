@@ -73,6 +73,14 @@ def test_a_journal_from_before_links_is_still_read() -> None:
     assert (old.numa, old.links) == (-1, ())
 
 
+def test_a_journal_from_before_near_is_still_read() -> None:
+    event = RequestSubmitted("r", "S", "E", "c", Request(), near=(("n1", 8), ("n2", 1)))
+    plain = json.loads(json.dumps(encode(event)))
+    assert plain["near"] == [["n1", 8], ["n2", 1]] and decode(plain) == event
+    del plain["near"]
+    assert decode(plain).near == ()
+
+
 def test_kinds_are_distinct_and_closed() -> None:
     names = [kind.__name__ for kind in (*EVENTS, *COMMANDS)]
     assert len(set(names)) == len(names) == 20
