@@ -32,7 +32,8 @@ class PoolConfig(BaseModel):
     """CPU stand-ins on each node without accelerators; None makes one where the whole cluster has no accelerator."""
 
     fake_devices: str = ""
-    """Fake inventory for every node that has no ``flexray.fake`` label, such as ``2xA100-80GB.2xT4``. For tests."""
+    """Fake inventory for every node that has no ``flexray.fake`` label, such as ``2xA100-80GB.2xT4``, or
+    ``4xA100-80GB_nv2`` where NVLink joins them in pairs. For tests."""
 
     leave_to_ray: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """Devices per node that the pool does not claim, by Ray resource: ``{"GPU": 1}``."""

@@ -45,7 +45,7 @@ class NodeFacts:
         cores: host cores the node's processes may use.
         host_memory: MiB of host memory.
         cpu_devices: how many CPU stand-ins to make here (0: none).
-        fake: fake inventory spec such as ``2xA100-80GB.2xT4``, or "".
+        fake: fake inventory spec such as ``2xA100-80GB.2xT4`` (see ``fake.py``), or "".
         visible: indexes or UUIDs of the GPUs Ray was started with (its own ``CUDA_VISIBLE_DEVICES``);
             None: all of them.
     """

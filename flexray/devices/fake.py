@@ -7,6 +7,9 @@ mend a device while it is in use::
     {"gpu0": {"health": "XID 79", "utilisation": 37, "memory_used": 1024}, "npu1": {"isolate": "refused"}}
 
 A key is a device's family and index, or its bare index. Nothing is ever enforced.
+
+A type may end in ``_nv`` and a number: ``8xA100-80GB_nv4`` are two groups of four, within
+which every device is linked with every other as by NVLink, on a NUMA node of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from flexray import catalog
 from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, SliceSetup, device_id
 from flexray.errors import IsolationFailed, UsageError
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Device, DeviceType, Family
+from flexray.model.devices import Device, DeviceType, Family, group_links
 
 FAKE_LABEL = "flexray.fake"
 """Ray node label with a fake inventory."""
@@ -31,27 +35,43 @@ MAX_DEVICES = 1024
 
 _SEPARATORS = re.compile(r"[.+,]")
 _PART = re.compile(r"(?!\d+\s*x?$)(?:(\d{1,6})\s*x\s*)?([A-Za-z0-9](?:[A-Za-z0-9_/-]*[A-Za-z0-9])?)")
+_LINKED = re.compile(r"(.+)_nv(\d{1,6})")
 
 
-def parse_fake(spec: str) -> list[tuple[int, DeviceType]]:
-    """Parse ``2xA100-80GB.2xT4`` into counts and types.
+@dataclass(frozen=True, slots=True)
+class FakePart:
+    """Equal devices that follow each other. ``linked``: how many of them form a fully linked group; 1: no links."""
+
+    count: int
+    type: DeviceType
+    linked: int = 1
+
+
+def parse_fake(spec: str) -> list[FakePart]:
+    """Parse ``2xA100-80GB.2xT4`` or ``4xA100-80GB_nv2`` into counts, types and sizes of linked groups.
 
     Parts are separated by ``.`` (all a Ray label allows), ``+`` or ``,``; a part without a
     number means one. A type is a name of the catalog, or ``<maker>/<model>`` with neutral
     values. Raises UsageError for anything else.
     """
-    result: list[tuple[int, DeviceType]] = []
+    result: list[FakePart] = []
     for text in map(str.strip, _SEPARATORS.split(spec)):
         match = _PART.fullmatch(text)
         if match is None:
             raise UsageError(f'fake devices "{spec}": "{text}" is not of the form 2xA100-80GB')
-        count, name = int(match[1] or 1), match[2]
+        count = int(match[1] or 1)
+        name, linked = _without_links(match[2])
         if count < 1:
             raise UsageError(f'fake devices "{spec}": "{text}" asks for no device')
         if "/" not in name and not catalog.is_known(name):
             raise UsageError(f'fake devices "{spec}": no type "{name}" in the catalog{_suggest(name)}')
-        result.append((count, catalog.find(name)))
-    if sum(count for count, _ in result) > MAX_DEVICES:
+        if linked is not None and (linked < 2 or count % linked):
+            raise UsageError(
+                f'fake devices "{spec}": "{text}" links groups of {linked}; '
+                f"the size must be at least 2 and divide the number of devices, {count}"
+            )
+        result.append(FakePart(count, catalog.find(name), linked or 1))
+    if sum(part.count for part in result) > MAX_DEVICES:
         raise UsageError(f'fake devices "{spec}": more than {MAX_DEVICES} on one node')
     return result
 
@@ -81,21 +101,15 @@ class FakeBackend:
             return ProbeResult(ProbeStatus.BROKEN, reason=str(error))
         devices: list[Device] = []
         numbers = dict.fromkeys(Family, 0)
-        for kind in [kind for count, kind in parts for _ in range(count)]:
-            family = catalog.family_of(kind.name)
-            index = numbers[family]
-            numbers[family] += 1
-            devices.append(
-                Device(
-                    id=device_id(facts.node, family, index),
-                    node=facts.node,
-                    index=index,
-                    type=kind,
-                    family=family,
-                    backend=self.name,
-                    key=f"FAKE-{facts.node}-{family.value}{index}",
-                )
-            )
+        groups = 0
+        for part in parts:
+            family = catalog.family_of(part.type.name)
+            devices += [
+                _device(facts.node, family, numbers[family] + position, position, part, groups)
+                for position in range(part.count)
+            ]
+            numbers[family] += part.count
+            groups += part.count // part.linked if part.linked > 1 else 0
         return ProbeResult(ProbeStatus.OK, tuple(devices))
 
     def health(self, device: Device) -> Health:
@@ -140,6 +154,27 @@ class FakeBackend:
         if not isinstance(entry, dict):
             raise ValueError(f"the entry of {device.id} is not a JSON object")
         return entry
+
+
+def _device(node: str, family: Family, index: int, position: int, part: FakePart, groups: int) -> Device:
+    """The device at ``position`` of a part, ``groups`` linked groups being there before it."""
+    return Device(
+        id=device_id(node, family, index),
+        node=node,
+        index=index,
+        type=part.type,
+        family=family,
+        backend=FakeBackend.name,
+        key=f"FAKE-{node}-{family.value}{index}",
+        numa=groups + position // part.linked if part.linked > 1 else -1,
+        links=group_links(index, position, part.linked),
+    )
+
+
+def _without_links(name: str) -> tuple[str, int | None]:
+    """A type's name without ``_nv<size>``, and the size, or None where there is none."""
+    match = _LINKED.fullmatch(name)
+    return (name, None) if match is None else (match[1], int(match[2]))
 
 
 def _suggest(name: str) -> str:

@@ -7,9 +7,11 @@ the driver and nothing is enforced: isolation NONE.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from flexray import catalog
@@ -23,6 +25,7 @@ from flexray.devices.backend import (
     SliceSetup,
     device_id,
 )
+from flexray.devices.nvlink import SYSFS, Wiring, connect, read_wiring
 from flexray.errors import BackendUnavailable
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceState, Family
@@ -47,10 +50,14 @@ class NvidiaBackend:
 
     name = "nvidia"
 
-    def __init__(self) -> None:
+    def __init__(self, sysfs: Path = SYSFS) -> None:
+        """Args: sysfs: where the kernel describes PCI devices."""
+        self._sysfs = sysfs
         self._nvml: Any = None
         #: NVML index -> the device last seen there, so that a lost one keeps its identity.
         self._known: dict[int, Device] = {}
+        #: UUID -> where that GPU is connected, read when it is first seen and again after it was lost.
+        self._wirings: dict[str, Wiring] = {}
 
     def probe(self, facts: NodeFacts) -> ProbeResult:
         """The GPUs Ray may use: ``facts.visible`` of them, and no more than Ray declares.
@@ -116,14 +123,17 @@ class NvidiaBackend:
                 known = self._known.get(index)
                 if known is None:
                     continue
+                self._wirings.pop(known.key, None)
                 device = dataclasses.replace(known, state=DeviceState.SICK)
             found.append(device)
-        return _visible_to_ray(facts, found), lost
+        return connect(_visible_to_ray(facts, found), self._wirings), lost
 
     def _read(self, node: str, index: int) -> Device:
         handle = self._call(lambda nvml: nvml.nvmlDeviceGetHandleByIndex(index))
         memory = self._call(lambda nvml: nvml.nvmlDeviceGetMemoryInfo(handle))
         name = self._call(lambda nvml: nvml.nvmlDeviceGetName(handle))
+        key = str(self._call(lambda nvml: nvml.nvmlDeviceGetUUID(handle)))
+        self._learn_wiring(key, handle)
         return Device(
             id=device_id(node, Family.GPU, index),
             node=node,
@@ -131,8 +141,25 @@ class NvidiaBackend:
             type=catalog.type_from_nvml(str(name), int(memory.total) // _MIB),
             family=Family.GPU,
             backend=self.name,
-            key=str(self._call(lambda nvml: nvml.nvmlDeviceGetUUID(handle))),
+            key=key,
         )
+
+    def _learn_wiring(self, key: str, handle: Any) -> None:
+        """Once: up to 36 links, three questions each, are too many for every probe. A fault is not remembered."""
+        if key in self._wirings:
+            return
+        invalid = self._library().NVMLError_InvalidArgument
+
+        def ask(question: Callable[[Any], Any]) -> Any:
+            try:
+                return self._optional(question)
+            except invalid:  # a link that this GPU does not have
+                return None
+
+        with contextlib.suppress(Exception):  # not knowing it costs speed; the GPU works
+            wiring = read_wiring(ask, handle, self._sysfs)
+            if wiring is not None:
+                self._wirings[key] = wiring
 
     def _handle(self, device: Device) -> Any:
         return self._call(lambda nvml: nvml.nvmlDeviceGetHandleByUUID(device.key))

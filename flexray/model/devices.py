@@ -81,6 +81,8 @@ class Device:
         isolation: the strongest isolation its backend can give a slice.
         key: what the maker calls it (UUID), or "".
         cores: host cores that stand in for the device; () for real accelerators.
+        numa: NUMA node of the host that the device hangs on; -1 where nobody knows.
+        links: (index of another device of the node and family, direct links to it such as NVLink lanes), by index.
     """
 
     id: str
@@ -93,6 +95,20 @@ class Device:
     state: DeviceState = DeviceState.READY
     key: str = ""
     cores: tuple[int, ...] = ()
+    numa: int = -1
+    links: tuple[tuple[int, int], ...] = ()
+
+
+def group_links(index: int, position: int, size: int) -> tuple[tuple[int, int], ...]:
+    """Links of a device in a row of fully linked groups, one link a pair; for devices that are only described.
+
+    Args:
+        index: of the device; those of its row follow each other.
+        position: in its row, from 0.
+        size: devices of a group; 1 gives no links.
+    """
+    first = index - position % size
+    return tuple((other, 1) for other in range(first, first + size) if other != index)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class RequestSubmitted:
         reusable: whether its slice may serve another lease afterwards (not so for actors).
         restartable: whether it starts again on another slice when its slice is lost.
         parent: the lease whose task submitted it, for requests made inside a slice.
+        near: (node, MiB there) for nodes that hold large arguments of the calls that wait, most first, at most four.
     """
 
     id: RequestId
@@ -57,6 +58,7 @@ class RequestSubmitted:
     reusable: bool = True
     restartable: bool = True
     parent: LeaseId | None = None
+    near: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,7 @@ class Client:
         def start(call: Call, failure: BaseException | None) -> None:
             with self._engine.calls.step():
                 fill_slots(first)
+                target.arguments = first.slots
                 target.failed, target.unready = failure, False
                 if failure is not None:
                     self._engine.calls.fail_backlog(target, failure)

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from flexray.runtime.call import Call, Phase
+from flexray.runtime.near import home_of
 from flexray.runtime.packing import LARGE
 from flexray.runtime.targets import HeldLease, Target
 
@@ -66,16 +67,29 @@ def pump(target: Target, shortest: float, depth: int, send: Callable[[HeldLease,
 
 
 def _freest(target: Target, seconds: float, depth: int) -> HeldLease | None:
-    """The lease with the least on it that can take a batch."""
+    """The lease with the least on it that can take a batch; of equals, one where the first call's arguments are."""
     best = None
     for lease in target.leases.values():
-        if lease.recalled or lease.broken or lease.exclusive or lease.open_batches >= depth:
-            continue
-        if target.backlog[0].alone and lease.in_flight:
-            continue
-        if _room(target, lease, seconds) > 0 and (best is None or len(lease.in_flight) < len(best.in_flight)):
+        fewer = best is None or len(lease.in_flight) < len(best.in_flight)
+        if fewer and _takes(target, lease, seconds, depth):
             best = lease
-    return best
+    if best is None or len(target.leases) < 2 or not target.backlog[0].slots:
+        return best
+    home = home_of(target.backlog[0])
+    if home is None or best.node == home:
+        return best
+    there = (lease for lease in target.leases.values() if lease.node == home)
+    load = len(best.in_flight)
+    return next((x for x in there if len(x.in_flight) == load and _takes(target, x, seconds, depth)), best)
+
+
+def _takes(target: Target, lease: HeldLease, seconds: float, depth: int) -> bool:
+    """Whether a lease can take a batch."""
+    if lease.recalled or lease.broken or lease.exclusive or lease.open_batches >= depth:
+        return False
+    if target.backlog[0].alone and lease.in_flight:
+        return False
+    return _room(target, lease, seconds) > 0
 
 
 def _room(target: Target, lease: HeldLease, seconds: float) -> int:

@@ -17,6 +17,7 @@ from flexray.runtime.call import Kind
 from flexray.runtime.calls import Calls
 from flexray.runtime.dispatch import leases_wanted
 from flexray.runtime.losses import lost_error, sort_out
+from flexray.runtime.near import near_next
 from flexray.runtime.session import Session
 from flexray.runtime.targets import HeldLease, Target
 
@@ -83,6 +84,7 @@ class Leases:
     def ask(self, target: Target) -> None:
         """Ask the scheduler for one lease more."""
         request = RequestId(f"{self.session.id}.{next(self._numbers)}")
+        near = near_next(target)
         target.asked[request] = None
         self._by_request[request] = target
         self.session.tell(
@@ -95,6 +97,7 @@ class Leases:
                 reusable=not target.actor,
                 restartable=not target.actor or target.retries > 0,
                 parent=target.parent,
+                near=near,
             )
         )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flexray.model.devices import Device
 from flexray.model.lease import LeaseId, Placement, SessionId, SliceId
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"

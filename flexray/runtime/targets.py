@@ -66,6 +66,11 @@ class HeldLease:
         """The lease's id."""
         return self.lease.lease
 
+    @property
+    def node(self) -> str:
+        """Id of the node its slice is on."""
+        return self.lease.placement.node
+
 
 @dataclass(eq=False)
 class Target:
@@ -111,6 +116,8 @@ class Target:
     #: actors: makes a call of the constructor, and whether one has finished on the present slice.
     make_constructor: Callable[[], Call] | None = None
     constructed: bool = False
+    #: actors: what fills the placeholders of the constructor's arguments (see Call.slots).
+    arguments: tuple[Any, ...] = ()
     #: actors: whether the constructor's arguments are not ready yet; no slice is asked for before they are.
     unready: bool = False
     #: actors: how many of its slices were lost.

@@ -12,7 +12,7 @@ from flexray import catalog
 from flexray.config import PoolConfig, load_config
 from flexray.errors import InvalidRequest, UsageError
 from flexray.model.amounts import MemoryMiB, MilliCpus, parse_cpus
-from flexray.model.devices import Device, Family, Inventory
+from flexray.model.devices import Device, Family, Inventory, group_links
 from flexray.model.lease import RequestId
 from flexray.model.request import DEFAULT_QUEUE, Request, request_from_options
 from flexray.sim.clock import Happening as Act
@@ -85,13 +85,18 @@ def inventory_of(node: Node) -> Inventory:
     """What a node of the scenario reports. Its devices are called ``<node>/<family><index>``."""
     devices: list[Device] = []
     indexes: Counter[Family] = Counter()
+    linked_groups = 0
     for group in node.devices:
-        kind = group.device_type
+        kind, size = group.device_type, group.links or 1
         family = catalog.family_of(kind.name)
-        for _ in range(group.count):
-            name = f"{node.name}/{family.value}{indexes[family]}"
-            devices.append(Device(name, node.name, indexes[family], kind, family, "simulated"))
-            indexes[family] += 1
+        for position in range(group.count):
+            index = indexes[family] + position
+            name = f"{node.name}/{family.value}{index}"
+            numa = linked_groups + position // size if group.links else -1
+            links = group_links(index, position, size)
+            devices.append(Device(name, node.name, index, kind, family, "simulated", numa=numa, links=links))
+        indexes[family] += group.count
+        linked_groups += group.count // size if group.links else 0
     memory = MemoryMiB(node.host_memory or 0)
     return Inventory(node.name, node.name, tuple(devices), cpus=parse_cpus(node.cpus), host_memory=memory)
 

@@ -71,6 +71,14 @@ class DeviceGroup(Part):
     """Memory of each device."""
     speed: Positive | None = None
     """Nominal throughput, nvidia/A100-80GB = 1; 1 where neither this nor the catalog says."""
+    links: int | None = Field(default=None, ge=2, le=10_000)
+    """Size of groups whose devices are all linked with each other (NVLink), each group on a NUMA node of its own."""
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> DeviceGroup:
+        if self.links is not None and self.count % self.links:
+            raise ValueError(f"links: groups of {self.links} do not divide the {self.count} devices")
+        return self
 
     @model_validator(mode="after")
     def _known_or_described(self) -> DeviceGroup:

@@ -23,7 +23,7 @@ from flexray.model.devices import Isolation
     ],
 )
 def test_a_spec_is_counts_and_types(spec: str, expected: list[tuple[int, str]]) -> None:
-    assert [(count, kind.name) for count, kind in parse_fake(spec)] == expected
+    assert [(part.count, part.type.name) for part in parse_fake(spec)] == expected
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,12 @@ def test_a_spec_is_counts_and_types(spec: str, expected: list[tuple[int, str]]) 
         ("2xA100-90GB", "did you mean A100-80GB"),
         ("2000xT4", "more than 1024"),
         ("600xT4.600xT4", "more than 1024"),
+        ("4xA100-80GB_nv3", "groups of 3; the size must be at least 2 and divide the number of devices, 4"),
+        ("4xA100-80GB_nv1", "groups of 1"),
+        ("4xA100-80GB_nv0", "groups of 0"),
+        ("A100-80GB_nv2", "divide the number of devices, 1"),
+        ("4xA100-80GB_nv", "no type"),
+        ("4xA100-90GB_nv2", "did you mean A100-80GB"),
     ],
 )
 def test_a_bad_spec_says_what_is_wrong(spec: str, message: str) -> None:
@@ -59,6 +65,22 @@ def test_devices_are_numbered_within_their_family() -> None:
         ("n/gpu1", "nvidia/A10"),
     ]
     assert {device.isolation for device in result.devices} == {Isolation.NONE}
+
+
+def test_linked_devices_come_in_groups_with_a_numa_node_each() -> None:
+    result = FakeBackend().probe(NodeFacts("n", fake="1xT4.4xA100-80GB_nv2.2x910B3_nv2.3xacme/X_1_nv3"))
+    assert [(d.id, d.type.name, d.numa, d.links) for d in result.devices] == [
+        ("n/gpu0", "nvidia/T4", -1, ()),
+        ("n/gpu1", "nvidia/A100-80GB", 0, ((2, 1),)),
+        ("n/gpu2", "nvidia/A100-80GB", 0, ((1, 1),)),
+        ("n/gpu3", "nvidia/A100-80GB", 1, ((4, 1),)),
+        ("n/gpu4", "nvidia/A100-80GB", 1, ((3, 1),)),
+        ("n/npu0", "ascend/910B3", 2, ((1, 1),)),
+        ("n/npu1", "ascend/910B3", 2, ((0, 1),)),
+        ("n/gpu5", "acme/X_1", 3, ((6, 1), (7, 1))),
+        ("n/gpu6", "acme/X_1", 3, ((5, 1), (7, 1))),
+        ("n/gpu7", "acme/X_1", 3, ((5, 1), (6, 1))),
+    ]
 
 
 def test_configuration_goes_before_the_label() -> None:

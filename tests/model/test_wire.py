@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from flexray.errors import UsageError
 from flexray.model.commands import COMMANDS
-from flexray.model.devices import Device, DeviceType, Isolation
-from flexray.model.events import EVENTS, RequestSubmitted, SliceStarted
+from flexray.model.devices import Device, DeviceType, Inventory, Isolation
+from flexray.model.events import EVENTS, NodeReported, RequestSubmitted, SliceStarted
 from flexray.model.lease import Lease, LeaseId, Placement
 from flexray.model.request import Request
 from flexray.model.wire import decode, encode
@@ -61,6 +61,24 @@ def test_typed_values_come_back_typed() -> None:
     assert back.request.isolation is Isolation.MPS and back.request.types == ("a", "b")
     lease = Lease(LeaseId("r", 1), "s1", Placement("n", ("n/gpu0",), 500, 10), "x/y", Isolation.NONE)
     assert isinstance(lease.placement.devices, tuple)
+
+
+def test_a_journal_from_before_links_is_still_read() -> None:
+    device = Device("n/gpu0", "n", 0, DeviceType("x/y", 1), "gpu", "fake", numa=1, links=((1, 4),))
+    plain = json.loads(json.dumps(encode(NodeReported(Inventory("n", "n", (device,))))))
+    assert decode(plain).inventory.devices == (device,)
+    for name in ("numa", "links"):
+        del plain["inventory"]["devices"][0][name]
+    (old,) = decode(plain).inventory.devices
+    assert (old.numa, old.links) == (-1, ())
+
+
+def test_a_journal_from_before_near_is_still_read() -> None:
+    event = RequestSubmitted("r", "S", "E", "c", Request(), near=(("n1", 8), ("n2", 1)))
+    plain = json.loads(json.dumps(encode(event)))
+    assert plain["near"] == [["n1", 8], ["n2", 1]] and decode(plain) == event
+    del plain["near"]
+    assert decode(plain).near == ()
 
 
 def test_kinds_are_distinct_and_closed() -> None:

@@ -15,7 +15,7 @@ import pytest
 from flexray.errors import FlexrayError, UsageError
 from flexray.sim.reading import read_yaml
 from flexray.sim.result import AttemptResult, Result, as_json
-from flexray.sim.scenario import json_schemas, load_scenario, parse_scenario, run_scenario, simulate
+from flexray.sim.scenario import inventory_of, json_schemas, load_scenario, parse_scenario, run_scenario, simulate
 
 ONE = [{"name": "n1", "devices": "1xnvidia/A100-80GB", "cpus": 4, "host_memory": "64GiB"}]
 TWO = [{"name": "n1", "devices": "2xnvidia/A100-80GB", "cpus": 4}]
@@ -201,6 +201,20 @@ def test_scenarios(case: Case) -> None:
     assert found == case.expect
 
 
+def test_linked_devices_of_a_scenario() -> None:
+    groups = ["1xnvidia/T4", {"type": "nvidia/A100-80GB", "count": 4, "links": 2}, {"type": "nvidia/L4", "count": 2}]
+    (node,) = parse_scenario({"version": 1, "nodes": [{"name": "n", "devices": groups}]}).nodes
+    assert [(d.id, d.numa, d.links) for d in inventory_of(node).devices] == [
+        ("n/gpu0", -1, ()),
+        ("n/gpu1", 0, ((2, 1),)),
+        ("n/gpu2", 0, ((1, 1),)),
+        ("n/gpu3", 1, ((4, 1),)),
+        ("n/gpu4", 1, ((3, 1),)),
+        ("n/gpu5", -1, ()),
+        ("n/gpu6", -1, ()),
+    ]
+
+
 def test_an_infeasible_request_says_what_ruled_the_devices_out() -> None:
     (one,) = run(requests=[request("a", memory="81GiB")]).requests
     assert one.removed == {"memory": 1}
@@ -270,6 +284,10 @@ WRONG = [
     ({"requests": [request("a", {"nvidia/T4": 1})]}, "may run on nvidia/A100-80GB and has no duration for it"),
     ({"nodes": [{"name": "n", "devices": "2*T4"}]}, "write <count>x<type>, such as 2xnvidia/A100-80GB"),
     ({"nodes": [{"name": "n", "devices": "2xnvidia/A100-80G"}]}, "Did you mean 'nvidia/A100-80GB'?"),
+    (
+        {"nodes": [{"name": "n", "devices": [{"type": "T4", "count": 5, "links": 2}]}]},
+        "groups of 2 do not divide the 5",
+    ),
     ({"events": [{"at": 1, "node_down": "n2"}]}, "node_down: there is no 'n2'. Known: n1"),
     ({"events": [{"at": 1, "device_sick": "n1"}]}, "device_sick: there is no 'n1'"),
     ({"events": [{"at": 1}]}, "an event is exactly one of node_down"),
