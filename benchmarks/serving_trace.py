@@ -1,6 +1,6 @@
 """Calls of the Azure LLM trace on whole cards and on slices: how many meet a latency objective, and on how few cards.
 
-    python benchmarks/serving_trace.py [--quick] [--data DIR] [--json FILE]
+    python benchmarks/serving_trace.py [--quick] [--data DIR] [--objective 5:0.05] [--json FILE]
 
 ``DIR/azure_llm/AzureLLMInferenceTrace_code.csv`` (or the file in DIR itself) is the code
 trace of 2023: 8,819 calls in 57 minutes (Azure/AzurePublicDataset, CC-BY-4.0; Patel et
@@ -9,7 +9,7 @@ nothing beyond that everything works. With --quick the first 2,000 calls.
 
 The core places replicas of a model on nvidia/A100-80GB, all of one share; the calls go
 to the replica with the fewest (``flexray.sim.serving``). A call is met when its last
-token comes within 5 s + 0.05 s per generated token. How long calls take is the stated
+token comes within 5 s + 0.05 s per generated token, or --objective. How long calls take is the stated
 model of ``flexray.sim.replicas`` and not measured, so the cases below vary what decides:
 
     proportional   a replica is as fast as its share: a card is one fast server or four slow ones
@@ -38,9 +38,10 @@ from rich.table import Table
 
 from flexray.model.amounts import Share, share_as_float
 from flexray.sim.azure import read_calls
-from flexray.sim.replicas import Call, Service
+from flexray.sim.replicas import Call, Objective, Service
 from flexray.sim.scenario import parse_scenario
 from flexray.sim.serving import serve
+from flexray.sim.serving_options import objective_of
 from flexray.sim.serving_result import Fleet, ServingResult
 
 TRACE = "AzureLLMInferenceTrace_code.csv"
@@ -74,6 +75,14 @@ CASES = (
 
 
 @dataclass(frozen=True)
+class Load:
+    """What is the same for every case."""
+
+    calls: Sequence[Call]
+    objective: Objective
+
+
+@dataclass(frozen=True)
 class Row:
     """One share in one case."""
 
@@ -94,32 +103,32 @@ class Row:
     met_per_card_on_same_cards: float | None
 
 
-def on_cards(cards: int, case: Case, share: Share, calls: Sequence[Call]) -> ServingResult | None:
+def on_cards(cards: int, case: Case, share: Share, load: Load) -> ServingResult | None:
     """One run; None where there are fewer replicas than models."""
     if cards * (1000 // share) < case.models:
         return None
     nodes = [{"name": "cards", "devices": f"{cards}x{CARD}"}]
     scenario = parse_scenario({"version": 1, "nodes": nodes, "costs": {"start": 0}})
-    return serve(scenario, calls, Fleet(share, None, case.models, Service(**case.service)))
+    return serve(scenario, load.calls, Fleet(share, None, case.models, Service(**case.service), load.objective))
 
 
-def fewest(case: Case, share: Share, calls: Sequence[Call]) -> tuple[int, ServingResult] | None:
+def fewest(case: Case, share: Share, load: Load) -> tuple[int, ServingResult] | None:
     """The smallest number of cards that meets the target, and the run on it."""
     for cards in range(1, MOST + 1):
-        result = on_cards(cards, case, share, calls)
+        result = on_cards(cards, case, share, load)
         if result is not None and result.met_percent >= TARGET:
             return cards, result
     return None
 
 
-def measure(case: Case, calls: Sequence[Call]) -> Iterator[Row]:
+def measure(case: Case, load: Load) -> Iterator[Row]:
     """Every share on the same calls."""
-    found = {share: fewest(case, share, calls) for share in SHARES}
+    found = {share: fewest(case, share, load) for share in SHARES}
     counts = [one[0] for one in found.values() if one is not None]
     same = min(counts, default=None)
     whole = found[SHARES[0]]
     for share, one in found.items():
-        there = None if same is None else on_cards(same, case, share, calls)
+        there = None if same is None else on_cards(same, case, share, load)
         yield Row(
             case.name,
             share_as_float(share),
@@ -134,9 +143,11 @@ def measure(case: Case, calls: Sequence[Call]) -> Iterator[Row]:
         )
 
 
-def table(rows: Sequence[Row], calls: int) -> Table:
+def table(rows: Sequence[Row], load: Load) -> Table:
     """The figures for a terminal."""
-    made = Table(title=f"{calls:,} calls on {CARD}", title_justify="left", box=None)
+    aim = load.objective
+    title = f"{len(load.calls):,} calls on {CARD}, met in {aim.base:g} s + {aim.per_token:g} s per generated token"
+    made = Table(title=title, title_justify="left", box=None)
     columns = (
         "replicas", "share", f"cards for {TARGET:g} %", "whole / this", "met per card", "used", "p99, s",
         "same cards", "met % there", "per card there",
@@ -170,19 +181,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"the first {QUICK:,} calls")
     parser.add_argument("--data", type=Path, help="folder with azure_llm/ in it")
+    parser.add_argument("--objective", help="seconds for a call, and for each token of its answer: 5:0.05")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     path = trace_in(options.data) if options.data else EXCERPT
-    calls = read_calls(path, first=QUICK if options.quick else None)
+    load = Load(read_calls(path, first=QUICK if options.quick else None), objective_of(options.objective))
     console, rows, start = Console(width=150), list[Row](), time.perf_counter()
     for case in CASES:
-        rows += measure(case, calls)
+        rows += measure(case, load)
         console.print(f"[dim]{case.name}: {time.perf_counter() - start:.0f} s[/dim]", highlight=False)
-    console.print(table(rows, len(calls)))
+    console.print(table(rows, load))
     if not options.data:
         console.print("the excerpt of the tests: give --data for figures that mean something")
     if options.json:
-        out = {"version": 1, "calls": len(calls), "rows": [asdict(row) for row in rows]}
+        out = {
+            "version": 1,
+            "calls": len(load.calls),
+            "objective": load.objective.model_dump(),
+            "rows": [asdict(row) for row in rows],
+        }
         options.json.write_text(json.dumps(out, indent=2) + "\n")
 
 

@@ -23,7 +23,7 @@ def fleet_of(
         replicas,
         1 if models is None else models,
         validate(Service, _pairs("--service", service or ""), "--service"),
-        _objective(objective),
+        objective_of(objective),
     )
 
 
@@ -49,7 +49,8 @@ def _number_or_text(text: str) -> object:
     return text
 
 
-def _objective(text: str | None) -> Objective:
+def objective_of(text: str | None) -> Objective:
+    """``5:0.05`` as an objective; None is the default. Raises UsageError for what cannot be meant."""
     if text is None:
         return Objective()
     base, colon, per_token = text.partition(":")
