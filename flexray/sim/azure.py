@@ -7,7 +7,8 @@ TIMESTAMP, ContextTokens and GeneratedTokens, and no durations. Here
 
 which follows how inference works (the prompt in one parallel pass, the answer token by
 token). The two constants are round figures for a model of about 70 billion parameters on
-a few large devices, not measurements; give your own where they matter.
+a few large devices, not measurements; give your own where they matter. ``serving.py``
+sends the calls to replicas on slices instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from flexray.errors import UsageError
 from flexray.sim.columns import Row, read_csv
+from flexray.sim.jobs import seconds, ticks
+from flexray.sim.replicas import Call
 from flexray.sim.schema import RequestEntry
 
 CONTEXT_SECONDS = 0.0002
@@ -34,26 +37,34 @@ def read_azure(
     generated_seconds: float = GENERATED_SECONDS,
 ) -> list[RequestEntry]:
     """The trace's calls (or the first of them) as requests of one class ``llm``, each for a share of a device."""
+    return [
+        RequestEntry.model_validate(
+            {
+                "id": f"call{call.number}",
+                "at": seconds(call.at),
+                "gpu": gpu,
+                "class": "llm",
+                "duration": max(context_seconds * call.context + generated_seconds * call.generated, 1e-6),
+            }
+        )
+        for call in read_calls(path, first=first)
+    ]
+
+
+def read_calls(path: Path, *, first: int | None = None) -> list[Call]:
+    """The trace's calls (or the first of them), in the order of the file; the earliest comes at 0."""
     rows = read_csv(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"))[:first]
     times = [_time(row) for row in rows]
     zero = min(times)
     return [
-        RequestEntry.model_validate(
-            {
-                "id": f"call{number}",
-                "at": (time - zero).total_seconds(),
-                "gpu": gpu,
-                "class": "llm",
-                "duration": _duration(row, context_seconds, generated_seconds),
-            }
+        Call(
+            number,
+            ticks((time - zero).total_seconds()),
+            row.number("ContextTokens"),
+            row.number("GeneratedTokens"),
         )
         for number, (row, time) in enumerate(zip(rows, times, strict=True))
     ]
-
-
-def _duration(row: Row, context: float, generated: float) -> float:
-    span = context * row.number("ContextTokens") + generated * row.number("GeneratedTokens")
-    return max(span, 1e-6)
 
 
 def _time(row: Row) -> datetime:

@@ -9,7 +9,8 @@ from flexray.sim.openb_timed import TimedResult
 from flexray.sim.page import page, table
 from flexray.sim.plots import Bar, Series, bar_plot, line_plot
 from flexray.sim.result import Result, TypeResult
-from flexray.sim.sheets import comparison_sheets, openb_sheets, timed_sheets
+from flexray.sim.serving_result import ServingResult
+from flexray.sim.sheets import comparison_sheets, openb_sheets, serving_sheets, timed_sheets
 
 _ROWS, _BARS = 64, 4000
 
@@ -51,6 +52,18 @@ def timed_page(results: Sequence[TimedResult]) -> str:
     sections = [("Summary", table(timed_sheets(results)[0]))]
     sections += [(f"Devices held by type ({one.policy})", _use_plot(one.types, one.end)) for one in results]
     return page("openb, creation and deletion times replayed", sections)
+
+
+def serving_page(results: Sequence[ServingResult]) -> str:
+    """Serving: who met the objective, and how long calls took."""
+    curves = [
+        Series(f"{one.policy}, {one.share:g} of a card", [(at, float(p)) for p, at in sorted(one.percentiles.items())])
+        for one in results
+    ]
+    (summary,) = serving_sheets(results)
+    label = "seconds from arrival to the last token"
+    plot = line_plot("latency", label, "% of the calls served", curves, steps=True)
+    return page("Serving", [(summary[0], table(summary)), ("Latency", plot)])
 
 
 def _curve(values: dict[int, float]) -> list[tuple[float, float]]:

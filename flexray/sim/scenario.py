@@ -57,9 +57,9 @@ def simulate(
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> Simulation:
     """The simulation of a scenario, after its run. ``record`` receives the core's journal."""
-    jobs = list(_jobs(scenario))
+    jobs = list(jobs_of(scenario))
     simulation = Simulation(
-        _config(scenario, policy),
+        config_of(scenario, policy),
         [inventory_of(node) for node in scenario.nodes],
         jobs,
         costs=Costs(**scenario.costs.model_dump()),
@@ -101,7 +101,8 @@ def inventory_of(node: Node) -> Inventory:
     return Inventory(node.name, node.name, tuple(devices), cpus=parse_cpus(node.cpus), host_memory=memory)
 
 
-def _config(scenario: Scenario, policy: str | None) -> PoolConfig:
+def config_of(scenario: Scenario, policy: str | None) -> PoolConfig:
+    """The pool's configuration of a scenario, with another policy if one is given."""
     fields = dict(scenario.config)
     named = fields.get("policy", scenario.policy)
     if scenario.policy is not None and named != scenario.policy:
@@ -158,7 +159,8 @@ def _names(entry: RequestEntry) -> list[RequestId]:
 # -- requests ----------------------------------------------------------------------------------
 
 
-def _jobs(scenario: Scenario) -> Iterator[Job]:
+def jobs_of(scenario: Scenario) -> Iterator[Job]:
+    """The jobs of a scenario, ``count`` written out."""
     for entry in scenario.requests:
         request = _request(entry)
         _check_durations(scenario, entry, request)

@@ -9,6 +9,7 @@ from flexray.sim.journal import ReplayResult
 from flexray.sim.openb import OpenbResult
 from flexray.sim.openb_timed import TimedResult
 from flexray.sim.result import Distribution, Result
+from flexray.sim.serving_result import ServingResult
 
 Sheet = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 _ROWS = 40
@@ -109,6 +110,28 @@ def timed_sheets(results: Sequence[TimedResult]) -> list[Sheet]:
             ]
         )
     return [("creation and deletion times replayed", columns, rows)]
+
+
+def serving_sheets(results: Sequence[ServingResult]) -> list[Sheet]:
+    """Calls met, shares and policies side by side."""
+    columns = ("policy", "share", "replicas", "cards", "met", "per card", "per card-hour", "p50 / p99", "used")
+    rows = [
+        [
+            one.policy,
+            f"{one.share:g}",
+            f"{one.placed}" if one.placed == one.replicas else f"{one.placed} of {one.replicas}",
+            f"{one.cards}",
+            f"{one.met_percent:.2f} %",
+            f"{one.met_per_card:.1f}",
+            f"{one.met_per_card_hour:.1f}",
+            "-" if one.latency.p50 is None else f"{one.latency.p50:.3g} / {one.latency.p99:.3g} s",
+            f"{100 * one.utilisation:.1f} %",
+        ]
+        for one in results
+    ]
+    first, aim = results[0], results[0].objective
+    title = f"{first.calls} calls, met in {aim.base:g} s + {aim.per_token:g} s per generated token"
+    return [(title, columns, rows)]
 
 
 def _spread(values: Distribution) -> str:

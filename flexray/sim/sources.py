@@ -9,15 +9,25 @@ from pathlib import Path
 
 from flexray.config import PoolConfig, load_config
 from flexray.errors import UsageError
-from flexray.sim.azure import read_azure
+from flexray.sim.azure import read_azure, read_calls
 from flexray.sim.gavel import GavelResult, simulate_gavel
 from flexray.sim.journal import ReplayResult, check_replay, read_journal, what_if
 from flexray.sim.openb import Experiment, OpenbResult, read_nodes, read_tasks
 from flexray.sim.openb_timed import replay_times
 from flexray.sim.parallel import Progress, parse_seeds, run_seeds
-from flexray.sim.report import openb_page, results_page, timed_page
+from flexray.sim.report import openb_page, results_page, serving_page, timed_page
 from flexray.sim.result import Part, Result, as_json, collect
-from flexray.sim.scenario import inventory_of, json_schemas, load_scenario, run_scenario, with_requests
+from flexray.sim.scenario import (
+    inventory_of,
+    json_schemas,
+    load_scenario,
+    parse_scenario,
+    run_scenario,
+    with_requests,
+)
+from flexray.sim.serving import serve
+from flexray.sim.serving_options import fleet_of
+from flexray.sim.serving_result import ServingResult
 from flexray.sim.sheets import (
     Sheet,
     comparison_sheets,
@@ -25,6 +35,7 @@ from flexray.sim.sheets import (
     openb_sheets,
     replay_sheets,
     result_sheets,
+    serving_sheets,
     timed_sheets,
 )
 from flexray.sim.table import read_table
@@ -34,6 +45,8 @@ DEFAULT_SEEDS = "42-51"
 
 _OPENB_ONLY = ("inflate", "seeds", "timed", "workers")
 _GAVEL_ONLY = ("throughputs", "cluster", "rate", "measure", "throughputs_known")
+_SERVE_ONLY = ("cards", "share", "replicas", "models", "service", "objective")
+_NOT_SERVED = ("table", "journal", "openb_nodes", "openb_tasks", "gavel_trace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,13 @@ class Options:
     rate: float | None = None
     measure: str | None = None
     throughputs_known: bool = False
+    serve: bool = False
+    cards: str | None = None
+    share: tuple[float, ...] = ()
+    replicas: int | None = None
+    models: int | None = None
+    service: str | None = None
+    objective: str | None = None
     schema: bool = False
     check: bool = False
 
@@ -75,6 +95,9 @@ def run_source(options: Options, progress: Progress = lambda done, of: None) -> 
     """Run what the options ask for. Raises UsageError when they ask for nothing, or for two things."""
     if options.schema:
         return _schema()
+    if options.serve:
+        return _serve(options, progress)
+    _refuse(options, "this: only --serve has it", *_SERVE_ONLY)
     openb = options.openb_nodes or options.openb_tasks
     if openb and (options.scenario or options.journal):
         raise UsageError("openb brings its own nodes and tasks; leave --scenario and --journal out")
@@ -90,12 +113,12 @@ def run_source(options: Options, progress: Progress = lambda done, of: None) -> 
     if options.scenario:
         return _scenario(options, options.scenario)
     if options.table or options.azure:
-        raise UsageError("--table and --azure bring requests; give the nodes with --scenario NODES.yaml")
+        raise UsageError("--table and --azure bring requests; give the nodes with --scenario NODES.yaml (or --serve)")
     if openb:
         return _openb(options, progress)
     raise UsageError(
-        "say what to simulate: --scenario, --openb-nodes with --openb-tasks, --gavel-trace with --throughputs, or "
-        "--journal (see flexray simulate --help)"
+        "say what to simulate: --scenario, --openb-nodes with --openb-tasks, --gavel-trace with --throughputs, "
+        "--azure with --serve, or --journal (see flexray simulate --help)"
     )
 
 
@@ -119,6 +142,29 @@ def _scenario(options: Options, path: Path) -> Outcome:
 def _results(runs: list[Result]) -> Outcome:
     sheets = result_sheets(runs[0]) if len(runs) == 1 else comparison_sheets(runs)
     return Outcome(_one_or_many(runs), sheets, lambda: results_page(runs))
+
+
+def _serve(options: Options, progress: Progress) -> Outcome:
+    _refuse(options, "--serve", *_NOT_SERVED, *_OPENB_ONLY, *_GAVEL_ONLY, "config", "check")
+    if options.azure is None or (options.cards is None) == (options.scenario is None):
+        raise UsageError(
+            "--serve needs the calls, --azure TRACE.csv, and the cards: --cards 8xnvidia/A100-80GB, or --scenario "
+            "NODES.yaml, whose own requests are a background load"
+        )
+    if options.scenario:
+        scenario = load_scenario(options.scenario)
+    else:  # nothing else is there, and the replicas are up when the first call comes
+        nodes = [{"name": "cards", "devices": options.cards}]
+        scenario = parse_scenario({"version": 1, "nodes": nodes, "costs": {"start": 0}}, "--cards")
+    calls = read_calls(options.azure)
+    policies: Sequence[str | None] = options.policies or (None,)
+    runs = [(policy, share) for policy in policies for share in options.share or (1.0,)]
+    results: list[ServingResult] = []
+    for policy, share in runs:
+        fleet = fleet_of(share, options.replicas, options.models, options.service, options.objective)
+        results.append(serve(scenario, calls, fleet, policy))
+        progress(len(results), len(runs))
+    return Outcome(_one_or_many(results), serving_sheets(results), lambda: serving_page(results))
 
 
 def _journal(options: Options, path: Path) -> Outcome:
@@ -198,5 +244,5 @@ def _one_or_many(results: Sequence[Part]) -> str:
 def _refuse(options: Options, what: str, *names: str) -> None:
     """Options that mean nothing here are an error, not ignored."""
     for name in names:
-        if getattr(options, name) not in (None, False):
-            raise UsageError(f"--{name} means nothing for {what}")
+        if getattr(options, name) not in (None, False, ()):
+            raise UsageError(f"--{name.replace('_', '-')} means nothing for {what}")
