@@ -47,11 +47,13 @@ class Kinds:
         self._by_node: dict[str, dict[str, Device]] = {}
         self._rows: dict[str, list[Placed]] = {}
         self._profiles: Counter[Profile] | None = None
+        self._linked: bool | None = None
         self._filtered: dict[tuple[object, ...], tuple[bool, Counter[FilterReason]]] = {}
 
     def forget(self) -> None:
         """The inventory has changed."""
         self._profiles = None
+        self._linked = None
         self._filtered.clear()
 
     def add(self, device: Device) -> None:
@@ -107,6 +109,13 @@ class Kinds:
     def present(self) -> list[Kind]:
         """Kinds of which there are devices."""
         return [self.all[number] for number in sorted({n for kinds, _ in self.profiles for n, _ in kinds})]
+
+    @property
+    def linked(self) -> bool:
+        """Whether it is known of any device which others it is linked with, or which NUMA node it is on."""
+        if self._linked is None:
+            self._linked = any(d.links or d.numa >= 0 for there in self._by_node.values() for d in there.values())
+        return self._linked
 
     @property
     def profiles(self) -> Counter[Profile]:

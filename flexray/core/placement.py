@@ -1,37 +1,23 @@
-"""Where a request could go: filter, then score. Changes nothing.
-
-``Pool`` joins the books of devices and nodes with what the devices are; ``place``
-returns the best Placement with its score, or None.
-"""
+"""The pool: its devices and nodes, their books, and what is learnt; why a request fits nowhere. Changes no books."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from flexray.core.books import Amounts, Books, Room
+from flexray.core.books import Books, Room
+from flexray.core.choosing import Chooser, covers
+from flexray.core.company import Company
 from flexray.core.inhabitants import Kinds
 from flexray.core.landscape import Landscape
 from flexray.core.mix import Mix
-from flexray.core.policy import Option, Policy
-from flexray.core.ranking import Ranking
-from flexray.core.scoring import Scorer
 from flexray.core.speeds import Speeds
-from flexray.model.amounts import WHOLE, MemoryMiB
+from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device, DeviceState, Inventory, Isolation
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason, WaitReason
 from flexray.model.request import Request, memory_needed
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A placement and the weighted, normalised terms that chose it."""
-
-    placement: Placement
-    scores: tuple[tuple[str, float], ...]
 
 
 class Pool:
@@ -45,12 +31,11 @@ class Pool:
         self.kinds = Kinds(self)
         self.mix = Mix(self.kinds)
         self.speeds = Speeds()
+        self.company = Company()
         self.landscape = Landscape(self.host, self._rooms_of)
-        self._rankings: dict[tuple[object, ...], Ranking] = {}
-        #: by class and shape: the speeds, and the ranking made with them, as of a version of what was measured.
-        self._speeds: dict[tuple[object, ...], tuple[tuple[int, int], dict[str, float]]] = {}
-        self._ratings: dict[str, Callable[[Option], float]] = {}
-        self._latest: dict[tuple[object, ...], tuple[tuple[int, int], Ranking]] = {}
+        self.chooser = Chooser(self)
+        #: (task class, share) of who works on a device; set by who keeps the slices.
+        self.residents: Callable[[str], Sequence[tuple[str, int]]] = lambda device: ()
 
     # -- what there is ----------------------------------------------------------------------
 
@@ -59,7 +44,7 @@ class Pool:
         self.kinds.forget()
         self.mix.inventory_changed()
         self.landscape.touch(node)
-        self._forget_scores()
+        self.chooser.forget()
 
     def add_device(self, device: Device) -> None:
         """A new device, or a new description of a known one."""
@@ -85,12 +70,7 @@ class Pool:
         """A request has arrived: learn the mix of shapes from it."""
         if self.mix.saw(request):
             self.mix.swap()
-            self._forget_scores()
-
-    def _forget_scores(self) -> None:
-        self._rankings.clear()
-        self._speeds.clear()
-        self._latest.clear()
+            self.chooser.forget()
 
     def kind_of(self, placement: Placement) -> tuple[str, Isolation]:
         """Device type and isolation of a place; of one without devices, ``host`` and none."""
@@ -131,9 +111,9 @@ class Pool:
             reach = row.reachable()
             spare = [spare[0] + reach[0], spare[1] + reach[1]]
             least = min(least or need, need)
-            if not (reach == row.total if request.devices > 1 else _covers(reach, (request.share, need))):
+            if not (reach == row.total if request.devices > 1 else covers(reach, (request.share, need))):
                 busy[WaitReason.NO_ROOM.value] += 1
-            elif not _covers(self.host.rows[device.node].reachable(), request.host):
+            elif not covers(self.host.rows[device.node].reachable(), request.host):
                 busy[WaitReason.HOST_CPUS.value] += 1
         if not busy:
             return WaitReason.NEXT_CYCLE, Counter()
@@ -141,71 +121,3 @@ class Pool:
         reason = max(order, key=lambda one: busy[one.value])
         enough = spare[0] >= request.share * request.devices and spare[1] >= least
         return (WaitReason.FRAGMENTED if reason is WaitReason.NO_ROOM and enough else reason), busy
-
-    # -- where --------------------------------------------------------------------------------
-
-    def speeds_for(self, task_class: str, request: Request) -> dict[str, float]:
-        """Speeds of a class of tasks on the types there are, relative to the fastest the request may use.
-
-        In steps of a fiftieth, so that learning does not make every score new.
-        """
-        key = (task_class, request.shape, request.throughput)
-        version = self.speeds.version(task_class)
-        known = self._speeds.get(key)
-        if known is None or known[0] != version:
-            allowed = [kind.type for kind in self.kinds.present() if self.kinds.allows(kind, request)]
-            nominal = {kind.name: kind.speed for kind in allowed}
-            exact = self.speeds.relative(task_class, nominal, request.throughput)
-            known = self._speeds[key] = (version, {name: round(speed * 50) / 50 for name, speed in exact.items()})
-        return known[1]
-
-    def place(self, request: Request, policy: Policy, task_class: str = "") -> Choice | None:
-        """The best place the request fits now (counting idle slices as room), or None."""
-        self.landscape.refresh()
-        ranking = self._ranking(request, policy, task_class)
-        found = ranking.best(lambda node: _covers(self.host.rows[node].reachable(), request.host))
-        if found is None:
-            return None
-        node, scored = found
-        terms = policy.weighted(scored.option) if scored.option is not None else (0.0,) * len(policy.weights)
-        scores = tuple(zip(policy.weights, terms, strict=True))
-        return Choice(self._placement(request, node, scored.room), scores)
-
-    def _ranking(self, request: Request, policy: Policy, task_class: str) -> Ranking:
-        """The ranking for a shape; classes that are equally fast everywhere share it."""
-        key = (policy.name, task_class, request.shape, request.throughput)
-        version = self.speeds.version(task_class) if policy.uses_speed else (0, 0)
-        latest = self._latest.get(key)
-        if latest is not None and latest[0] == version:
-            return latest[1]
-        speeds = self.speeds_for(task_class, request) if policy.uses_speed else {}
-        shared = (policy.name, *request.shape, *speeds.items())
-        ranking = self._rankings.get(shared)
-        if ranking is None:
-            if policy.name not in self._ratings:
-                self._ratings[policy.name] = policy.rating()
-            rate = self._ratings[policy.name]
-            scorer, share = Scorer(self, request, policy, rate, speeds), request.share if request.devices else 0
-            ranking = self._rankings[shared] = Ranking(self.landscape, scorer.score, share, policy.band)
-        self._latest[key] = (version, ranking)
-        return ranking
-
-    def _placement(self, request: Request, node: str, room: int) -> Placement:
-        if room < 0:
-            return Placement(node, (), request.share, MemoryMiB(0))
-        found = self.landscape.members(node)
-        assert found is not None
-        wanted = found.state.rooms[room]
-        ready = self.kinds.ready(node)
-        if request.devices == 1:
-            alike = [one for one in ready if one.kind == wanted.kind and one.row.room(one.kind) == wanted]
-            device = min(alike, key=lambda one: one.row.rank).device
-            return Placement(node, (device.id,), request.share, request.memory_on(device))
-        whole = [one for one in ready if one.kind == wanted.kind and one.row.reachable() == one.row.total]
-        whole.sort(key=lambda one: (one.row.uncontested() != one.row.total, one.device.index))
-        chosen = sorted((one.device for one in whole[: request.devices]), key=lambda d: d.index)
-        return Placement(node, tuple(d.id for d in chosen), request.share, request.memory_on(chosen[0]))
-
-
-def _covers(amounts: Amounts, need: tuple[int, int]) -> bool:
-    return amounts[0] >= need[0] and amounts[1] >= need[1]

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+PLACE_TERMS = ("company", "near", "linked")
+"""Terms of a particular place, in devices' worth, added to the total of its class (see ``places.py``)."""
+
 
 class Option(NamedTuple):
     """A place as a policy sees it; everything within [0, 1].
@@ -37,6 +40,8 @@ class Option(NamedTuple):
 class Policy:
     """A named way to score: weights of terms, and the pure function that computes them from an Option.
 
+    A weight for one of ``PLACE_TERMS`` makes the policy look at particular places too; ``terms`` does not give these.
+
     The total is the weighted mean of the terms, rounded down to a multiple of ``step``. Places whose total is at most
     ``band`` below the best are ties, decided by the keyed hash of the node's id.
 
@@ -57,10 +62,11 @@ class Policy:
     uses_mix: bool = False
     uses_speed: bool = False
 
-    def weighted(self, option: Option) -> tuple[float, ...]:
-        """The weighted terms of an option, in the order of ``weights``."""
-        terms, parts = self.terms(option), 1.0 if self.additive else sum(self.weights.values())
-        return tuple([weight / parts * terms[name] for name, weight in self.weights.items()])
+    def weighted(self, option: Option) -> dict[str, float]:
+        """The weighted terms of an option."""
+        weights = {name: weight for name, weight in self.weights.items() if name not in PLACE_TERMS}
+        terms, parts = self.terms(option), 1.0 if self.additive else sum(weights.values())
+        return {name: weight / parts * terms[name] for name, weight in weights.items()}
 
     def rating(self) -> Callable[[Option], float]:
         """What computes the total of an option.
@@ -68,11 +74,11 @@ class Policy:
         Most policies' terms are linear in the option, so that the total is one dot product; it is found by
         trying, and any other policy is computed term by term.
         """
-        linear = _linear(lambda option: sum(self.weighted(option)))
+        linear = _linear(lambda option: sum(self.weighted(option).values()))
         step, squash = self.step, self.squash
 
         def total(option: Option) -> float:
-            value = linear(option) if linear is not None else sum(self.weighted(option))
+            value = linear(option) if linear is not None else sum(self.weighted(option).values())
             if squash:
                 value = 1 / (1 + math.exp(-value))
             return math.floor(value / step + 1e-6) * step

@@ -42,16 +42,20 @@ class Ranking:
         self._version = -1
         self._read = 0
 
-    def best(self, accepts: Callable[[str], bool]) -> tuple[str, Scored] | None:
-        """The best node that ``accepts`` it; among those within the band the one of lowest rank. None if none does."""
+    def ranked(self, accepts: Callable[[str], bool]) -> Iterator[tuple[str, NodeClass, Scored]]:
+        """The nodes that ``accepts`` takes, best first; those within the band of each other by rank."""
         self._catch_up()
         for members in self._groups():
-            for _, node, number in self._in_order(members):
+            for _, node, found in self._in_order(members):
                 if accepts(node):
-                    scored = self._scores[number]
+                    scored = self._scores[found.number]
                     assert scored is not None
-                    return node, scored
-        return None
+                    yield node, found, scored
+
+    def scored(self, found: NodeClass) -> Scored | None:
+        """What a class is worth; None where the request does not fit."""
+        self._catch_up()
+        return self._scores.get(found.number)
 
     def _groups(self) -> Iterator[list[NodeClass]]:
         """Classes that are as good as each other, the best ones first."""
@@ -68,11 +72,12 @@ class Ranking:
             yield group
 
     @staticmethod
-    def _in_order(classes: list[NodeClass]) -> Iterator[tuple[int, str, int]]:
-        """(rank, node, class number) of the classes' members, lowest rank first; the first one is cheap."""
+    def _in_order(classes: list[NodeClass]) -> Iterator[tuple[int, str, NodeClass]]:
+        """(rank, node, class) of the classes' members, lowest rank first; the first one is cheap."""
         first = min(classes, key=NodeClass.first)
-        yield (*first.first(), first.number)
-        merged = heapq.merge(*([(r, n, c.number) for r, n in c.in_order()] for c in classes))
+        yield (*first.first(), first)
+        # names differ, so classes are never compared
+        merged = heapq.merge(*([(r, n, c) for r, n in c.in_order()] for c in classes))
         next(merged)
         yield from merged
 

@@ -25,7 +25,7 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
         return None
     for record in eligible:
         state.slices.set_draining(record, True)
-    choice = state.pool.place(request.request, state.options.policy, request.task_class)
+    choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
     for record in eligible:
         state.slices.set_draining(record, False)
     if choice is None:

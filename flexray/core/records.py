@@ -37,6 +37,9 @@ class RequestRecord:
     parent: LeaseId | None
     sequence: int
     submitted: float
+    near: tuple[tuple[str, int], ...] = ()
+    #: since when it has passed over room that it fits, for a faster device that is to come free.
+    waits_since: float | None = None
     state: RequestState = RequestState.QUEUED
     #: what a RESERVED request waits for; why a QUEUED one waits is derived when somebody asks.
     reserve_reason: WaitReason = WaitReason.MAKING_ROOM
@@ -77,6 +80,8 @@ class SliceRecord:
     request: RequestId | None = None
     draining: bool = False
     grants: int = 0
+    #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.
+    awaited: list[RequestId] = field(default_factory=list)
 
     @property
     def warm_key(self) -> tuple[EnvironmentId, str]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flexray.core.deadlock import find_deadlock
+from flexray.core.granting import serve
 from flexray.core.inventory import apply_inventory, drop_node
 from flexray.core.recall import free_place, leases_to_recall
 from flexray.core.reclaim import idle_slices_to_stop
@@ -43,14 +44,12 @@ from flexray.model.events import (
     TasksRan,
 )
 from flexray.model.lease import Placement
-from flexray.model.lifecycle import EndReason, RequestState, RequestStep, SliceState, SliceStep, StopReason, WaitReason
+from flexray.model.lifecycle import EndReason, RequestState, RequestStep, SliceState, SliceStep, StopReason
 from flexray.model.request import DEFAULT_QUEUE
 from flexray.model.wire import encode
 
 #: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
 _RECALLS_PER_CYCLE = 8
-#: What starting a slice costs, roughly; a faster place has to save at least this.
-_SLICE_START_SECONDS = 1.0
 
 
 class Scheduler:
@@ -86,6 +85,7 @@ class Scheduler:
 
     def decide(self, now: float) -> list[Command]:
         """Run one cycle over everything that changed and return what is to be done."""
+        self.state.wake_at = None
         self._expire_idle(now)
         self.state.start_pending(now)
         self._free_from_recall(now)
@@ -97,6 +97,11 @@ class Scheduler:
         if self._record is not None:
             self._record({"now": now, "commands": [encode(command) for command in commands]})
         return commands
+
+    @property
+    def wake_at(self) -> float | None:
+        """When the next cycle is due even if nothing happens; None: only an event, or a term, changes anything."""
+        return self.state.wake_at
 
     # -- events --------------------------------------------------------------------------
 
@@ -149,6 +154,7 @@ class Scheduler:
             event.parent,
             self._sequence,
             now,
+            event.near,
         )
         self.state.requests[event.id] = request
         self.state.lines.setdefault(request.line, deque()).append(request.id)
@@ -223,47 +229,10 @@ class Scheduler:
         full: set[tuple[object, ...]] = set()
         while heads:
             _, _, request = heapq.heappop(heads)
-            if self._serve(request, full, now):
+            if serve(self.state, request, full, now):
                 successor = self.state.head(request.line) if request.line in self.state.lines else None
                 if successor is not None:
                     heapq.heappush(heads, (successor.line[0], successor.sequence, successor))
-
-    def _serve(self, request: RequestRecord, full: set[tuple[object, ...]], now: float) -> bool:
-        """Try to get one request on its way: a warm slice, or a new one. False when it has to wait."""
-        state, pool = self.state, self.state.pool
-        warm = state.slices.take_warm(request) if request.reusable else None
-        if warm is not None and not self._better_elsewhere(request, warm):
-            if warm.state is SliceState.IDLE:
-                state.grant(request, warm, now)
-            else:
-                state.reserve(request, warm, WaitReason.SLICE_STARTING)
-            return True
-        if request.shape in full:
-            return False
-        if (len(pool.books.rows) or not request.request.devices) and not pool.ever_fits(request.request):
-            state.fail_infeasible(request, now)
-            return True
-        choice = pool.place(request.request, state.options.policy, request.task_class)
-        if choice is None:
-            full.add(request.shape)
-            return False
-        request.scores = choice.scores
-        state.reserve_new_slice(request, choice.placement, self._victims(request, choice.placement), now)
-        return True
-
-    def _better_elsewhere(self, request: RequestRecord, warm: SliceRecord) -> bool:
-        """Whether a free place is so much faster than a warm slice that starting a slice there pays."""
-        state, pool = self.state, self.state.pool
-        if not state.options.policy.uses_speed or not request.request.devices:
-            return False
-        work = pool.speeds.work_ahead(request.task_class)
-        speeds = pool.speeds_for(request.task_class, request.request)
-        here = speeds.get(pool.kind_of(warm.placement)[0], 1.0)
-        if work * (1 - here) < _SLICE_START_SECONDS:
-            return False
-        choice = pool.place(request.request, state.options.policy, request.task_class)
-        there = speeds.get(pool.kind_of(choice.placement)[0], 0.0) if choice is not None else 0.0
-        return work * (1 - here / there if there > here else 0.0) >= _SLICE_START_SECONDS
 
     def _victims(self, request: RequestRecord, placement: Placement) -> list[SliceRecord]:
         return idle_slices_to_stop(self.state.slices, self.state.pool, placement, request.request.host)

@@ -57,16 +57,19 @@ class Scorer:
 
     def score(self, found: NodeClass) -> Scored | None:
         """The best way to use a node of this class; None where the request cannot fit."""
-        state = found.state
-        if state.cores < self._least[0] or state.memory < self._least[1]:
-            return None
-        devices = self._request.devices
-        if not devices:
-            return self._score_host(found)
-        options = self._several(found) if devices > 1 else self._single(found)
+        options = self.options(found)
         if len(options) < 2:
             return options[0] if options else None
         return max(options, key=lambda one: one.total)
+
+    def options(self, found: NodeClass) -> list[Scored]:
+        """Every way to use a node of this class."""
+        state, devices = found.state, self._request.devices
+        if state.cores < self._least[0] or state.memory < self._least[1]:
+            return []
+        if not devices:
+            return [self._score_host(found)]
+        return self._several(found) if devices > 1 else self._single(found)
 
     def _score_host(self, found: NodeClass) -> Scored:
         """For host cores and memory only: where it fragments least; else nodes without devices, then the fullest."""

@@ -12,6 +12,8 @@ from flexray.model.lease import EnvironmentId, Placement, SliceId
 from flexray.model.lifecycle import HOLDING, SliceState, SliceStep
 
 _PART_OF_STATE = {SliceState.PENDING: "pledged", SliceState.IDLE: "idle", SliceState.STOPPING: "stopping"}
+#: slices that run nothing now and will not before somebody chooses them.
+_OUT_OF_THE_WAY = frozenset({SliceState.IDLE, SliceState.STOPPING, SliceState.GONE})
 WarmKey = tuple[EnvironmentId, str]
 
 
@@ -30,6 +32,7 @@ class Slices:
         #: what a lease can take over at once: IDLE slices, and STARTING ones nobody waits for any more.
         self._free_by_key: dict[WarmKey, OrderedDict[SliceId, SliceRecord]] = {}
         self.by_device: dict[str, dict[SliceId, SliceRecord]] = {}
+        pool.residents = self.residents
 
     def plan(self, request: RequestRecord, placement: Placement, now: float) -> SliceRecord:
         """A new PENDING slice for a request; its amounts are pledged."""
@@ -82,11 +85,16 @@ class Slices:
         record.request = request.id
         self._index(record)
 
-    def take_warm(self, request: RequestRecord) -> SliceRecord | None:
-        """A free slice of the request's class: idle before starting, last used first. Leaves it where it is."""
+    def warm_for(self, request: RequestRecord) -> list[SliceRecord]:
+        """Free slices of the request's class: idle before starting, last used first. Leaves them where they are."""
         free = self._free_by_key.get((request.environment, request.task_class))
         usable = [s for s in reversed(free.values()) if self._device_ready(s)] if free else []
-        return next((s for s in usable if s.state is SliceState.IDLE), usable[0] if usable else None)
+        return sorted(usable, key=lambda s: s.state is not SliceState.IDLE)
+
+    def residents(self, device: str) -> list[tuple[str, int]]:
+        """(task class, share) of each slice that works on a device, or is about to."""
+        there = self.by_device.get(device, {}).values()
+        return [(s.task_class, s.placement.share) for s in there if s.state not in _OUT_OF_THE_WAY]
 
     def starts(self, record: SliceRecord) -> bool:
         """Whether a PENDING slice's room is all free now."""

@@ -96,23 +96,54 @@ class Speeds:
             nominal: speeds of the types there are, from the catalog.
             declared: (pattern, speed) pairs that the user gave; they replace the catalog's.
         """
-        base = {name: math.log(_declared(name, declared) or speed) for name, speed in nominal.items()}
-        known = self._measured.get(task_class, {})
-        corrections = {} if declared else self._corrections(nominal)
-        scale = self._scale(known, base, corrections)
         tried = self._observed.get(task_class, 0)
         estimate = {}
-        for name, log_speed in base.items():
-            expected = scale - log_speed + corrections.get(name, 0.0)
-            one = known.get(name)
-            weight, mean = (one.weight, one.mean) if one is not None else (0.0, 0.0)
-            log_seconds = (_PRIOR_PAIR * expected + weight * mean) / (_PRIOR_PAIR + weight)
+        for name, (log_seconds, weight) in self._log_seconds(task_class, nominal, declared).items():
             # UCB1 (Auer et al., 2002), on log seconds
             trial = not declared and log_seconds < math.log(_LONGEST_TRIAL)
             bonus = _DEVIATION * math.sqrt(2 * math.log1p(tried) / (1 + weight)) if trial else 0.0
             estimate[name] = log_seconds - bonus
         fastest = min(estimate.values(), default=0.0)
         return {name: math.exp(fastest - value) for name, value in estimate.items()}
+
+    def seconds(
+        self,
+        task_class: str,
+        nominal: Mapping[str, float],
+        declared: tuple[tuple[str, float], ...] = (),
+        runtime: float | None = None,
+    ) -> dict[str, float]:
+        """How long a task is expected to take on each type; {} where nothing is known of it.
+
+        Args:
+            nominal, declared: as for ``relative``.
+            runtime: what the user declared, for the slowest type it may use; what was measured replaces it.
+        """
+        log_seconds = self._log_seconds(task_class, nominal, declared)
+        if any(weight >= 1 for _, weight in log_seconds.values()):
+            return {name: math.exp(mean) for name, (mean, _) in log_seconds.items()}
+        if runtime is None:
+            return {}
+        longest = max((mean for mean, _ in log_seconds.values()), default=0.0)
+        if declared:  # one of the declared types may not be there
+            longest = max(longest, -math.log(min(speed for _, speed in declared)))
+        return {name: runtime * math.exp(mean - longest) for name, (mean, _) in log_seconds.items()}
+
+    def _log_seconds(
+        self, task_class: str, nominal: Mapping[str, float], declared: tuple[tuple[str, float], ...]
+    ) -> dict[str, tuple[float, float]]:
+        """(mean of log seconds, weight of what was measured of it) for each type."""
+        base = {name: math.log(_declared(name, declared) or speed) for name, speed in nominal.items()}
+        known = self._measured.get(task_class, {})
+        corrections = {} if declared else self._corrections(nominal)
+        scale = self._scale(known, base, corrections)
+        found = {}
+        for name, log_speed in base.items():
+            expected = scale - log_speed + corrections.get(name, 0.0)
+            one = known.get(name)
+            weight, mean = (one.weight, one.mean) if one is not None else (0.0, 0.0)
+            found[name] = ((_PRIOR_PAIR * expected + weight * mean) / (_PRIOR_PAIR + weight), weight)
+        return found
 
     def work_ahead(self, task_class: str) -> float:
         """Seconds of work that one slice of the class will probably do: as often as so far, as long as so far."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 
+from flexray.core.ends import Ends
 from flexray.core.placement import Pool
 from flexray.core.policy import Policy
 from flexray.core.records import RequestRecord, SliceRecord
@@ -79,6 +80,13 @@ class State:
         #: QUEUED requests by line, in order of arrival; cancelled ones are skipped when met.
         self.lines: dict[tuple[object, ...], deque[RequestId]] = {}
         self.out: list[Command] = []
+        self.ends = Ends(self.slices.by_id)
+        #: when only time will have changed what the next cycle decides, or None.
+        self.wake_at: float | None = None
+
+    def look_again(self, at: float) -> None:
+        """A cycle is wanted then, if nothing happens before."""
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
 
     def cancel(self, request: RequestRecord, now: float) -> None:
         record = self.slice_of(request)
@@ -126,6 +134,9 @@ class State:
         request.attempt += 1
         record.grants += 1
         kind, isolation = self.pool.kind_of(record.placement)
+        seconds = self.pool.chooser.seconds_for(request.task_class, request.request).get(kind)
+        if seconds is not None:  # a lease is expected to end after one task; those that go on say nothing more
+            self.ends.expect(kind, now + seconds, record)
         lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants)
         self.out.append(GrantLease(request.session, lease))
 

@@ -4,6 +4,9 @@
     scarcity      - price of the type x devices asked: leave it to those who have no choice
     speed         + speed of the task's class there, relative to the fastest type it may use
     undisturbed   + where no warm slice has to stop
+    company       - what it and its neighbours on the device would lose beside each other
+    near          + part of its large arguments on the node
+    linked        + how well several devices are connected
 
 Places that differ by less than 0.08 of a device are ties, so that the pool fills in one order.
 """
@@ -24,7 +27,15 @@ def _terms(option: Option) -> dict[str, float]:
 
 BALANCED = Policy(
     "balanced",
-    {"keeps": 1.0, "scarcity": 0.25, "speed": 1.0, "undisturbed": 0.25},
+    {
+        "keeps": 1.0,
+        "scarcity": 0.25,
+        "speed": 1.0,
+        "undisturbed": 0.25,
+        "company": 1.0,
+        "near": 0.25,
+        "linked": 0.25,
+    },
     _terms,
     band=0.08,
     additive=True,

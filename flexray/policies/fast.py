@@ -13,4 +13,9 @@ def _terms(option: Option) -> dict[str, float]:
     }
 
 
-FAST = Policy("fast", {"speed": 10.0, "undisturbed": 1.5, "fit": 1.0}, _terms, uses_speed=True)
+FAST = Policy(
+    "fast",
+    {"speed": 10.0, "undisturbed": 1.5, "fit": 1.0, "company": 0.8, "near": 0.1, "linked": 0.1},
+    _terms,
+    uses_speed=True,
+)

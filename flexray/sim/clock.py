@@ -70,6 +70,7 @@ class Simulation:
         self._check = check
         self._agenda = Agenda()
         self._ends: dict[RequestId, Entry] = {}
+        self._wakes: set[Ticks] = set()
         self._load: dict[str, int] = {}
         self.core.apply(events.SessionOpened(_SESSION, _ENVIRONMENT), 0.0)
         for node in nodes:
@@ -90,6 +91,7 @@ class Simulation:
                 entry.act()
             for command in self.core.decide(seconds(time)):
                 self._carry_out(command)
+            self._wake_at(self.core.wake_at)
             if self._check:
                 check_invariants(self.core.state)
         if until is not None:
@@ -251,6 +253,14 @@ class Simulation:
 
     def _tell(self, event: events.Event) -> None:
         self.core.apply(event, seconds(self.now))
+
+    def _wake_at(self, at: float | None) -> None:
+        """Run a cycle when the core asks for one; the instant itself, or the tick after it."""
+        if at is not None and at < 1e9:
+            time = max(self.now + 1, ticks(at))
+            if time not in self._wakes:
+                self._wakes.add(time)
+                self._agenda.put(time, WAKE, lambda: self._wakes.discard(time))
 
     def _wake_after(self, span: float) -> None:
         """Run a cycle once the core sees that ``span`` seconds have passed; rounding must not make it a tick early."""

@@ -28,12 +28,12 @@ WANTED = [
 
 
 def placements(pool: Pool, policy: Policy) -> list[Any]:
-    return [pool.place(request_from_options(options), policy, "task") for options in WANTED]
+    return [pool.chooser.place(request_from_options(options), policy, "task") for options in WANTED]
 
 
 def scored_afresh(pool: Pool) -> None:
     """Forget every class and every score."""
-    pool._forget_scores()
+    pool.chooser.forget()
     pool.landscape._class_of.clear()
     pool.landscape._classes.clear()
     pool.landscape._inhabited.clear()
