@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from flexray.core.books import Amounts, Books, Room
+from flexray.core.company import Company
 from flexray.core.inhabitants import Kinds
 from flexray.core.landscape import Landscape
 from flexray.core.mix import Mix
@@ -43,6 +44,7 @@ class Pool:
         self.kinds = Kinds(self)
         self.mix = Mix(self.kinds)
         self.speeds = Speeds()
+        self.company = Company()
         self.landscape = Landscape(self.host, self._rooms_of)
         self._rankings: dict[tuple[object, ...], Ranking] = {}
         self._speeds: dict[tuple[object, ...], tuple[tuple[int, int], dict[str, float]]] = {}

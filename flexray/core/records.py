@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import (
@@ -58,7 +58,10 @@ class RequestRecord:
 
 @dataclass(slots=True)
 class SliceRecord:
-    """One slice. ``request`` is its holder, or the request it is being started for."""
+    """One slice. ``request`` is its holder, or the request it is being started for.
+
+    ``beside``, ``reported`` and ``settled`` hold while it is HELD and are kept by ``beside.py``.
+    """
 
     id: SliceId
     placement: Placement
@@ -71,6 +74,10 @@ class SliceRecord:
     request: RequestId | None = None
     draining: bool = False
     grants: int = 0
+    #: class -> seconds beside slices of it since ``reported``, as far as they were settled.
+    beside: dict[str, float] = field(default_factory=dict)
+    reported: float = 0.0
+    settled: float = 0.0
 
     @property
     def warm_key(self) -> tuple[EnvironmentId, str]:
