@@ -67,7 +67,10 @@ class RequestRecord:
 
 @dataclass(slots=True)
 class SliceRecord:
-    """One slice. ``request`` is its holder, or the request it is being started for."""
+    """One slice. ``request`` is its holder, or the request it is being started for.
+
+    ``beside``, ``reported`` and ``settled`` hold while it is HELD and are kept by ``beside.py``.
+    """
 
     id: SliceId
     placement: Placement
@@ -82,6 +85,10 @@ class SliceRecord:
     grants: int = 0
     #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.
     awaited: list[RequestId] = field(default_factory=list)
+    #: class -> seconds beside slices of it since ``reported``, as far as they were settled.
+    beside: dict[str, float] = field(default_factory=dict)
+    reported: float = 0.0
+    settled: float = 0.0
 
     @property
     def warm_key(self) -> tuple[EnvironmentId, str]:

@@ -177,11 +177,19 @@ class Scheduler:
         request = self.state.holder(event.lease)
         record = self.state.slice_of(request) if request is not None else None
         if request is not None and record is not None:
-            kind, _ = self.state.pool.kind_of(record.placement)
-            self.state.pool.speeds.observe(request.task_class, kind, event.calls, event.seconds)
+            pool, task_class = self.state.pool, request.task_class
+            kind, _ = pool.kind_of(record.placement)
+            partners = self.state.slices.company_of(record, now)
+            known = pool.speeds.expected(task_class, kind)
+            alone = pool.company.ran(task_class, kind, event.calls, event.seconds, partners, known)
+            pool.speeds.observe(task_class, kind, event.calls, alone)
+            mean = pool.company.alone(task_class, kind)
+            if mean is not None:
+                pool.speeds.correct(task_class, kind, mean)
 
     def _speeds_restored(self, event: SpeedsRestored, now: float) -> None:
         self.state.pool.speeds.restore(event.rows)
+        self.state.pool.company.restore(event.company)
 
     def _lease_blocked(self, event: LeaseBlocked, now: float) -> None:
         request = self.state.holder(event.lease)

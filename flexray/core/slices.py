@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from flexray.core import beside
 from flexray.core.books import Amounts
 from flexray.core.placement import Pool
 from flexray.core.records import RequestRecord, SliceRecord
@@ -57,7 +58,11 @@ class Slices:
     def step(self, record: SliceRecord, step: SliceStep, now: float) -> None:
         """Move a slice along its life cycle and book what that means."""
         before, held = record.state, record.state in HOLDING
+        if before is SliceState.HELD:
+            beside.settle(record, self._held_beside(record), now)
         record.step(step, now)
+        if record.state is SliceState.HELD:
+            beside.begin(record, now)
         if before in _PART_OF_STATE:
             self._mark(_PART_OF_STATE[before], record, -1)
         self.set_draining(record, False)
@@ -105,6 +110,11 @@ class Slices:
         )
         return ready and _covers(self._pool.host.rows[place.node].free, record.host)
 
+    def company_of(self, record: SliceRecord, now: float) -> dict[str, float]:
+        """By class, which part of the time since the last call a held slice was beside others on its device."""
+        beside.settle(record, self._held_beside(record), now)
+        return beside.take(record, now)
+
     def room_awaited(self, record: SliceRecord) -> bool:
         """Whether a planned slice waits for room on a device, or for host cores, that this slice holds."""
         place = record.placement
@@ -125,6 +135,15 @@ class Slices:
     def on_node(self, node: str) -> list[SliceRecord]:
         """The node's slices, oldest first."""
         return [record for record in self.by_id.values() if record.placement.node == node]
+
+    def _held_beside(self, record: SliceRecord) -> list[SliceRecord]:
+        """The other HELD slices on its devices."""
+        found: list[SliceRecord] = []
+        for device in record.placement.devices:
+            there = self.by_device[device]
+            if len(there) > 1:
+                found += [s for s in there.values() if s is not record and s.state is SliceState.HELD]
+        return found
 
     def _device_ready(self, record: SliceRecord) -> bool:
         devices = self._pool.devices

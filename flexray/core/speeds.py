@@ -73,6 +73,17 @@ class Speeds:
             if self._total >= self._due:
                 self._due = self._total + max(16, self._total // 10)
 
+    def expected(self, task_class: str, device_type: str) -> tuple[float, float]:
+        """Mean of log seconds that a call of the class took on a type, and its weight in calls: 0 if it never ran."""
+        one = self._measured.get(task_class, {}).get(device_type)
+        return (one.mean, one.weight) if one is not None else (0.0, 0.0)
+
+    def correct(self, task_class: str, device_type: str, log_seconds: float) -> None:
+        """What was observed means that a call of the class takes so long on a type, as is known by now."""
+        one = self._measured.get(task_class, {}).get(device_type)
+        if one is not None:
+            one.mean = log_seconds
+
     def restore(self, rows: Iterable[tuple[str, str, float, float]]) -> None:
         """Take in what ``rows`` gave once."""
         for task_class, device_type, weight, mean in rows:

@@ -86,9 +86,15 @@ class TasksRan:
 
 @dataclass(frozen=True, slots=True)
 class SpeedsRestored:
-    """What an earlier incarnation had learnt: (task class, device type, weight in calls, mean of log seconds)."""
+    """What an earlier incarnation had learnt.
+
+    Attributes:
+        rows: (task class, device type, weight in calls, mean of log seconds).
+        company: who slows whom down, as ``core.company.Company.rows`` gives it.
+    """
 
     rows: tuple[tuple[str, str, float, float], ...]
+    company: tuple[tuple[str, str, str, float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

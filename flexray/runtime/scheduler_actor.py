@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -26,7 +27,7 @@ from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
 
 _POLL_SECONDS = 20.0
-_SPEEDS_KEY = b"speeds"
+_SPEEDS_KEY, _COMPANY_KEY = b"speeds", b"company"
 _SAVE_SECONDS = 5.0
 
 
@@ -195,16 +196,17 @@ class SchedulerActor:
 
     def _restore_speeds(self) -> None:
         """What an earlier incarnation learnt of run times is kept in Ray's own key-value store."""
-        saved = internal_kv._internal_kv_get(_SPEEDS_KEY, namespace=NAMESPACE.encode())
-        if saved:
-            self._apply(SpeedsRestored(tuple((c, t, w, m) for c, t, w, m in json.loads(saved))))
+        speeds = tuple((c, t, w, m) for c, t, w, m in _kept(_SPEEDS_KEY))
+        company = tuple((c, t, b, x, y, z) for c, t, b, x, y, z in _kept(_COMPANY_KEY))
+        if speeds:
+            self._apply(SpeedsRestored(speeds, company))
 
     def _save_speeds(self) -> None:
-        speeds = self._core.state.pool.speeds
-        if speeds.observations != self._saved and time.monotonic() - self._saved_at >= _SAVE_SECONDS:
-            rows = json.dumps(speeds.rows()).encode()
-            internal_kv._internal_kv_put(_SPEEDS_KEY, rows, overwrite=True, namespace=NAMESPACE.encode())
-            self._saved, self._saved_at = speeds.observations, time.monotonic()
+        pool = self._core.state.pool
+        if pool.speeds.observations != self._saved and time.monotonic() - self._saved_at >= _SAVE_SECONDS:
+            _keep(_SPEEDS_KEY, pool.speeds.rows())
+            _keep(_COMPANY_KEY, pool.company.rows())
+            self._saved, self._saved_at = pool.speeds.observations, time.monotonic()
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, StartSlice):
@@ -234,6 +236,16 @@ class SchedulerActor:
     def _write_journal(self, entry: dict[str, Any]) -> None:
         assert self._journal is not None
         self._journal.write(journal_line(entry) + "\n")
+
+
+def _kept(key: bytes) -> list[list[Any]]:
+    """Rows that an earlier incarnation kept."""
+    found = internal_kv._internal_kv_get(key, namespace=NAMESPACE.encode())
+    return json.loads(found) if found else []
+
+
+def _keep(key: bytes, rows: Sequence[tuple[Any, ...]]) -> None:
+    internal_kv._internal_kv_put(key, json.dumps(rows).encode(), overwrite=True, namespace=NAMESPACE.encode())
 
 
 def _concerns(event: Event, session: SessionId) -> bool:
