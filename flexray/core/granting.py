@@ -24,6 +24,7 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
         full: shapes for which there is no room in this cycle; kept up to date.
     """
     pool = state.pool
+    request.passes_over = False
     warm = _best_warm(state, request) if request.reusable else None
     if warm is not None and not _better_elsewhere(state, request, warm):
         if _faster_soon(state, request, warm.placement, 0.0, now):
@@ -110,7 +111,7 @@ def _faster_soon(state: State, request: RequestRecord, place: Placement, start: 
     for there, kind in sorted((s, name) for name, s in seconds.items() if s < (1 - _WAIT_SAVES) * here):
         end = _next_end(state, request, kind, there, now) if now - since < here - there else None
         if end is not None and end - now + there + SLICE_START_SECONDS < (1 - _WAIT_SAVES) * (here + start):
-            request.waits_since = since
+            request.waits_since, request.passes_over = since, True
             state.look_again(min(end, since + here - there))
             return True
     return False

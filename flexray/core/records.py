@@ -40,6 +40,8 @@ class RequestRecord:
     near: tuple[tuple[str, int], ...] = ()
     #: since when it has passed over room that it fits, for a faster device that is to come free.
     waits_since: float | None = None
+    #: whether it did so in the last cycle.
+    passes_over: bool = False
     state: RequestState = RequestState.QUEUED
     #: what a RESERVED request waits for; why a QUEUED one waits is derived when somebody asks.
     reserve_reason: WaitReason = WaitReason.MAKING_ROOM
@@ -83,6 +85,8 @@ class SliceRecord:
     request: RequestId | None = None
     draining: bool = False
     grants: int = 0
+    #: when its lease is expected to end, as far as anything is known (see ``ends.py``).
+    expected_end: float = 0.0
     #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.
     awaited: list[RequestId] = field(default_factory=list)
     #: class -> seconds beside slices of it since ``reported``, as far as they were settled.

@@ -134,9 +134,7 @@ class State:
         request.attempt += 1
         record.grants += 1
         kind, isolation = self.pool.kind_of(record.placement)
-        seconds = self.pool.chooser.seconds_for(request.task_class, request.request).get(kind)
-        if seconds is not None:  # a lease is expected to end after one task; those that go on say nothing more
-            self.ends.expect(kind, now + seconds, record)
+        self._expect_end(request, record, now)
         lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants)
         self.out.append(GrantLease(request.session, lease))
 
@@ -273,9 +271,17 @@ class State:
         """Plan a slice for a request, stop the idle ones in its way, and start it if nothing is."""
         record = self.slices.plan(request, placement, now)
         self.reserve(request, record, WaitReason.MAKING_ROOM)
+        self._expect_end(request, record, now)
         for victim in victims:
             self.stop(victim, StopReason.MAKE_ROOM, now)
         self.start_pending(now)
+
+    def _expect_end(self, request: RequestRecord, record: SliceRecord, begin: float) -> None:
+        """A lease is expected to end after one task; one that goes on says nothing more."""
+        kind, _ = self.pool.kind_of(record.placement)
+        seconds = self.pool.chooser.seconds_for(request.task_class, request.request).get(kind)
+        if seconds is not None:
+            self.ends.expect(kind, begin + seconds, record)
 
     def start_pending(self, now: float) -> None:
         for record in list(self.slices.pending.values()):

@@ -22,6 +22,7 @@ _NEEDS = {
     WaitReason.USED_BY_RAY: "plain Ray work has to release a device",
     WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
     WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy",
+    WaitReason.FASTER_SOON: "a faster device has to come free; it takes a slower one when that takes too long",
     WaitReason.MAKING_ROOM: "its place is chosen; slices there are being stopped",
     WaitReason.SLICE_STARTING: "its slice is being started",
 }
@@ -56,7 +57,10 @@ def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[Req
         if request.state is RequestState.RESERVED:
             found.append((request, request.reserve_reason.value))
             continue
-        shape = request.request.shape
+        if request.passes_over:
+            found.append((request, WaitReason.FASTER_SOON.value))
+            continue
+        shape = request.shape
         if shape not in known:
             known[shape] = state.pool.why_not_now(request.request)[0].value
         found.append((request, known[shape]))

@@ -147,6 +147,8 @@ class WaitReason(str, Enum):
     """The devices that could hold it are not healthy."""
     MAKING_ROOM = "making_room"
     """Its place is chosen; idle slices there are being stopped."""
+    FASTER_SOON = "faster_soon"
+    """It fits now, but finishes sooner on a faster device that is expected to come free."""
     SLICE_STARTING = "slice_starting"
     """Its slice's process is being started."""
 

@@ -2,7 +2,8 @@
 
     keeps         change of what the node's rests are worth to what arrives (``core/worth.py``)
     scarcity      - price of the type x devices asked: leave it to those who have no choice
-    speed         + speed of the task's class there, relative to the fastest type it may use
+    speed         + speed of the task's class there, relative to the fastest type it may use: a scarce type is
+                  left to others where that costs little, not where a task would take several times as long
     undisturbed   + where no warm slice has to stop
     company       - what it and its neighbours on the device would lose beside each other
     near          + part of its large arguments on the node
@@ -30,7 +31,7 @@ BALANCED = Policy(
     {
         "keeps": 1.0,
         "scarcity": 0.25,
-        "speed": 1.0,
+        "speed": 2.0,
         "undisturbed": 0.25,
         "company": 1.0,
         "near": 0.25,

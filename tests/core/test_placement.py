@@ -124,7 +124,11 @@ def test_every_wait_reason_is_reached() -> None:
     slow.settle()
     new = World(*ONE)
     new.submit("c", gpu=0.5)
-    reached = {starting, slow.reason("b"), new.reason("c")} | {
+    fast = World(node("a", "1xA100"), node("t", "1xT4"), policy="balanced")
+    for name in ("d", "e"):
+        fast.submit(name, gpu=1, request=Request(runtime=100.0))
+        fast.settle()
+    reached = {starting, slow.reason("b"), new.reason("c"), fast.reason("e")} | {
         e.value for case in CASES for e in case.expect if e in set(WaitReason)
     }
     assert reached == {reason.value for reason in WaitReason}
