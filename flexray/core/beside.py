@@ -23,9 +23,14 @@ def settle(record: SliceRecord, others: Iterable[SliceRecord], now: float) -> No
     for other in others:
         seconds = now - max(record.settled, other.settled)
         if seconds > 0:
-            record.beside[other.task_class] = record.beside.get(other.task_class, 0.0) + seconds
-            other.beside[record.task_class] = other.beside.get(record.task_class, 0.0) + seconds
+            _note(record, other.task_class, seconds)
+            _note(other, record.task_class, seconds)
     record.settled = now
+
+
+def _note(record: SliceRecord, beside: str, seconds: float) -> None:
+    if record.reusable:  # an actor is company, but what runs on it is never reported
+        record.beside[beside] = record.beside.get(beside, 0.0) + seconds
 
 
 def take(record: SliceRecord, now: float) -> dict[str, float]:

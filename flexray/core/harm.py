@@ -58,7 +58,7 @@ class Harm:
         self._harmful: dict[str, int] = {}
         self._general = 0
         self._changes: dict[str, int] = {}
-        self._epoch = 0
+        self._ticks = self._epoch = 0
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -137,7 +137,8 @@ class Harm:
 
     def _forget(self, task_class: str, blame: Blame, name: str) -> None:
         """Forget a pair; and of a class of which no pair is left, everything."""
-        self._count(task_class, name, -int(blame.shown[name] > 0))
+        shown, general = blame.shown[name], self._general
+        self._count(task_class, name, -int(shown > 0))
         blame.leave(name)
         del self._seen_by[name][task_class]
         if not self._seen_by[name]:
@@ -148,7 +149,8 @@ class Harm:
         for one in (task_class, name):
             if one not in self._seen_by and one not in self._blames:
                 self._changes.pop(one, None)
-        self._epoch += 1
+        # caches of callers stay valid where nothing that was shown has gone: rare pairs come and go all the time
+        self._epoch += shown != self._completed(task_class, name) or general != self._general
 
     # -- what follows from the pairs ---------------------------------------------------------
 
@@ -186,8 +188,8 @@ class Harm:
         if _differs(effect, old):
             self._count(task_class, beside, (effect > 0) - (old > 0))
             blame.shown[beside] = effect
-            for name in (task_class, beside):
-                self._changes[name] = self._changes.get(name, 0) + 1
+            self._ticks += 1  # of all classes, so that one that was forgotten and comes again has no old version
+            self._changes[task_class] = self._changes[beside] = self._ticks
 
     def _count(self, task_class: str, beside: str, change: int) -> None:
         for name in (task_class, beside):
