@@ -26,6 +26,9 @@ def build_scheduler(
         policy=_weighted(find_policy(config.policy), config.policy_weights),
         warm_seconds=config.warm_seconds,
         lease_term_seconds=config.lease_term_seconds,
+        grace_seconds=config.grace_seconds,
+        rematch_seconds=config.rematch_seconds,
+        patience_seconds=config.patience_seconds,
         slice_prefix=f"s{epoch}.",
     )
     return Scheduler(options, record)

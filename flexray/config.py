@@ -59,7 +59,14 @@ class PoolConfig(BaseModel):
     """What ``.remote()`` does when the backlog is full."""
 
     grace_seconds: float = Field(default=2.0, ge=0)
-    """How long a task that ran into its timeout may take to notice ``should_yield()`` before its slice is stopped."""
+    """How long a task that ran into its timeout, or is preempted, may take to notice ``should_yield()`` before its
+    slice is stopped."""
+
+    rematch_seconds: float = Field(default=30.0, ge=0)
+    """How often preemptible work is matched to device types again; 0: never."""
+
+    patience_seconds: float = Field(default=3600.0, gt=0)
+    """A request that has waited this long takes the place of preemptible work."""
 
     poll_seconds: float = Field(default=1.0, gt=0, le=60)
     """How often nodes, claims and device health are looked at."""

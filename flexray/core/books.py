@@ -75,11 +75,12 @@ class Row:
         return free[0] + idle[0] - pledged[0] >= need[0] and free[1] + idle[1] - pledged[1] >= need[1]
 
     def room(self, kind: int) -> Room:
-        """Both, as a room of a device of a kind."""
+        """Both, as a room of a device of a kind; nothing where more is promised than may be counted on."""
         room = self._room
         if room is None or room.kind != kind:
             quiet, idle = self.uncontested(), self.idle
-            room = self._room = Room(kind, quiet[0] + idle[0], quiet[1] + idle[1], *quiet)
+            share = max(0, quiet[0] + idle[0])
+            room = self._room = Room(kind, share, max(0, quiet[1] + idle[1]), min(share, quiet[0]), quiet[1])
         return room
 
 

@@ -17,8 +17,9 @@ from flexray.model.lifecycle import RequestState, SliceState
 def leases_to_recall(state: State, request: RequestRecord, before: float) -> tuple[Placement, list[SliceRecord]] | None:
     """Where the request would fit if leases granted before ``before`` ended, and which of them it takes.
 
-    Never recalls an actor, a lease whose task is itself waiting, one of higher priority,
-    or one of the request's own line. Returns None when that frees no place. Changes nothing.
+    Never recalls an actor, a lease whose task is itself waiting, one of higher priority, one of the request's own
+    line, or a preemptible one on which nothing has ended yet: it will be handed back when it has, asked or not, and
+    rounds know better who is to give way. Returns None when that frees no place. Changes nothing.
     """
     eligible = [record for record in state.slices.by_id.values() if _may_recall(state, record, request, before)]
     if not eligible:
@@ -58,6 +59,7 @@ def _may_recall(state: State, record: SliceRecord, request: RequestRecord, befor
         and holder.state is RequestState.LEASED
         and holder.leased_at <= before
         and holder.lease not in state.blocked
+        and (record.has_run or not holder.request.preemptible)
         and holder.request.priority <= request.request.priority
         and holder.line != request.line
     )

@@ -42,6 +42,13 @@ class RequestRecord:
     waits_since: float | None = None
     #: whether it did so in the last cycle.
     passes_over: bool = False
+    #: the slice planned for when its lease, which is taken back, is over (see ``preempting.py``).
+    next: SliceId | None = None
+    #: how often it was taken back, and seconds of work so far, as on its best device type.
+    moves: int = 0
+    served: float = 0.0
+    #: since when it has had no lease.
+    idle_since: float = field(init=False)
     state: RequestState = RequestState.QUEUED
     #: what a RESERVED request waits for; why a QUEUED one waits is derived when somebody asks.
     reserve_reason: WaitReason = WaitReason.MAKING_ROOM
@@ -54,6 +61,7 @@ class RequestRecord:
     line: tuple[object, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.idle_since = self.submitted
         self.shape = self.request.shape
         self.line = (-self.request.priority, self.environment, self.task_class, self.shape)
 
@@ -85,6 +93,8 @@ class SliceRecord:
     request: RequestId | None = None
     draining: bool = False
     grants: int = 0
+    #: whether something has run to its end on its present lease.
+    has_run: bool = False
     #: when its lease is expected to end, as far as anything is known (see ``ends.py``).
     expected_end: float = 0.0
     #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.

@@ -95,6 +95,8 @@ class Standing:
     """Without a device, up to now; 0 while it runs."""
     served: Floats
     """What it has done so far would take this long on its best type."""
+    loses: Floats | None = None
+    """Seconds of work that a move costs, beside what it costs everybody."""
 
 
 def match(jobs: Sequence[Job], slots: Sequence[int], now: float, options: Options | None = None) -> dict[Hashable, int]:
@@ -153,7 +155,8 @@ def weights(standing: Standing, options: Options) -> Floats:
     worth: Floats = speed * urgent[:, None]
     runs = np.flatnonzero(standing.place >= 0)
     rest = np.maximum(standing.served[runs], options.prior)
-    worth[runs, standing.place[runs]] *= 1.0 + options.stay + options.move_cost / rest
+    cost = options.move_cost + (standing.loses[runs] if standing.loses is not None else 0.0)
+    worth[runs, standing.place[runs]] *= 1.0 + options.stay + cost / rest
     return worth
 
 

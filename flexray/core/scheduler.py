@@ -5,6 +5,8 @@
                                       start slices whose room is free
                                       give waiting requests a warm slice or a place
                                       recall old leases for those who waited long
+                                      match preemptible work to device types again, now and then
+                      match preemptible work to device types again, now and then
                                       fail waits that can never end
 
 Both take ``now`` as an argument (seconds, any origin, never falling). Late messages of
@@ -21,9 +23,11 @@ from typing import Any
 from flexray.core.deadlock import find_deadlock
 from flexray.core.granting import serve
 from flexray.core.inventory import apply_inventory, drop_node
+from flexray.core.preempting import evict_overdue, yielded
 from flexray.core.recall import free_place, leases_to_recall
 from flexray.core.reclaim import idle_slices_to_stop
 from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.rematch import Rounds
 from flexray.core.state import Blocked, CoreOptions, State
 from flexray.model.commands import Command, RecallLease, StopSlice
 from flexray.model.events import (
@@ -31,6 +35,7 @@ from flexray.model.events import (
     LeaseBlocked,
     LeaseReleased,
     LeaseUnblocked,
+    LeaseYielded,
     NodeLost,
     NodeReported,
     RequestCancelled,
@@ -57,8 +62,8 @@ class Scheduler:
 
     def __init__(self, options: CoreOptions, record: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.state = State(options)
-        self._sequence = 0
         self._recall_turn = 0
+        self._rounds = Rounds()
         self._record = record
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             NodeReported: self._node_reported,
@@ -68,6 +73,7 @@ class Scheduler:
             RequestSubmitted: self._request_submitted,
             RequestCancelled: self._request_cancelled,
             LeaseReleased: self._lease_released,
+            LeaseYielded: self._lease_yielded,
             TasksRan: self._tasks_ran,
             SpeedsRestored: self._speeds_restored,
             LeaseBlocked: self._lease_blocked,
@@ -87,10 +93,12 @@ class Scheduler:
         """Run one cycle over everything that changed and return what is to be done."""
         self.state.wake_at = None
         self._expire_idle(now)
+        evict_overdue(self.state, now)
         self.state.start_pending(now)
         self._free_from_recall(now)
         self._place_waiting(now)
         self._recall_for_starving(now)
+        self._rounds.run(self.state, now)
         self._break_deadlocks(now)
         commands = [c for c in self.state.out if not isinstance(c, StopSlice) or c.slice in self.state.slices.by_id]
         self.state.out = []
@@ -142,7 +150,6 @@ class Scheduler:
     def _request_submitted(self, event: RequestSubmitted, now: float) -> None:
         if event.id in self.state.requests or event.session not in self.state.sessions:
             return  # a repeated message, or one of a session that has ended
-        self._sequence += 1
         request = RequestRecord(
             event.id,
             event.session,
@@ -152,11 +159,13 @@ class Scheduler:
             event.reusable,
             event.restartable,
             event.parent,
-            self._sequence,
+            self.state.next_sequence(),
             now,
             event.near,
         )
         self.state.requests[event.id] = request
+        if event.request.preemptible and event.reusable and event.restartable:
+            self.state.preemptible[event.id] = request
         self.state.lines.setdefault(request.line, deque()).append(request.id)
         self.state.pool.saw(event.request)
         if event.request.queue != DEFAULT_QUEUE:
@@ -173,6 +182,11 @@ class Scheduler:
         if request is not None:
             self.state.release(request, now)
 
+    def _lease_yielded(self, event: LeaseYielded, now: float) -> None:
+        request = self.state.holder(event.lease)
+        if request is not None:
+            yielded(self.state, request, now)
+
     def _tasks_ran(self, event: TasksRan, now: float) -> None:
         request = self.state.holder(event.lease)
         record = self.state.slice_of(request) if request is not None else None
@@ -181,6 +195,7 @@ class Scheduler:
             kind, _ = pool.kind_of(record.placement)
             partners = self.state.slices.company_of(record, now)
             known = pool.speeds.expected(task_class, kind)
+            record.has_run = True
             alone = pool.company.ran(task_class, kind, event.calls, event.seconds, partners, known)
             pool.speeds.observe(task_class, kind, event.calls, alone)
             mean = pool.company.alone(task_class, kind)
@@ -194,7 +209,8 @@ class Scheduler:
     def _lease_blocked(self, event: LeaseBlocked, now: float) -> None:
         request = self.state.holder(event.lease)
         if request is not None:
-            self.state.keep_draining_room(request, now)
+            if request.slice not in self.state.evictions:
+                self.state.keep_draining_room(request, now)
             known = self.state.blocked.get(event.lease)
             since = known.since if known else now
             self.state.blocked[event.lease] = Blocked(since, event.session, event.waits_for)
@@ -248,7 +264,8 @@ class Scheduler:
     def _recall_for_starving(self, now: float) -> None:
         """A lease that has been held for a term makes room for a request that has waited for one."""
         before = now - self.state.options.lease_term_seconds
-        heads = [r for r in map(self.state.head, list(self.state.lines)) if r is not None and r.submitted <= before]
+        first = [r for r in map(self.state.head, list(self.state.lines)) if r is not None]
+        heads = [r for r in first if r.submitted <= before and not r.passes_over]
         heads.sort(key=lambda r: (-r.request.priority, r.sequence))
         hopeless: set[tuple[object, ...]] = set()
         for request in self._in_turn(heads):
@@ -279,6 +296,9 @@ class Scheduler:
                 self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
 
     def _waits_for_recall(self, record: SliceRecord) -> bool:
+        holder = self.state.holder_of(record)
+        if holder is not None and holder.next == record.id:
+            return False
         on_it = (s for d in record.placement.devices for s in self.state.slices.by_device.get(d, {}).values())
         return any(s.draining for s in on_it)
 

@@ -16,7 +16,7 @@ from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.slices import Slices
 from flexray.errors import InternalError
 from flexray.model.commands import Command, FailRequest, GrantLease, RevokeLease, StartSlice, StopSlice
-from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId
+from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import (
     LIVE,
     EndReason,
@@ -39,6 +39,9 @@ class CoreOptions:
         lease_term_seconds: a lease older than this is recalled for a request that waited this long.
         start_attempts: a request fails after this many slices failed to start for it.
         deadlock_seconds: a wait inside a slice is examined for a deadlock after this long.
+        grace_seconds: what is taken back in the middle is stopped by force after this long.
+        rematch_seconds: preemptible work is matched to device types again this often; 0: never.
+        patience_seconds: a request that has waited this long goes before running, preemptible work.
         slice_prefix: prefix of slice ids, unique for this incarnation.
     """
 
@@ -47,6 +50,9 @@ class CoreOptions:
     lease_term_seconds: float = 5.0
     start_attempts: int = 3
     deadlock_seconds: float = 1.0
+    grace_seconds: float = 2.0
+    rematch_seconds: float = 30.0
+    patience_seconds: float = 3600.0
     slice_prefix: str = "s"
 
 
@@ -81,6 +87,11 @@ class State:
         self.lines: dict[tuple[object, ...], deque[RequestId]] = {}
         self.out: list[Command] = []
         self.ends = Ends(self.slices.by_id)
+        #: slices whose lease is being taken back in the middle, and when that is done by force.
+        self.evictions: dict[SliceId, float] = {}
+        #: requests that may be taken back in the middle of their work.
+        self.preemptible: dict[RequestId, RequestRecord] = {}
+        self._sequence = 0
         #: when only time will have changed what the next cycle decides, or None.
         self.wake_at: float | None = None
 
@@ -122,7 +133,22 @@ class State:
         self.blocked.pop(request.lease, None)
         request.step(step)
         request.slice = None
+        self.drop_next(request)
+        self.preemptible.pop(request.id, None)
         del self.requests[request.id]
+
+    def next_sequence(self) -> int:
+        """A number behind all that wait."""
+        self._sequence += 1
+        return self._sequence
+
+    def drop_next(self, request: RequestRecord) -> None:
+        """What was planned for when its lease is over is not needed."""
+        planned = self.slices.by_id.get(request.next) if request.next else None
+        request.next = None
+        if planned is not None:
+            planned.request = None
+            self.slices.step(planned, SliceStep.END, planned.since)
 
     def grant(self, request: RequestRecord, record: SliceRecord, now: float) -> None:
         self.slices.adopt(record, request)
@@ -133,6 +159,7 @@ class State:
         request.slice, request.leased_at = record.id, now
         request.attempt += 1
         record.grants += 1
+        record.has_run = False
         kind, isolation = self.pool.kind_of(record.placement)
         self._expect_end(request, record, now)
         lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants)
@@ -143,6 +170,9 @@ class State:
         request = self.holder_of(record)
         record.request = None
         if request is None:
+            return
+        if request.next == record.id:  # it still has the lease that this was to follow
+            request.next = None
             return
         held = request.state in (RequestState.LEASED, RequestState.DRAINING)
         self.blocked.pop(request.lease, None)
@@ -156,9 +186,14 @@ class State:
             self.requeue(request)
 
     def requeue(self, request: RequestRecord) -> None:
-        """Back to the place in its line that its arrival gave it."""
+        """Back to the place in its line that its arrival gave it, or on to the slice that is planned for it."""
         request.step(RequestStep.REQUEUE)
         request.slice = None
+        planned = self.slices.by_id.get(request.next) if request.next else None
+        request.next = None
+        if planned is not None:
+            self.reserve(request, planned, WaitReason.MAKING_ROOM)
+            return
         line = self.lines.setdefault(request.line, deque())
         known = {name: self.requests[name].sequence for name in line if name in self.requests}
         known[request.id] = request.sequence
@@ -285,7 +320,8 @@ class State:
 
     def start_pending(self, now: float) -> None:
         for record in list(self.slices.pending.values()):
-            if self.slices.starts(record):
+            holder = self.holder_of(record)
+            if (holder is None or holder.next != record.id) and self.slices.starts(record):
                 self.slices.step(record, SliceStep.START, now)
                 self.out.append(StartSlice(record.id, record.placement, record.environment))
                 if record.request:

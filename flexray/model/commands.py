@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId, SliceId
-from flexray.model.lifecycle import EndReason, StopReason
+from flexray.model.lifecycle import EndReason, RecallReason, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,17 @@ class GrantLease:
 
 @dataclass(frozen=True, slots=True)
 class RecallLease:
-    """Ask a session to finish what runs on a lease and hand it back: somebody else has waited long."""
+    """Ask a session to hand a lease back.
+
+    Attributes:
+        stop: what runs is to stop where it is (``should_yield()``), and is stopped by force after the pool's grace
+            period; otherwise it runs to its end.
+    """
 
     session: SessionId
     lease: LeaseId
+    stop: bool = False
+    reason: RecallReason = RecallReason.STARVING
 
 
 @dataclass(frozen=True, slots=True)

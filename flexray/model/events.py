@@ -76,6 +76,13 @@ class LeaseReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseYielded:
+    """The session stopped what ran on a lease that was taken back, and goes on elsewhere: the request starts again."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
 class TasksRan:
     """Calls ran to their end on a lease since the last report: how many, and for how many seconds together."""
 
@@ -152,6 +159,7 @@ Event = (
     | RequestSubmitted
     | RequestCancelled
     | LeaseReleased
+    | LeaseYielded
     | TasksRan
     | SpeedsRestored
     | LeaseBlocked

@@ -185,6 +185,8 @@ class StopReason(str, Enum):
     """It held an actor, whose process is not given to anybody else."""
     CANCELLED = "cancelled"
     """Nobody wants it any more."""
+    PREEMPTED = "preempted"
+    """Its lease was taken back, and what ran did not stop within the grace period."""
     DEVICE_LEFT = "device_left"
     """Its device is no longer in the pool."""
 
@@ -206,3 +208,14 @@ class EndReason(str, Enum):
     """Everything that could make room waits, directly or not, for this very request."""
     UNKNOWN_QUEUE = "unknown_queue"
     """Its queue does not exist."""
+    PREEMPTED = "preempted"
+    """The pool took it back: for somebody else, or because the work goes on better elsewhere."""
+
+
+class RecallReason(str, Enum):
+    """Why a session is asked to hand a lease back."""
+
+    STARVING = "starving"
+    """It has been held for a term, and a request has waited for one."""
+    REMATCH = "rematch"
+    """It goes on on a device type that suits it better, or makes room for one that has waited long."""

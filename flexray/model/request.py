@@ -48,6 +48,10 @@ class Request:
         isolation: at least this strength.
         runtime: declared run time of one task in seconds, or None.
         throughput: relative speeds by type, such as ``{"nvidia/A100*": 1.0, "nvidia/T4": 0.2}``, or () to learn them.
+        preemptible: whether the pool may stop a running task and start it again elsewhere, when it has had its grace
+            period to notice ``should_yield()``.
+        checkpoint_every: seconds of work after which the task saves its state: what stopping it costs at most. None:
+            all of it is done again.
     """
 
     share: Share = WHOLE
@@ -63,6 +67,8 @@ class Request:
     isolation: Isolation = Isolation.NONE
     runtime: float | None = None
     throughput: tuple[tuple[str, float], ...] = ()
+    preemptible: bool = False
+    checkpoint_every: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.memory, str):
@@ -90,8 +96,14 @@ class Request:
             raise InvalidRequest("a request without devices asks for cpus or host_memory, and for nothing of a device")
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise InvalidRequest(f"priority={self.priority!r} must be a whole number")
-        if self.runtime is not None and (type(self.runtime) not in (int, float) or not 0 < self.runtime < float("inf")):
-            raise InvalidRequest(f"runtime={self.runtime!r} must be a number of seconds above 0")
+        for name in ("runtime", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
+                raise InvalidRequest(f"{name}={value!r} must be a number of seconds above 0")
+        if type(self.preemptible) is not bool:
+            raise InvalidRequest(f"preemptible={self.preemptible!r} must be True or False")
+        if self.checkpoint_every is not None and not self.preemptible:
+            raise InvalidRequest("checkpoint_every= says what stopping a task costs; it needs preemptible=True")
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -141,7 +141,9 @@ class Simulation:
         course.state = JobState.DONE
         self._end(course, attempt, "done")
         ran = seconds(self.now - attempt.start - attempt.setup)
-        if course.job.reusable and ran > 0:  # as a client reports what ran on its lease
+        if (
+            course.job.reusable and ran > 0 and not course.saved
+        ):  # as a client reports whole calls that ran on its lease
             self._tell(events.TasksRan(attempt.lease.lease, 1, ran))
         self._tell(events.LeaseReleased(attempt.lease.lease))
         if course.job.reusable:
@@ -159,7 +161,11 @@ class Simulation:
             case GrantLease():
                 self._granted(command)
             case RecallLease():
-                self.recalls += 1  # the job goes on to its end and hands the lease back then, as it does anyway
+                self.recalls += (
+                    1  # without ``stop`` the job goes on to its end and hands the lease back, as it does anyway
+                )
+                if command.stop:
+                    self._asked_to_stop(command)
             case RevokeLease():
                 self._revoked(command)
             case FailRequest():
@@ -185,6 +191,28 @@ class Simulation:
         self._replan(touched)
         if course.job.reusable:
             self._wake_after(self.config.lease_term_seconds)
+
+    def _asked_to_stop(self, command: RecallLease) -> None:
+        """A job that saves its state does so now, which takes a while, and stops; another goes on to its bitter end."""
+        course = self.courses[command.lease.request]
+        attempt = course.live
+        if attempt is None or attempt.lease.lease != command.lease or not course.job.checkpoint_every:
+            return
+        attempt.count(self.now)
+        reached = attempt.worked
+        self._agenda.put(
+            self.now + ticks(self._costs.checkpoint), COMPLETION, lambda: self._yielded(course, attempt, reached)
+        )
+
+    def _yielded(self, course: Course, attempt: Attempt, reached: Ticks) -> None:
+        if course.live is not attempt:
+            return  # it was done before its state was saved, or was stopped
+        self._end(course, attempt, EndReason.PREEMPTED.value)
+        whole = course.job.work_on(attempt.lease.device_type) or 1
+        attempt.lost = attempt.worked - reached
+        course.saved = (whole - attempt.need + reached) / whole
+        course.state = JobState.WAITING
+        self._tell(events.LeaseYielded(attempt.lease.lease))
 
     def _revoked(self, command: RevokeLease) -> None:
         course = self.courses[command.lease.request]

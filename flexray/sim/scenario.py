@@ -183,7 +183,12 @@ def _request(entry: RequestEntry) -> Request:
     options |= {"types": entry.types, "cpus": entry.cpus, "priority": entry.priority, "queue": entry.queue}
     told = {"none": None, "declared": entry.runtime, "true": max(entry.duration.values())}[entry.known]
     options["runtime"] = told
-    amounts = {"memory": entry.memory, "host_memory": entry.host_memory or 0}
+    rest: dict[str, Any] = {
+        "memory": entry.memory,
+        "host_memory": entry.host_memory or 0,
+        "preemptible": entry.preemptible,
+        "checkpoint_every": entry.checkpoint_every if entry.preemptible else None,
+    }
     on_device = any(name in options for name in ("gpu", "npu", "accelerator"))
     if entry.known == "true" and on_device:
         fastest = min(entry.duration.values())
@@ -191,7 +196,7 @@ def _request(entry: RequestEntry) -> Request:
     try:
         if not on_device and (entry.cpus or entry.host_memory):
             options["request"] = Request(devices=0, cpus=MilliCpus(1))  # a part of a node, and no device
-        return dataclasses.replace(request_from_options(options), **amounts)  # type: ignore[arg-type]
+        return dataclasses.replace(request_from_options(options), **rest)
     except InvalidRequest as error:
         raise UsageError(f"request {entry.id!r}: {error}") from None
 

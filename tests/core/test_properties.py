@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flexray.model.amounts import share_of
 from flexray.model.commands import GrantLease, StartSlice
 from flexray.model.devices import DeviceState, Inventory
-from flexray.model.events import LeaseUnblocked, NodeLost, NodeReported, RequestCancelled, SessionClosed
+from flexray.model.events import LeaseUnblocked, LeaseYielded, NodeLost, NodeReported, RequestCancelled, SessionClosed
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import EndReason
 from flexray.model.request import Request, request_from_options
@@ -38,6 +38,7 @@ wanted = st.fixed_dictionaries(
         "types": st.sampled_from(["nvidia/A100*", "nvidia/T4", ("nvidia/T4", "nvidia/A10"), "amd/*"]),
         "cpus": st.sampled_from([0.5, 2, 6]),
         "priority": st.integers(-1, 1),
+        "request": st.just(Request(preemptible=True)),
     },
 )
 pick = st.integers(0, 10**6)
@@ -64,7 +65,8 @@ class Pool(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(starts=False, stops=False, warm_seconds=30, lease_term_seconds=3)
+        terms = {"warm_seconds": 30, "lease_term_seconds": 3, "rematch_seconds": 3, "patience_seconds": 9}
+        self.world = World(starts=False, stops=False, **terms)
         self.ledger: dict[str, tuple[Placement, int]] = {}
         self.asked: dict[str, Request] = {}
         self.ended: set[str] = set()
@@ -111,6 +113,12 @@ class Pool(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.world.now += seconds
         self.world.decide()
+
+    @rule()
+    def work_gives_way(self) -> None:
+        asked = self.world.scheduler.state.evictions
+        for lease in [one for one in self.world.leases.values() if one.slice in asked]:
+            self.world.apply(LeaseYielded(lease.lease))
 
     @precondition(lambda self: self.world.starting)
     @rule(number=pick, how_many=st.integers(1, 20))

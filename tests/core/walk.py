@@ -14,8 +14,15 @@ from harness import World, node
 
 from flexray.model import events
 from flexray.model.devices import Inventory
+from flexray.model.request import Request
 
-CONFIG = {"policy": "balanced", "warm_seconds": 20, "lease_term_seconds": 5}
+CONFIG = {
+    "policy": "balanced",
+    "warm_seconds": 20,
+    "lease_term_seconds": 5,
+    "rematch_seconds": 2,
+    "patience_seconds": 8,
+}
 _SHARES = (0.1, 0.18, 0.25, 0.333, 0.5, 0.6, 1, 1, 2, 3)
 
 
@@ -39,7 +46,7 @@ class _Walker:
         self.steps: list[tuple[int, Callable[[], None]]] = [
             (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
             (2, self.cancel), (8, self.block), (8, self.unblock), (1, self.report_node), (1, self.lose_node),
-            (1, self.close_session), (5, self.run),
+            (1, self.close_session), (5, self.run), (25, self.give_way),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -64,6 +71,8 @@ class _Walker:
             options["cpus"] = 2
         if self.rng.random() < 0.1:
             options["priority"] = 1
+        if self.rng.random() < 0.6:
+            options["request"] = Request(preemptible=True, checkpoint_every=self.rng.choice([None, 1.0]))
         self.requests += 1
         session = self.rng.choice(sorted(self.world.scheduler.state.sessions))
         flags = {"reusable": self.rng.random() < 0.8, "restartable": self.rng.random() < 0.9}
@@ -81,6 +90,13 @@ class _Walker:
     def release(self) -> None:
         if self.world.leases:
             self.world.release(self.rng.choice(list(self.world.leases)))
+
+    def give_way(self) -> None:
+        """Work that was asked to stop does so, and wants to go on."""
+        for slice_id in list(self.world.scheduler.state.evictions):
+            lease = next((lease for lease in self.world.leases.values() if lease.slice == slice_id), None)
+            if lease is not None:
+                self.world.apply(events.LeaseYielded(lease.lease))
 
     def run(self) -> None:
         if self.world.leases:

@@ -386,3 +386,40 @@ def test_the_documented_schemas_are_those_of_this_version() -> None:
         }
 
     assert keys(json.loads((DOCS / "simulator.schema.json").read_text())) == keys(json_schemas())
+
+
+# -- preemptible work ------------------------------------------------------------------------
+
+MIXED = [{"name": "n", "devices": "1xnvidia/A100-80GB, 1xnvidia/T4"}]
+LITTLE = {"nvidia/A100-80GB": 3600, "nvidia/T4": 4000}
+MUCH = {"nvidia/A100-80GB": 3600, "nvidia/T4": 18000}
+
+
+@pytest.mark.parametrize("every", [60, None])
+def test_a_preemptible_job_makes_way_and_loses_what_it_had_not_saved(every: int | None) -> None:
+    shared = {"gpu": 1, "known": "true", "preemptible": True, "checkpoint_every": every}
+    result = run(
+        policy="balanced",
+        nodes=MIXED,
+        requests=[{"id": "little", "duration": LITTLE, **shared}, {"id": "much", "duration": MUCH, **shared}],
+        config={"grace_seconds": 5, "rematch_seconds": 30},
+        costs={"start": 0, "checkpoint": 1, "restore": 2},
+    )
+    little, much = result.requests
+    first, second, *rest = little.attempts
+    assert (first.devices, second.devices) == (["n/gpu0"], ["n/gpu1"])
+    assert [a.devices for a in much.attempts] == [["n/gpu0"]] and much.attempts[0].start == first.end
+    assert first.ended == "preempted" and first.start == 0
+    if every:
+        assert first.lost == 1  # what it did while it saved its state
+        (third,) = rest  # the fast device is free again, and it keeps what it has done
+        left = 1 - (first.end - 1) / 3600 - (second.end - 1 - second.start - 2) / 4000
+        assert third.end == pytest.approx(third.start + 2 + left * 3600, abs=1e-5)
+    else:
+        assert first.lost == first.end and second.end == second.start + 4000 and not rest
+
+
+def test_a_job_without_preemptible_is_left_alone() -> None:
+    jobs = [{"id": name, "gpu": 1, "known": "true", "duration": d} for name, d in (("l", LITTLE), ("m", MUCH))]
+    result = run(nodes=MIXED, requests=jobs, costs={"start": 0})
+    assert [len(one.attempts) for one in result.requests] == [1, 1]
