@@ -18,7 +18,7 @@
     │   └── IncompatibleVersion      pool and client differ in protocol, Ray or Python
     ├── LeaseError                   the right to run was lost
     │   ├── LeaseLost                slice or node died more often than `retries` allows
-    │   ├── Preempted                taken back for somebody else
+    │   ├── Preempted                a task raises it to give way when ``should_yield()``; it starts again elsewhere
     │   ├── Cancelled                the task was cancelled (also a concurrent.futures.CancelledError)
     │   └── TaskTimeout              the task ran longer than its `timeout` (also a TimeoutError)
     ├── DeviceError                  a device or its driver failed
@@ -153,7 +153,7 @@ class LeaseLost(LeaseError):
 
 
 class Preempted(LeaseError):
-    """The lease was taken back for another request."""
+    """Raised by a preemptible task that stops because ``should_yield()`` is true: it is run again elsewhere."""
 
 
 class Cancelled(LeaseError, _FuturesCancelledError):

@@ -127,6 +127,8 @@ class Exchange:
             self._calls.settle(call, Kind.REFERENCE, refs[1 + payload])
         elif code == Code.ERROR:
             self._calls.settle(call, Kind.ERROR, payload)
+        elif code == Code.YIELDED:
+            self._calls.put_back([call])
         elif code == Code.CANCELLED:
             self._calls.settle(call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled while it ran"))
         else:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from flexray.config import PoolConfig
 from flexray.model.commands import RevokeLease
-from flexray.model.events import LeaseReleased, RequestCancelled, RequestSubmitted, TasksRan
+from flexray.model.events import LeaseReleased, LeaseYielded, RequestCancelled, RequestSubmitted, TasksRan
 from flexray.model.lease import LeaseId, RequestId
 from flexray.runtime.call import Kind
 from flexray.runtime.calls import Calls
@@ -112,7 +112,10 @@ class Leases:
             if target.ended and not target.backlog:
                 return -len(target.asked)
             return 0 if target.unready or target.leases or target.asked or target.failed else 1
-        usable = sum(1 for lease in target.leases.values() if not lease.recalled and not lease.broken)
+        # one that gives way comes back as another grant of the same request
+        usable = sum(
+            1 for lease in target.leases.values() if not lease.broken and (lease.giving_way or not lease.recalled)
+        )
         return leases_wanted(target) - usable - len(target.asked)
 
     def stop_asking(self, target: Target, request: RequestId) -> None:
@@ -140,6 +143,10 @@ class Leases:
         """Hand a lease back on which nothing runs."""
         self._tell_ran(lease)
         self.void(lease)
+        if lease.giving_way and lease.target.backlog and not lease.target.failed:
+            lease.target.asked[lease.id.request] = None
+            self.session.tell(LeaseYielded(lease.id))
+            return
         self.forget(lease.id.request)
         if not lease.borrowed:
             self.session.tell(LeaseReleased(lease.id))

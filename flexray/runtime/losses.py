@@ -93,6 +93,8 @@ def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tu
 
 def _guilty(calls: list[Call], revoke: RevokeLease) -> tuple[int, ...]:
     """Numbers of the calls that were running. When the slice's notes are lost with its node, the oldest one."""
+    if revoke.reason is EndReason.PREEMPTED:
+        return ()
     if revoke.running or revoke.reason is EndReason.SLICE_LOST:
         return revoke.running
     return (calls[0].number,) if calls else ()

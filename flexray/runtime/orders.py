@@ -85,6 +85,9 @@ class Orders:
         if lease is None:
             return
         lease.recalled = True
+        if message.stop and not lease.broken:
+            lease.giving_way = True
+            lease.handle.give_way.remote(lease.token)
         if lease.idle:
             self._leases.release(lease)
         else:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flexray.model.devices import Device
 from flexray.model.lease import LeaseId, Placement, SessionId, SliceId
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -105,6 +105,8 @@ class Code(IntEnum):
     """It was cancelled in the slice."""
     TIMEOUT = 5
     """It ran longer than its timeout; payload: seconds."""
+    YIELDED = 7
+    """It was asked to give way and stopped: it is to run again elsewhere."""
 
 
 #: Arguments of a call: (args, kwargs) as they are when all are plain, else packed; None when they are one Ray argument.

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import Any
 
+from flexray.errors import Preempted
 from flexray.model.lease import SessionId
 from flexray.runtime.current import StopFlag
 from flexray.runtime.protocol import Code, Token
@@ -49,6 +50,7 @@ class Run:
     taken: bool = False
     done: bool = False
     timed_out: bool = False
+    giving_way: bool = False
     task: asyncio.Task[Any] | None = None
 
 
@@ -220,6 +222,12 @@ class RunQueue:
             return True
         return False
 
+    def give_way(self, holder: Holder) -> None:
+        """The lease is taken back: what runs sees should_yield(), and is run again elsewhere if it raises Preempted."""
+        with self._lock:
+            for run in [run for run in self._runs.values() if run.holder == holder]:
+                run.giving_way = run.flag.raised = True
+
     def is_known(self, holder: Holder, number: int) -> bool:
         """Whether a call is queued or running here."""
         return (holder, number) in self._runs
@@ -246,7 +254,12 @@ class RunQueue:
         except asyncio.CancelledError:
             return Code.CANCELLED, None
         except BaseException as error:  # SystemExit and KeyboardInterrupt of user code end the call, not the slice
-            return self._encode(False, error)
+            return self._failed(run, error)
+
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        if run.giving_way and isinstance(error, Preempted):
+            return Code.YIELDED, None
+        return self._encode(False, error)
 
     def _run_coroutine(self, run: Run, coroutine: Any) -> Any:
         """An async task: one event loop for all of them, in the user thread."""
@@ -286,7 +299,7 @@ class RunQueue:
         except asyncio.CancelledError:
             outcome = (Code.CANCELLED, None)
         except BaseException as error:
-            outcome = self._encode(False, error)
+            outcome = self._failed(run, error)
         self._finish(run, outcome)
         self._note(None)
 
@@ -311,9 +324,10 @@ class RunQueue:
             if len(self._finished) > _REMEMBERED:
                 self._finished.popitem(last=False)
             outbox.done.append((run, finished[0]))
-            outbox.ran += 1
-            outbox.seconds += finished[1]
-            outbox.mean_seconds += 0.2 * (finished[1] - outbox.mean_seconds)
+            if finished[0][0] is not Code.YIELDED:  # how long a part of it took says nothing of the whole
+                outbox.ran += 1
+                outbox.seconds += finished[1]
+                outbox.mean_seconds += 0.2 * (finished[1] - outbox.mean_seconds)
             if len(outbox.done) == 1:
                 outbox.some.set()
         if not outbox.unfinished:

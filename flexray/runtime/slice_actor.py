@@ -100,6 +100,11 @@ class SliceActor:
             self._give_up("cancel")
         return "cancelling" if cancelling else "asked"
 
+    @_control
+    def give_way(self, token: Token) -> None:
+        """The lease is taken back: what runs under it is asked to stop."""
+        self._runs.give_way(holder_of(token))
+
     def _give_up(self, cause: str) -> None:
         self._notes.cause(cause)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -41,6 +41,8 @@ class HeldLease:
     told_at: float = field(default_factory=time.monotonic)
     idle_since: float = field(default_factory=time.monotonic)
     recalled: bool = False
+    #: recalled, and what runs is asked to stop: the lease's request goes on elsewhere.
+    giving_way: bool = False
     broken: bool = False
     exclusive: bool = False
     taking_back: bool = False
