@@ -13,8 +13,10 @@ the place of each that goes: so the mix is the same for every policy. What count
 work done, in devices' worth: a job alone on each device is 1.
 
     never    one job to a device          always   random pairs while jobs wait
-    learnt   ``core.partners``, which sees only the pairs that it formed, with 5 % noise
+    learnt   the core's ``Company``, which sees only the pairs that were formed, with 5 % noise
     oracle   the same choice with the measured table
+
+Pairs that do not fit on the device together (rate 0 in the table) are not formed: the books of the pool know that.
 
 The bar: of what the oracle gains over never, learnt reaches 90 %.
 """
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,8 +35,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from flexray.core.partners import ALONE, Partners, Unit, choose
+from flexray.core.company import Company
 from flexray.sim.gavel_trace import KINDS, read_throughputs
+from flexray.sim.pairing import ALONE, Unit, choose
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +106,8 @@ class Pool:
 
 def run(policy: str, left: Floats, jobs: int, rounds: int, seed: int) -> float:
     """Mean work a round per device."""
-    pool, learner = Pool(left, jobs, seed), Partners(len(left), noise=NOISE)
+    pool, learner = Pool(left, jobs, seed), Company()
+    fits = (np.minimum(left, left.T) > 0).astype(np.float64)
     draw = np.random.default_rng(seed + 1000)  # apart from the pool's, so that the jobs are the same for every policy
     truth = left + left.T
     total = 0.0
@@ -111,9 +116,9 @@ def run(policy: str, left: Floats, jobs: int, rounds: int, seed: int) -> float:
         if policy == "never":
             units = pool.longest_waiting()
         elif policy == "always":
-            units = random_pairs(draw.permutation(jobs))
+            units = random_pairs(draw.permutation(jobs), fits[np.ix_(pool.job_class, pool.job_class)])
         else:
-            worth = truth if policy == "oracle" else learner.worth()
+            worth = truth * fits if policy == "oracle" else learnt_worth(learner, fits)
             units = pool.members(choose(worth, counts, DEVICES))
         rate = pool.play(units)
         total += float(rate.sum())
@@ -123,23 +128,34 @@ def run(policy: str, left: Floats, jobs: int, rounds: int, seed: int) -> float:
     return total / rounds / DEVICES
 
 
-def random_pairs(order: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """As many pairs as leave no device idle."""
-    pairs = max(min(len(order) - DEVICES, len(order) // 2, DEVICES), 0)
-    units = [(int(a), int(b)) for a, b in order[: 2 * pairs].reshape(-1, 2)]
-    return units + [(int(one), ALONE) for one in order[2 * pairs :][: DEVICES - pairs]]
+def learnt_worth(learner: Company, fits: Floats) -> Floats:
+    """(classes, classes), symmetric: what a pair is expected to get done, by what was seen so far."""
+    names = range(len(fits))
+    left = np.array([[math.exp(-learner.slowdown(f"{a}", {f"{b}": 1.0})) for b in names] for a in names])
+    worth: Floats = (left + left.T) * fits
+    return worth
+
+
+def random_pairs(order: NDArray[np.int64], fits: Floats) -> list[tuple[int, int]]:
+    """As many pairs as leave no device idle, of jobs that fit together."""
+    most = max(min(len(order) - DEVICES, len(order) // 2, DEVICES), 0)
+    rest, pairs = [int(one) for one in order], []
+    while rest and len(pairs) < most:
+        one = rest.pop(0)
+        other = next((job for job in rest if fits[one, job]), None)
+        if other is not None:
+            rest.remove(other)
+        pairs.append((one, ALONE if other is None else other))
+    return [*pairs, *((one, ALONE) for one in rest)][:DEVICES]
 
 
 def observe(
-    learner: Partners, pool: Pool, units: list[tuple[int, int]], rate: Floats, draw: np.random.Generator
+    learner: Company, pool: Pool, units: list[tuple[int, int]], rate: Floats, draw: np.random.Generator
 ) -> None:
     """Both members of each pair, with noise."""
-    pairs = np.array([unit for unit in units if unit[1] != ALONE], dtype=np.int64).reshape(-1, 2)
-    if len(pairs):
-        both = np.concatenate([pairs, pairs[:, ::-1]])
-        classes = pool.job_class[both]
-        seen = rate[both[:, 0]] * np.maximum(1 + NOISE * draw.standard_normal(len(both)), 0.0)
-        learner.add(classes[:, 0], classes[:, 1], seen)
+    for one, other in [pair for unit in units if ALONE not in unit for pair in (unit, unit[::-1])]:
+        seen = max(rate[one] * (1 + NOISE * draw.standard_normal()), 1e-3)
+        learner.observe(f"{pool.job_class[one]}", {f"{pool.job_class[other]}": 1.0}, -math.log(seen), 1)
 
 
 def measure(kind: str, left: Floats, jobs: int, rounds: int, seeds: int) -> Row:

@@ -1,10 +1,10 @@
-"""How fast classes of jobs run on types of devices, and beside each other: learnt from what they did.
+"""How fast classes of jobs run on types of devices: learnt from what they did, completed where nothing was seen.
 
-Two tables, each completed where nothing was seen. Both keep only a count and a mean for
-every cell, and give a mean and a standard deviation, so that whoever chooses can count
-what is little known as better than it looks, and so tries it: optimism in the face of
-uncertainty (Auer et al., 2002). Gavel completes its tables too, by matrix factorisation
-and a nearest known job (section 6 of the paper); a normal model says as well how sure it is.
+For every cell only a count and a mean are kept, and a mean and a standard deviation given,
+so that whoever chooses can count what is little known as better than it looks, and so
+tries it: optimism in the face of uncertainty (Auer et al., 2002). Gavel completes its table
+too, by matrix factorisation and a nearest known job (section 6 of the paper); a normal
+model says as well how sure it is.
 """
 
 from __future__ import annotations
@@ -123,66 +123,3 @@ class Rates:
         covariance = np.asarray(np.linalg.inv(precision + weight[:, :, None] * np.eye(len(spread))), dtype=np.float64)
         pull = precision @ center + weight * self._cells.mean
         return (covariance @ pull[:, :, None])[:, :, 0], covariance
-
-
-class Effects:
-    """value(row, column) = level + common + row + column + own, all normal: the exact posterior.
-
-    For what is left of a class's rate beside another: a pair never seen is completed from how
-    much the row suffers, and how much the column disturbs, elsewhere. A fit solves for 1 + rows +
-    columns unknowns.
-    """
-
-    def __init__(
-        self,
-        rows: int,
-        columns: int,
-        *,
-        level: float = 0.7,
-        common: float = 0.2,
-        row: float = 0.2,
-        column: float = 0.2,
-        own: float = 0.15,
-        noise: float = 0.05,
-    ) -> None:
-        """What is expected before anything is seen, and the standard deviations of each part and of a measurement."""
-        if not min(common, row, column, own, noise) > 0:
-            raise UsageError("common, row, column, own and noise are standard deviations: above 0")
-        self._cells = Cells(rows, columns)
-        self._level, self._own, self._noise = level, own, noise
-        at_row, at_column = np.divmod(np.arange(rows * columns), columns)
-        #: (cells, parts): which of the parts a cell is the sum of.
-        self._parts = np.zeros((rows * columns, 1 + rows + columns))
-        self._parts[:, 0] = 1
-        self._parts[np.arange(rows * columns), 1 + at_row] = 1
-        self._parts[np.arange(rows * columns), 1 + rows + at_column] = 1
-        self._precision = np.diag(1 / np.repeat([common, row, column], [1, rows, columns]) ** 2)
-        self._fit: Estimate | None = None
-
-    def add(self, rows: ArrayLike, columns: ArrayLike, values: ArrayLike) -> None:
-        """What was seen."""
-        if self._cells.add(rows, columns, np.asarray(values, dtype=np.float64) - self._level):
-            self._fit = None
-
-    def values(self) -> Estimate:
-        """Every cell."""
-        if self._fit is None:
-            self._fit = self._estimate()
-        return self._fit
-
-    def _estimate(self) -> Estimate:
-        seen = np.flatnonzero(self._cells.count)
-        measured = self._cells.mean.reshape(-1)[seen]
-        error = self._noise**2 / self._cells.count.reshape(-1)[seen]
-        spread = self._own**2 + error
-        parts = self._parts[seen]
-        covariance = np.linalg.inv(self._precision + (parts / spread[:, None]).T @ parts)
-        mean = self._parts @ (covariance @ (parts.T @ (measured / spread)))
-        variance = ((self._parts @ covariance) * self._parts).sum(axis=1)
-        # a cell that was seen knows its own part too
-        doubt = variance[seen]
-        variance += self._own**2
-        mean[seen] += self._own**2 / spread * (measured - mean[seen])
-        variance[seen] = self._own**2 * error / spread + (error / spread) ** 2 * doubt
-        shape = self._cells.count.shape
-        return Estimate(mean.reshape(shape) + self._level, np.sqrt(variance).reshape(shape))

@@ -1,9 +1,9 @@
-"""Who shares a device with whom, so that the devices get the most work done.
+"""Who shares a device with whom, so that the devices get the most work done: the best choice for a whole batch of jobs.
 
 The worth of two jobs beside each other is the sum of what is left of their rates: 2 if
 neither notices the other, 1 if they might as well take turns. A pair frees a device for a
 job that waits and would be worth 1 on it, so pairs are worth forming only while jobs
-wait, and only above 1. What is left is learnt (``rates.Effects``) from pairs that ran.
+wait, and only above 1.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from flexray.core.rates import Effects
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,26 +29,6 @@ class Unit(NamedTuple):
 
     first: int
     second: int
-
-
-class Partners:
-    """Learns what is left of a class beside another."""
-
-    def __init__(self, classes: int, *, bonus: float = 1.5, noise: float = 0.05) -> None:
-        """``bonus``: standard deviations by which pairs little known count as better; ``noise``: of a measurement."""
-        self._left = Effects(classes, classes, noise=max(noise, 0.02))
-        self._bonus = bonus
-
-    def add(self, classes: ArrayLike, beside: ArrayLike, left: ArrayLike) -> None:
-        """Measured: each class's rate beside another, as part of its rate alone (0 where they do not fit)."""
-        self._left.add(classes, beside, left)
-
-    def worth(self) -> Floats:
-        """(classes, classes), symmetric: what a pair may be worth, at best within the bonus."""
-        mean, deviation = self._left.values()
-        left = np.clip(mean + self._bonus * deviation, 0.0, 1.0)
-        worth: Floats = left + left.T
-        return worth
 
 
 def choose(worth: Floats, counts: Ints, devices: int) -> list[Unit]:
