@@ -89,7 +89,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """The arrivals: tasks, when each comes and how long it lives in seconds; lives that were clipped; factor on gaps."""
+    """The arrivals: tasks; when each comes and how long it lives, in seconds; lives that were clipped; the factor."""
 
     tasks: list[Task]
     times: list[float]
