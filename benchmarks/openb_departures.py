@@ -1,7 +1,7 @@
 """openb with departures: real lives, arrivals compressed to a mean load, and what does not fit waits.
 
-    python benchmarks/openb_departures.py [--quick] [--data DIR] [--policy NAME ...] [--load 0.8 ...] [--seeds 1-4]
-                                          [--clip 3600] [--inflate 8] [--every 6] [--workers N] [--json FILE]
+    python benchmarks/openb_departures.py [--quick] [--data DIR] [--policy NAME ...] [--load 0.8 ...] [--seeds 1-3]
+                                          [--clip 3600] [--inflate 8] [--every 8] [--workers N] [--json FILE]
 
 ``DIR`` holds the trace (source: benchmarks/openb.py); without it the excerpt of the tests
 is run, whose figures mean nothing. How arrivals are made is told in flexray/sim/openb_load.py:
@@ -150,10 +150,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the trace")
     parser.add_argument("--policy", action="append", help=f"may be repeated; by default {', '.join(POLICIES)}")
     parser.add_argument("--load", action="append", type=float, help="may be repeated; by default 0.8, 1, 1.2")
-    parser.add_argument("--seeds", default="1-4", help="orders of arrival, or `trace` for the trace's own")
+    parser.add_argument("--seeds", default="1-3", help="orders of arrival, or `trace` for the trace's own")
     parser.add_argument("--clip", type=float, default=3600.0, help="longest life, in seconds")
     parser.add_argument("--inflate", type=float, default=8.0, help="GPUs asked for in all, as a multiple of the GPUs")
-    parser.add_argument("--every", type=int, default=6, help="of the list's nodes, one in so many is in the pool")
+    parser.add_argument("--every", type=int, default=8, help="of the list's nodes, one in so many is in the pool")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()

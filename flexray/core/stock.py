@@ -19,6 +19,8 @@ from collections.abc import Sequence
 #: Steps of the simplex method, and sizes: both bound the time, to about 25 ms on a swap of the mix.
 _MOST_STEPS = 120
 _MOST_SIZES = 40
+#: Sizes below this part of what is asked for have no price of their own: there is no use for many rests of theirs.
+_RARE = 0.005
 _CLOSE = 1e-9
 
 
@@ -42,10 +44,9 @@ def values(sizes: Sequence[tuple[int, float]], whole: int) -> list[float]:
 
 def _fewer(sizes: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
     """The most popular sizes and the largest; each of the others counts as the next larger one."""
-    if len(sizes) <= _MOST_SIZES:
-        return sizes
-    largest = max(sizes)
-    popular = sorted(sizes, key=lambda one: (one != largest, -one[1], one[0]))[:_MOST_SIZES]
+    largest, least = max(sizes), _RARE * sum(weight for _, weight in sizes)
+    enough = [one for one in sizes if one[1] >= least or one == largest]
+    popular = sorted(enough, key=lambda one: (one != largest, -one[1], one[0]))[:_MOST_SIZES]
     kept = {size: 0.0 for size, _ in sorted(popular)}
     for size, weight in sizes:
         kept[next(one for one in kept if one >= size)] += weight
@@ -63,7 +64,7 @@ class _Program:
             self._inverse[row][row] = 1.0 / (whole // size)
 
     def prices(self) -> list[float]:
-        """Of each size; below 0 by rounding only."""
+        """Of each size; on the way some would be below 0, where less of a size were better."""
         return [max(0.0, sum(column)) for column in zip(*self._inverse, strict=True)]
 
     def use(self, pattern: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 
 from flexray.core import stock
 
-SIZES = st.dictionaries(st.integers(1, 30), st.floats(0.01, 1.0), min_size=1, max_size=12).map(
+SIZES = st.dictionaries(st.integers(1, 30), st.floats(0.1, 1.0), min_size=1, max_size=12).map(
     lambda found: tuple(sorted(found.items()))
 )
 
@@ -43,6 +43,12 @@ def test_with_too_many_sizes_the_rare_ones_count_as_larger_ones(monkeypatch: pyt
     fewer = stock.values(many, 100)
     assert fewer == stock.values(((19, 98.0), (81, 6.0)), 100)
     assert fewer[19] > fewer[18] == 0.0
+
+
+def test_a_rare_size_makes_no_rest_dear() -> None:
+    """Rests of 50 would be worth half a device each, were there more than a few who ask for it."""
+    assert stock.values(((50, 0.001), (100, 1.0)), 100)[50] == 0.0
+    assert stock.values(((50, 0.1), (100, 1.0)), 100)[50] == pytest.approx(0.5)
 
 
 @given(SIZES)
