@@ -1,5 +1,8 @@
 """Placement on the openb trace: GPUs allocated, and how fast decisions are made, per policy; beside what was published.
 
+Policies are flexray's, and published-bestfit and published-fgd: those two as published, by a
+reference of their own (openb_published.py), whose figures have to agree with the published ones.
+
     python benchmarks/openb.py [--quick] [--data DIR] [--policy NAME ...] [--seeds 42-51] [--json FILE]
 
 ``DIR`` holds the trace: openb_node_list_gpu_node.csv and openb_pod_list_*.csv of
@@ -18,6 +21,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from openb_published import POLICIES, Published
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +34,11 @@ WORKLOADS = (
     "gpuspec10", "gpuspec20", "multigpu20", "multigpu30",
 )  # fmt: skip
 INFLATE = 1.3
+#: our name -> the name in the authors' results
+AS_PUBLISHED = {"published-bestfit": "BestFit", "published-fgd": "FGD"}
+DEFAULT = (*AS_PUBLISHED, "pack", "balanced")
+Known = dict[tuple[str, str], dict[str, str]]
+"""Published figures by workload and policy."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +54,12 @@ class Row:
     decisions_per_second: float
     published_fgd_at_100: float | None
     published_fgd_at_130: float | None
+    published_same_at_100: float | None
+    published_same_at_130: float | None
+    """What was published of this very policy; None for flexray's."""
 
 
-def published(data: Path | None) -> dict[tuple[str, str], dict[str, str]]:
+def published(data: Path | None) -> Known:
     """The authors' results by workload and policy, if the data has them."""
     path = data / "published" / "summary_mean_of_10_seeds.csv" if data else None
     if path is None or not path.exists():
@@ -56,16 +68,17 @@ def published(data: Path | None) -> dict[tuple[str, str], dict[str, str]]:
         return {(row["workload"], row["policy"]): row for row in csv.DictReader(file)}
 
 
-def measure(workload: str, files: tuple[Path, Path], policy: str, seeds: list[int], known: dict[str, str]) -> Row:
+def measure(workload: str, files: tuple[Path, Path], policy: str, seeds: list[int], known: Known) -> Row:
     """Run every seed in this process."""
     experiment = Experiment(read_nodes(files[0]), read_tasks(files[1]), policy, INFLATE)
     start = time.perf_counter()
-    results = [experiment.run(seed) for seed in seeds]
+    results = [experiment.run(seed, placer=placer_of(experiment, seed)) for seed in seeds]
     wall = time.perf_counter() - start
     mean = experiment.summarise(results).mean
 
-    def figure(name: str) -> float | None:
-        return float(known[name]) if known.get(name) else None
+    def figure(of: str, at: int) -> float | None:
+        text = known.get((workload, of), {}).get(f"published_at{at}_mean")
+        return float(text) if text else None
 
     return Row(
         workload,
@@ -75,19 +88,28 @@ def measure(workload: str, files: tuple[Path, Path], policy: str, seeds: list[in
         mean.allocated.get(130),
         mean.fragmented.get(100),
         round(sum(result.arrived for result in results) / wall, 1),
-        figure("published_at100_mean"),
-        figure("published_at130_mean"),
+        *(figure("FGD", at) for at in (100, 130)),
+        *(figure(AS_PUBLISHED.get(policy, ""), at) for at in (100, 130)),
     )
 
 
+def placer_of(experiment: Experiment, seed: int) -> Published | None:
+    """The reference for a published policy; None for flexray's, which the core places."""
+    if experiment.policy not in POLICIES:
+        return None
+    return Published(experiment.nodes, experiment.tasks, experiment.policy, seed)
+
+
 def table(rows: list[Row]) -> Table:
-    """The figures for a terminal."""
-    made = Table(title=f"openb, {INFLATE:g} x the GPUs arrives, nothing departs", box=None, title_justify="left")
-    for column in ("workload", "policy", "seeds", "at 100 %", "at 130 %", "fragments at 100 %", "decisions/s", "FGD"):
-        made.add_column(column)
+    """The figures for a terminal; what was published is of the same policy, or FGD's beside one of flexray's."""
+    title = f"openb, {INFLATE:g} x the GPUs arrives, nothing departs; % of the GPUs, fragments at 100 %"
+    made = Table(title=title, box=None, title_justify="left")
+    for column in ("workload", "policy", "seeds", "at 100 %", "at 130 %", "fragments", "decisions/s", "published"):
+        made.add_column(column, no_wrap=True)
     for row in rows:
         figures = (row.allocated_at_100, row.allocated_at_130, row.fragmented_at_100)
-        beside = (row.published_fgd_at_100, row.published_fgd_at_130)
+        same = (row.published_same_at_100, row.published_same_at_130)
+        beside = same if row.policy in POLICIES else (row.published_fgd_at_100, row.published_fgd_at_130)
         made.add_row(
             row.workload,
             row.policy,
@@ -104,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed of the workload `default`")
     parser.add_argument("--data", type=Path, help="folder of the trace")
-    parser.add_argument("--policy", action="append", help="may be repeated; pack and balanced by default")
+    parser.add_argument("--policy", action="append", help=f"may be repeated; by default {', '.join(DEFAULT)}")
     parser.add_argument("--seeds", default="42-51")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
@@ -120,11 +142,11 @@ def main() -> None:
     seeds = parse_seeds(options.seeds)[: 1 if options.quick else None]
     known = published(options.data)
     rows = [
-        measure(name, pair, policy, seeds, known.get((name, "FGD"), {}))
+        measure(name, pair, policy, seeds, known)
         for name, pair in files.items()
-        for policy in options.policy or ("pack", "balanced")
+        for policy in options.policy or DEFAULT
     ]
-    Console().print(table(rows))
+    Console(width=max(100, Console().width)).print(table(rows))
     if options.json:
         options.json.write_text(json.dumps({"version": 1, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 

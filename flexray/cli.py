@@ -120,10 +120,16 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--openb-nodes", type=_FILE, help="Node list of the openb trace, CSV.")
 @click.option("--openb-tasks", type=_FILE, help="Task list of the openb trace, CSV.")
 @click.option(
-    "--inflate", type=float, help="openb: GPU demand that arrives, as a multiple of the GPUs.  [default: 1.3]"
+    "--inflate",
+    type=float,
+    help="openb: GPU demand that arrives, as a multiple of the GPUs.  [default: 1.3; with --load 8]",
 )
-@click.option("--seeds", help="openb: seeds of the order of arrival, such as 42-51.  [default: 42-51]")
+@click.option(
+    "--seeds", help="openb: seeds of the order of arrival.  [default: 42-51; with --load the order of the trace]"
+)
 @click.option("--timed", is_flag=True, help="openb: replay creation and deletion times instead.")
+@click.option("--load", type=float, help="openb, --timed: compress arrivals to this mean load, as a part of the GPUs.")
+@click.option("--clip", type=float, help="openb, --load: the longest life of a task, in seconds.")
 @click.option("--workers", type=click.IntRange(min=1), help="openb: processes; one per core by default.")
 @click.option("--gavel-trace", type=_FILE, help="Jobs of Gavel's single-device experiment, CSV.")
 @click.option("--throughputs", type=_FILE, help="gavel: measured throughputs per job and device type, JSON.")

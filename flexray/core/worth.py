@@ -1,16 +1,20 @@
 """What the rest of a node is worth to the requests that arrive: how much of it they will be able to use.
 
-A rest r of a device is worth  V(r) = r - w(r),  where w(r) is what will be lost of it when, each
-time, the best fitting of the next B requests is put there:
+A rest r of a device is worth V(r), nine tenths of it by foresight, one tenth by what comes next:
+
+    foresight   the dearest set of requests that fits in r, at the dual prices of cutting whole devices into
+                what arrives with the least waste (``stock.py``); small requests are dear where they fill gaps
+    next        r - w(r), where w(r) is what will be lost of it when, each time, the best fitting of the
+                next B requests is put there:
 
     w(r) = sum over sizes d_i <= r, in the order of w(r - d_i), of
            w(r - d_i) * (Q_{i-1}^B - Q_i^B)  +  Q_last^B * r,     Q_i = 1 - p_1 - ... - p_i
 
-with the popularities p of the sizes, learnt from what arrives. B says how choosy the pool can
-afford to be: 1 would be the next request whatever it is, large values a cutting-stock optimum.
-The rests of a node are worth nothing to requests that its host has no cores for, or that
-need more whole devices than it has left, so the sum is scaled by the part of the requests
-for which neither is so. Measured in benchmarks/openb.py beside FGD.
+with the popularities p of the sizes, learnt from what arrives. Foresight alone finds many rests
+worth the same; the second part tells them apart. The rests of a node are worth nothing to requests
+that its host has no cores for, or that need more whole devices than it has left, so the sum is
+scaled by the part of the requests for which neither is so. Measured in benchmarks/openb.py and
+benchmarks/openb_departures.py beside FGD.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from flexray.core import stock
 from flexray.core.inhabitants import Kind
 from flexray.core.landscape import NodeClass
 from flexray.model.amounts import WHOLE
@@ -26,6 +31,8 @@ from flexray.model.request import Request, memory_needed
 
 #: B: of so many requests the best fitting one will come to a rest.
 _CHOICE = 16
+#: The part of the value that is by what comes next.
+_NEXT = 0.1
 #: Rests and sizes are rounded to this many thousandths: rests down, sizes up.
 _GRAIN = 10
 _LEVELS = WHOLE // _GRAIN
@@ -153,6 +160,14 @@ def _sizes(wanted: Sequence[tuple[Request, float, Sequence[bool]]], kind: Kind) 
 
 def _values(sizes: tuple[tuple[int, float], ...]) -> list[float]:
     """V of each rest, in devices."""
+    if not sizes:
+        return [0.0] * (_LEVELS + 1)
+    pairs = zip(stock.values(sizes, _LEVELS), _next_values(sizes), strict=True)
+    return [(1 - _NEXT) * foresight + _NEXT * soon for foresight, soon in pairs]
+
+
+def _next_values(sizes: tuple[tuple[int, float], ...]) -> list[float]:
+    """r - w(r) of each rest, in devices."""
     total = sum(weight for _, weight in sizes)
     lost: list[float] = []
     for rest in range(_LEVELS + 1):

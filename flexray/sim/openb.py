@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -134,6 +134,16 @@ class OpenbResult(Part):
     mean: Curves
 
 
+class Placer(Protocol):
+    """Who is asked for a place for each task that arrives."""
+
+    def place(self, task: Task) -> Placement | None:
+        """Where it puts a task; None where it has no place for it now."""
+
+    def check(self, allocated: int) -> None:
+        """Raise where its books are not sound, or do not hold this many thousandths of devices."""
+
+
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """What is the same for every seed."""
@@ -148,10 +158,15 @@ class Experiment:
         """Thousandths of GPUs."""
         return WHOLE * sum(len(node.devices) for node in self.nodes)
 
-    def run(self, seed: int, progress: Callable[[float], None] = lambda part: None) -> SeedResult:
-        """One order of arrival. ``progress`` is told now and then which part of it is done, from 0 to 1."""
-        core, capacity = _Core(self), self.capacity
-        shapes = typical_shapes((_shape(task), 1) for task in self.tasks)
+    def run(
+        self, seed: int, progress: Callable[[float], None] = lambda part: None, placer: Placer | None = None
+    ) -> SeedResult:
+        """One order of arrival. ``progress`` is told now and then which part of it is done, from 0 to 1.
+
+        ``placer`` places the tasks; the production core with the experiment's policy unless given.
+        """
+        core, capacity = placer or _Core(self), self.capacity
+        shapes = typical_shapes((shape_of(task), 1) for task in self.tasks)
         fragments = Fragments(self.nodes, shapes)
         points: dict[int, list[tuple[int, float]]] = {}
         arrived = allocated = placed = count = 0
@@ -199,7 +214,8 @@ def _mean(curves: Sequence[dict[int, float]]) -> dict[int, float]:
     return {at: round(sum(values) / len(values), 4) for at, values in there.items()}
 
 
-def _shape(task: Task) -> Shape:
+def shape_of(task: Task) -> Shape:
+    """What of a task counts for fragmentation."""
     request = task.request
     return Shape(request.cpus, request.share if request.devices else 0, request.devices, request.types)
 

@@ -54,12 +54,28 @@ def replay_times(nodes: Sequence[Inventory], tasks: Sequence[Task], policy: str)
 
 def simulate_times(nodes: Sequence[Inventory], tasks: Sequence[Task], policy: str) -> Simulation:
     """The simulation behind ``replay_times``, after its run."""
-    jobs = _jobs(tasks)
-    # Nothing is reused and nothing recalled: a task of the trace is a container of its own that runs to its end.
+    return simulate_jobs(nodes, _jobs(tasks), policy)
+
+
+def simulate_jobs(nodes: Sequence[Inventory], jobs: Sequence[Job], policy: str) -> Simulation:
+    """Run jobs on their own: nothing is reused and nothing recalled, a task of the trace is a container of its own."""
     config = PoolConfig(policy=policy, lease_term_seconds=NEVER, warm_seconds=NEVER)
     simulation = Simulation(config, nodes, jobs, costs=FREE)
     simulation.run()
     return simulation
+
+
+def life(task: Task, last: int) -> float:
+    """Seconds from its creation to its deletion, or to the ``last`` moment of the trace if it never ended.
+
+    The shortest life is a second, the trace's unit.
+    """
+    return float(max(1, (last if task.deleted is None else task.deleted) - (task.created or 0)))
+
+
+def last_moment(tasks: Sequence[Task]) -> int:
+    """When the trace ends."""
+    return max(max(task.deleted or 0, task.created or 0) for task in tasks)
 
 
 def _jobs(tasks: Sequence[Task]) -> list[Job]:
@@ -68,13 +84,10 @@ def _jobs(tasks: Sequence[Task]) -> list[Job]:
         raise UsageError(
             "--timed needs a task list with the columns creation_time and deletion_time; this one has none"
         )
-    first = min(created for _, created in known)
-    last = max([task.deleted or 0 for task in tasks] + [created for _, created in known])
+    first, last = min(created for _, created in known), last_moment(tasks)
     jobs = []
     for number, (task, created) in enumerate(known):
-        # One that never ended is there to the end of the trace; the shortest life is a second, the trace's unit.
-        lived = max(1, (last if task.deleted is None else task.deleted) - created)
         name = RequestId(f"{task.name}#{number}")
-        durations = (("*", float(lived)),)
+        durations = (("*", life(task, last)),)
         jobs.append(Job(name, ticks(created - first), "openb", task.request, durations, reusable=False))
     return jobs

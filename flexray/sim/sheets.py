@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flexray.sim.gavel import GavelResult
 from flexray.sim.journal import ReplayResult
 from flexray.sim.openb import OpenbResult
+from flexray.sim.openb_load import LoadResult
 from flexray.sim.openb_timed import TimedResult
 from flexray.sim.result import Distribution, Result
 from flexray.sim.serving_result import ServingResult
@@ -131,6 +132,29 @@ def serving_sheets(results: Sequence[ServingResult]) -> list[Sheet]:
     ]
     first, aim = results[0], results[0].objective
     title = f"{first.calls} calls, met in {aim.base:g} s + {aim.per_token:g} s per generated token"
+    return [(title, columns, rows)]
+
+
+def load_sheets(results: Sequence[LoadResult]) -> list[Sheet]:
+    """Waits and allocation under a load, a row per policy and order of arrival."""
+    columns = ("policy", "order", "waited", "wait mean / p99, h", "allocation", "infeasible", "makespan, h")
+    rows = [
+        [
+            one.policy,
+            "trace" if one.seed is None else f"seed {one.seed}",
+            f"{one.waited:,} of {one.arrived:,}",
+            f"{(one.wait.mean or 0) / 3600:.3f} / {(one.wait.p99 or 0) / 3600:.3f}",
+            f"{one.allocation:.2f} %",
+            str(one.infeasible),
+            f"{one.end / 3600:.2f}",
+        ]
+        for one in results
+    ]
+    first = results[0]
+    title = (
+        f"load {first.load:g} on {first.devices} GPUs, lives clipped at {first.clip:g} s ({first.clipped:,} were)"
+        f"{', tasks drawn again once the trace is used up (arrivals_exhausted)' if first.arrivals_exhausted else ''}"
+    )
     return [(title, columns, rows)]
 
 

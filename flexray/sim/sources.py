@@ -9,10 +9,12 @@ from pathlib import Path
 
 from flexray.config import PoolConfig, load_config
 from flexray.errors import UsageError
+from flexray.model.devices import Inventory
 from flexray.sim.azure import read_azure, read_calls
 from flexray.sim.gavel import GavelResult, simulate_gavel
 from flexray.sim.journal import ReplayResult, check_replay, read_journal, what_if
-from flexray.sim.openb import Experiment, OpenbResult, read_nodes, read_tasks
+from flexray.sim.openb import Experiment, OpenbResult, Task, read_nodes, read_tasks
+from flexray.sim.openb_load import Load, LoadResult, replay_load
 from flexray.sim.openb_timed import replay_times
 from flexray.sim.parallel import Progress, parse_seeds, run_seeds
 from flexray.sim.report import openb_page, results_page, serving_page, timed_page
@@ -32,6 +34,7 @@ from flexray.sim.sheets import (
     Sheet,
     comparison_sheets,
     gavel_sheets,
+    load_sheets,
     openb_sheets,
     replay_sheets,
     result_sheets,
@@ -43,7 +46,10 @@ from flexray.sim.table import read_table
 DEFAULT_SEEDS = "42-51"
 """The seeds of the published results."""
 
-_OPENB_ONLY = ("inflate", "seeds", "timed", "workers")
+LOADED_INFLATE = 8.0
+"""With --load the pool has to fill and empty several times before departures decide."""
+
+_OPENB_ONLY = ("inflate", "seeds", "timed", "load", "clip", "workers")
 _GAVEL_ONLY = ("throughputs", "cluster", "rate", "measure", "throughputs_known")
 _SERVE_ONLY = ("cards", "share", "replicas", "models", "service", "objective")
 _NOT_SERVED = ("table", "journal", "openb_nodes", "openb_tasks", "gavel_trace")
@@ -64,6 +70,8 @@ class Options:
     inflate: float | None = None
     seeds: str | None = None
     timed: bool = False
+    load: float | None = None
+    clip: float | None = None
     workers: int | None = None
     gavel_trace: Path | None = None
     throughputs: Path | None = None
@@ -210,8 +218,11 @@ def _openb(options: Options, progress: Progress) -> Outcome:
         raise UsageError("--openb-nodes NODES.csv and --openb-tasks TASKS.csv belong together")
     nodes, tasks = read_nodes(options.openb_nodes), read_tasks(options.openb_tasks)
     policies = options.policies or (PoolConfig().policy,)
+    if options.load is not None:
+        return _openb_load(options, options.load, nodes, tasks, policies, progress)
+    _refuse(options, "this: it belongs to --timed with --load", "clip")
     if options.timed:
-        _refuse(options, "--timed, which has nothing random", "seeds", "inflate", "workers")
+        _refuse(options, "--timed, which has nothing random without --load", "seeds", "inflate", "workers")
         timed = [replay_times(nodes, tasks, policy) for policy in policies]
         return Outcome(_one_or_many(timed), timed_sheets(timed), lambda: timed_page(timed))
     seeds = parse_seeds(options.seeds or DEFAULT_SEEDS)
@@ -230,6 +241,27 @@ def _openb(options: Options, progress: Progress) -> Outcome:
             )
         )
     return Outcome(_one_or_many(results), openb_sheets(results), lambda: openb_page(results))
+
+
+def _openb_load(
+    options: Options,
+    load: float,
+    nodes: Sequence[Inventory],
+    tasks: Sequence[Task],
+    policies: Sequence[str],
+    progress: Progress,
+) -> Outcome:
+    if not options.timed or options.clip is None:
+        raise UsageError("--load needs --timed, and --clip SECONDS: the longest life")
+    _refuse(options, "--load, which runs in one process", "workers")
+    orders: Sequence[int | None] = parse_seeds(options.seeds) if options.seeds else (None,)
+    inflate = LOADED_INFLATE if options.inflate is None else options.inflate
+    runs = [(policy, Load(load, options.clip, inflate, order)) for policy in policies for order in orders]
+    results: list[LoadResult] = []
+    for policy, asked in runs:
+        progress(len(results), len(runs))
+        results.append(replay_load(nodes, tasks, policy, asked))
+    return Outcome(_one_or_many(results), load_sheets(results))
 
 
 def _one_or_many(results: Sequence[Part]) -> str:
