@@ -1,0 +1,83 @@
+"""What each queue uses and what waits in it. One change costs one step per level of the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from flexray.core.loads import Capacity, Load, expected_load, minus, over, total, worth
+from flexray.core.queues import QueueTree
+from flexray.errors import InternalError
+from flexray.model.request import Request
+
+_Loads = dict[str, tuple[int, int]]
+
+
+class QueueBooks:
+    """Loads by queue. ``used`` has every queue, groups too; what waits is kept for leaves.
+
+    What a waiting request will take is only expected (``expected_load``) and changes with the pool; so it is counted
+    by shape, and ``pool_changed`` counts afresh.
+    """
+
+    def __init__(self, tree: QueueTree, capacity: Capacity) -> None:
+        self.tree = tree
+        self.capacity = capacity
+        self.used: dict[str, _Loads] = {name: {} for name in tree.queues}
+        self._waiting: dict[str, _Loads] = {name: {} for name in tree.leaves}
+        #: by leaf: shape -> (a request of it, what it is expected to take, how many wait).
+        self._shapes: dict[str, dict[Hashable, tuple[Request, _Loads, int]]] = {name: {} for name in tree.leaves}
+
+    def take(self, leaf: str, load: Load) -> None:
+        """A lease of the queue begins."""
+        for name in self.tree.path(leaf):
+            self.used[name] = total((self.used[name], load))
+
+    def give_back(self, leaf: str, load: Load) -> None:
+        """A lease of the queue ends. Raises InternalError for more than it had."""
+        for name in self.tree.path(leaf):
+            rest = minus(self.used[name], load)
+            if any(min(pair) < 0 for pair in rest.values()):
+                raise InternalError(f"queue {name!r} gives back {dict(load)} of {self.used[name]}")
+            self.used[name] = rest
+
+    def wait(self, leaf: str, request: Request) -> None:
+        """A request begins to wait."""
+        known = self._shapes[leaf].get(request.shape)
+        load = known[1] if known else expected_load(request, self.capacity, self.tree.queues[leaf].quota)
+        self._shapes[leaf][request.shape] = (request, load, known[2] + 1 if known else 1)
+        self._waiting[leaf] = total((self._waiting[leaf], load))
+
+    def stop_waiting(self, leaf: str, request: Request) -> None:
+        """A request waits no longer. Raises InternalError for one that did not wait."""
+        known = self._shapes[leaf].pop(request.shape, None)
+        if known is None:
+            raise InternalError(f"no such request waits in queue {leaf!r}: {request.describe()}")
+        if known[2] > 1:
+            self._shapes[leaf][request.shape] = (known[0], known[1], known[2] - 1)
+        self._waiting[leaf] = minus(self._waiting[leaf], known[1])
+
+    def demand(self) -> dict[str, _Loads]:
+        """What each leaf uses and waits for."""
+        return {name: total((self.used[name], waiting)) for name, waiting in self._waiting.items()}
+
+    def worths(self) -> dict[str, int]:
+        """What every queue uses, in worth."""
+        return {name: worth(load, self.capacity) for name, load in self.used.items()}
+
+    def limited_by(self, leaf: str, load: Load) -> str | None:
+        """The queue whose limit a further load would exceed, the outermost one; None if it may be taken."""
+        for name in self.tree.path(leaf):
+            limit = self.tree.queues[name].limit
+            if limit is not None and over(total((self.used[name], load)), limit, self.capacity):
+                return name
+        return None
+
+    def pool_changed(self, capacity: Capacity) -> None:
+        """Count what waits afresh, for the devices there are now."""
+        self.capacity = capacity
+        for leaf, shapes in self._shapes.items():
+            quota = self.tree.queues[leaf].quota
+            for shape, (request, _, count) in shapes.items():
+                shapes[shape] = (request, expected_load(request, capacity, quota), count)
+            many = ({n: (s * k, m * k) for n, (s, m) in load.items()} for _, load, k in shapes.values())
+            self._waiting[leaf] = total(many)
