@@ -8,15 +8,12 @@ what was configured, what it is worth now, and why.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from flexray.errors import UnknownQueue, UsageError
-from flexray.model.queue import ROOT_QUEUE, Queue, QueueAmount
+from flexray.model.queue import ROOT_QUEUE, Queue, QueueAmount, nearest, tree_problem
 from flexray.model.request import DEFAULT_QUEUE
-
-_LISTED = 8
 
 
 class QueueTree:
@@ -26,15 +23,13 @@ class QueueTree:
     """
 
     def __init__(self, queues: Iterable[Queue] = ()) -> None:
-        found: dict[str, Queue] = {}
-        for queue in queues:
-            if queue.name in found:
-                raise UsageError(f"queue {queue.name!r} is there twice")
-            found[queue.name] = queue
-        found.setdefault(ROOT_QUEUE, Queue(ROOT_QUEUE))
-        found.setdefault(DEFAULT_QUEUE, Queue(DEFAULT_QUEUE))
+        given = list(queues)
+        problem = tree_problem(given)
+        if problem is not None:
+            raise UsageError(problem[-1])
+        always = {name: Queue(name) for name in (ROOT_QUEUE, DEFAULT_QUEUE)}
         #: by name, in the order of names.
-        self.queues: dict[str, Queue] = dict(sorted(found.items()))
+        self.queues: dict[str, Queue] = dict(sorted({**always, **{queue.name: queue for queue in given}}.items()))
         self._paths = {name: self._climb(name) for name in self.queues}
         below: dict[str, list[str]] = {name: [] for name in self.queues}
         for name, path in self._paths.items():
@@ -53,33 +48,21 @@ class QueueTree:
     def _climb(self, name: str) -> tuple[str, ...]:
         path = [name]
         while path[-1] != ROOT_QUEUE:
-            parent = self.queues[path[-1]].parent
-            if parent not in self.queues:
-                raise UsageError(f"queue {path[-1]!r}: unknown parent {parent!r}.{self._nearest(parent)}")
-            if parent in path:
-                circle = " -> ".join([*path[path.index(parent) :], parent])
-                raise UsageError(f"queue {name!r} is a part of itself: {circle}. One of them needs another parent")
-            path.append(parent)
+            path.append(self.queues[path[-1]].parent)
         return tuple(reversed(path))
-
-    def _nearest(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.queues, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        shown = ", ".join(list(self.queues)[:_LISTED]) + (", ..." if len(self.queues) > _LISTED else "")
-        return f"{hint} Known: {shown}"
 
     def path(self, name: str) -> tuple[str, ...]:
         """From ``root`` down to a queue. Raises UnknownQueue with the nearest name."""
         try:
             return self._paths[name]
         except KeyError:
-            raise UnknownQueue(f"unknown queue {name!r}.{self._nearest(name)}") from None
+            raise UnknownQueue(f"unknown queue {name!r}.{nearest(name, self.leaves)}") from None
 
     def leaf(self, name: str) -> Queue:
         """The queue of that name, in which requests can wait. Raises UnknownQueue, also for one that has children."""
         self.path(name)
         if self.children[name]:
-            inside = ", ".join(self.children[name][:_LISTED])
+            inside = ", ".join(self.children[name])
             raise UnknownQueue(f"queue {name!r} is a group; requests wait in one of its queues: {inside}")
         return self.queues[name]
 

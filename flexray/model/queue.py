@@ -8,7 +8,7 @@ promised or nobody asks for.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from fnmatch import fnmatchcase
@@ -20,6 +20,7 @@ ROOT_QUEUE = "root"
 
 _MEASURES = ("devices", "compute")
 _LARGEST = 10**9
+_LISTED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,39 @@ class Queue:
     def allows_type(self, name: str) -> bool:
         """Whether its own list has a device type of that name; ancestors have lists of their own."""
         return not self.types or any(fnmatchcase(name, pattern) for pattern in self.types)
+
+
+def tree_problem(queues: Sequence[Queue]) -> tuple[int, str, str] | None:
+    """Why some queues are no tree under ``root``: the position of one at fault, its field, and a message; or None."""
+    names = [queue.name for queue in queues]
+    parents = {queue.name: queue.parent for queue in queues if queue.name != ROOT_QUEUE}
+    for place, queue in enumerate(queues):
+        if queue.name in names[:place]:
+            return place, "name", f"queue {queue.name!r} is there twice"
+        if queue.name != ROOT_QUEUE and queue.parent not in {ROOT_QUEUE, *names}:
+            known = [ROOT_QUEUE, *names]
+            return (
+                place,
+                "parent",
+                f"queue {queue.name!r}: unknown parent {queue.parent!r}.{nearest(queue.parent, known)}",
+            )
+    for place, queue in enumerate(queues):
+        path = [queue.name]
+        while path[-1] in parents:
+            path.append(parents[path[-1]])
+            if path[-1] in path[:-1]:
+                circle = " -> ".join(path[path.index(path[-1]) :])
+                message = f"queue {queue.name!r} is below itself: {circle}. One of them needs another parent"
+                return place, "parent", message
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'? Known: x, y``, or only what is known."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{hint} Known: {', '.join(names[:_LISTED])}" + (", ..." if len(names) > _LISTED else "")
 
 
 def parse_thousandths(value: object, what: str) -> int:

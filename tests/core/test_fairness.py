@@ -120,7 +120,7 @@ CASES = {
         {"p": 40, "q": 60, "p1": 40, "p2": 0},
     ),
     "an idle quota is lent in the family first": (
-        [queue("p"), queue("p1", 30, parent="p"), queue("p2", parent="p", weight=0), queue("q", weight=0)],
+        [queue("p"), queue("p1", 30, parent="p"), queue("p2", parent="p", weight=0), queue("q")],
         {"p2": 100, "q": 100},
         {"p": 65, "p1": 0, "p2": 65, "q": 35},
     ),
