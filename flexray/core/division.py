@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import groupby
 
 
@@ -80,20 +79,20 @@ def _fill(budget: int, shares: dict[str, int], claims: Sequence[tuple[str, int, 
 
     The level rises until the budget is used or all room is full; claims without weight get nothing.
     """
-    rising = sorted(
-        ((Fraction(room, weight), name, room, weight) for name, room, weight in claims if room > 0 and weight > 0)
-    )
+    rising = [(name, room, weight) for name, room, weight in claims if room > 0 and weight > 0]
     left, weights = budget, sum(weight for *_, weight in rising)
-    full = 0
-    for full_at, name, room, weight in rising:
-        if full_at * weights > left:
+    while rising:
+        level, by = left, weights
+        full = [(name, room, weight) for name, room, weight in rising if room * by <= level * weight]
+        if not full:
             break
-        shares[name] += room
-        left, weights, full = left - room, weights - weight, full + 1
-    rising = rising[full:]
+        for name, room, weight in full:
+            shares[name] += room
+            left, weights = left - room, weights - weight
+        rising = [(name, room, weight) for name, room, weight in rising if room * by > level * weight]
     if not rising:
         return budget - left
-    given = {name: left * weight // weights for _, name, _, weight in rising}
+    given = {name: left * weight // weights for name, _, weight in rising}
     for name, some in given.items():
         shares[name] += some
     for name in sorted(given, key=lambda n: (shares[n], n))[: left - sum(given.values())]:

@@ -39,42 +39,62 @@ class Entitlement:
     amount: int
 
 
+class Wants:
+    """What each queue wants and has sure. A change of one leaf costs one step per level.
+
+    Args:
+        tree: with quotas that fit (see ``promises.fitted``); others are cut pro rata where they meet.
+        demand: what each leaf uses and waits for, together; nothing by default.
+    """
+
+    def __init__(self, tree: QueueTree, capacity: Capacity, demand: Mapping[str, Load] | None = None) -> None:
+        self.tree, self.capacity = tree, capacity
+        self.want: dict[str, int] = {}
+        self.sure: dict[str, int] = {}
+        self._loads: dict[str, dict[str, tuple[int, int]]] = {}
+        for name in tree.up():
+            self._count(name, (demand or {}).get(name, {}))
+
+    def change(self, leaf: str, demand: Load) -> None:
+        """A leaf uses and waits for so much now."""
+        for name in reversed(self.tree.path(leaf)):
+            self._count(name, demand)
+
+    def _count(self, name: str, demand: Load) -> None:
+        quota, limit, inside = self.tree.queues[name].quota, self.tree.queues[name].limit, self.tree.children[name]
+        asked = total(self._loads[child] for child in inside) if inside else demand
+        load = self._loads[name] = clipped(asked, limit, self.capacity)
+        want = worth(load, self.capacity)
+        if inside:  # one's compute and another's memory add up here: each is entitled as if alone in its measure
+            together = sum(self.want[child] for child in inside)
+            want = together if load == asked else min(want, together)
+        sure = worth(covered(load, self.tree.promises[name], self.capacity), self.capacity)
+        if quota is None:
+            sure = max(sure, sum(self.sure[child] for child in inside))
+        self.want[name], self.sure[name] = want, min(sure, want)
+
+
 def entitled(
     tree: QueueTree, demand: Mapping[str, Load], capacity: Capacity, usage: Mapping[str, int] | None = None
 ) -> dict[str, Entitlement]:
+    """The fair share of every queue, by name; ``shares`` of what is wanted."""
+    return shares(Wants(tree, capacity, demand), usage)
+
+
+def shares(wants: Wants, usage: Mapping[str, int] | None = None) -> dict[str, Entitlement]:
     """The fair share of every queue, by name.
 
     The amounts of a queue's children add up to its own, and that of the root to min(capacity, all that is wanted).
 
     Args:
-        tree: with quotas that fit (see ``promises.fitted``); others are cut pro rata where they meet.
-        demand: what each leaf uses and waits for, together.
         usage: decayed past use of queues, in millionths of the pool (see ``history.py``); none by default.
     """
-    want, sure = _wants(tree, demand, capacity)
-    amounts = {ROOT_QUEUE: min(worth(capacity_load(capacity), capacity), want[ROOT_QUEUE])}
+    tree, want, sure, past = wants.tree, wants.want, wants.sure, usage or {}
+    whole = worth(capacity_load(wants.capacity), wants.capacity)
+    amounts = {ROOT_QUEUE: min(whole, want[ROOT_QUEUE])}
     for name in tree.down():
-        claims = [
-            Claim(child, want[child], sure[child], queue.weight, queue.priority, (usage or {}).get(child, 0))
-            for child, queue in ((child, tree.queues[child]) for child in tree.children[name])
-        ]
-        amounts.update(divide(amounts[name], claims))
+        inside = [tree.queues[child] for child in tree.children[name]]
+        claims = [Claim(q.name, want[q.name], sure[q.name], q.weight, q.priority, past.get(q.name, 0)) for q in inside]
+        if claims:
+            amounts.update(divide(amounts[name], claims))
     return {name: Entitlement(want[name], sure[name], amounts[name]) for name in tree.queues}
-
-
-def _wants(tree: QueueTree, demand: Mapping[str, Load], capacity: Capacity) -> tuple[dict[str, int], dict[str, int]]:
-    """What each queue wants and has sure, children before their parents."""
-    loads: dict[str, dict[str, tuple[int, int]]] = {}
-    want: dict[str, int] = {}
-    sure: dict[str, int] = {}
-    for name in tree.up():
-        queue, inside = tree.queues[name], tree.children[name]
-        asked = total(loads[child] for child in inside) if inside else demand.get(name, {})
-        loads[name] = clipped(asked, queue.limit, capacity)
-        want[name] = worth(loads[name], capacity)
-        if inside:  # one's compute and another's memory add up here: each is entitled as if alone in its measure
-            together = sum(want[child] for child in inside)
-            want[name] = together if loads[name] == asked else min(want[name], together)
-        promised = worth(covered(loads[name], tree.promises[name], capacity), capacity)
-        sure[name] = min(want[name], max(promised, sum(sure[child] for child in inside if queue.quota is None)))
-    return want, sure

@@ -166,6 +166,8 @@ def over(load: Load, limit: QueueAmount | None, capacity: Capacity) -> bool:
 
 def covered(load: Load, quotas: Sequence[QueueAmount], capacity: Capacity) -> dict[str, tuple[int, int]]:
     """The part of a load that some quotas guarantee together, one after the other."""
+    if len(quotas) == 1:
+        return _covered(load, quotas[0], capacity)
     kept: dict[str, tuple[int, int]] = {}
     rest = dict(load)
     for quota in quotas:

@@ -56,13 +56,21 @@ class QueueBooks:
             self._shapes[leaf][request.shape] = (known[0], known[1], known[2] - 1)
         self._waiting[leaf] = minus(self._waiting[leaf], known[1])
 
+    def demand_of(self, leaf: str) -> _Loads:
+        """What a leaf uses and waits for."""
+        return total((self.used[leaf], self._waiting[leaf]))
+
     def demand(self) -> dict[str, _Loads]:
         """What each leaf uses and waits for."""
-        return {name: total((self.used[name], waiting)) for name, waiting in self._waiting.items()}
+        return {leaf: self.demand_of(leaf) for leaf in self._waiting}
 
     def worths(self) -> dict[str, int]:
         """What every queue uses, in worth."""
-        return {name: worth(load, self.capacity) for name, load in self.used.items()}
+        return self.worths_on(tuple(self.used))
+
+    def worths_on(self, names: tuple[str, ...]) -> dict[str, int]:
+        """What some queues use, such as those on the path to a leaf, in worth."""
+        return {name: worth(self.used[name], self.capacity) for name in names}
 
     def limited_by(self, leaf: str, load: Load) -> str | None:
         """The queue whose limit a further load would exceed, the outermost one; None if it may be taken."""

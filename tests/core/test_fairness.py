@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sharing import A100, H100, T4, devices, exact, in_devices, pool, queue, shares
 
 from flexray.core.division import Claim, divide, effective_weights
-from flexray.core.fairness import entitled
+from flexray.core.fairness import Wants, entitled
+from flexray.core.fairness import shares as shares_of
 from flexray.core.loads import Load, capacity_load, over, total, worth
 from flexray.core.promises import fitted
 from flexray.core.queues import QueueTree
@@ -248,6 +249,21 @@ def test_shares_are_exact_capped_and_leave_nothing_idle(
         limit = tree.queues[name].limit
         assert not over({A100: (one.amount // 1000, 0)}, limit, pool(A100=count))
     assert found["root"].amount == min(1_000_000 * count, found["root"].want)
+
+
+@given(worlds(), st.lists(st.tuples(st.integers(0, 8), st.integers(0, 50_000)), max_size=8))
+def test_one_change_after_the_other_comes_to_the_same(
+    world: tuple[list[Queue], dict[str, Load], int], changes: list[tuple[int, int]]
+) -> None:
+    queues, demand, count = world
+    tree, _ = fitted(QueueTree(queues), pool(A100=count))
+    wants = Wants(tree, pool(A100=count), demand)
+    now = dict(demand)
+    for place, amount in changes:
+        leaf = tree.leaves[place % len(tree.leaves)]
+        now[leaf] = devices(amount / 1000)
+        wants.change(leaf, now[leaf])
+    assert shares_of(wants) == entitled(tree, now, pool(A100=count))
 
 
 @given(worlds())

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sharing import A100, amount, devices, pool, queue
 
-from flexray.core.fairness import entitled
-from flexray.core.loads import Load, TypeRoom
+from flexray.core.fairness import Entitlement, entitled
+from flexray.core.loads import Load, TypeRoom, worth
 from flexray.core.promises import fitted
 from flexray.core.queue_books import QueueBooks
 from flexray.core.queues import QueueTree
@@ -29,10 +29,10 @@ def fill(
     books, turns = QueueBooks(tree, capacity), Turns(tree)
     demand = {name: {A100: (load[name][A100][0] * n, load[name][A100][1] * n)} for name, n in waiting.items() if n}
     shares = entitled(tree, demand, capacity)
-    turns.settle({name: one.amount for name, one in shares.items()}, books.worths())
+    turns.settle(shares, books.worths())
     left = dict(waiting)
     for name in left:
-        turns.join(name)
+        turns.join(name, worth(load[name], capacity))
     room, taken = [capacity[A100].devices, capacity[A100].devices], []
     while (name := turns.next()) is not None:
         share, memory = load[name][A100]
@@ -41,8 +41,7 @@ def fill(
             turns.leave(name)
             continue
         books.take(name, load[name])
-        for step in tree.path(name):
-            turns.uses(step, books.worths()[step])
+        turns.uses(name, books.worths_on(tree.path(name)))
         room = [room[0] - share, room[1] - memory]
         left[name] -= 1
         taken.append(name)
@@ -98,16 +97,16 @@ def test_nobody_is_last_for_ever_among_those_entitled_to_nothing() -> None:
     used = dict.fromkeys(tree.queues, 0)
     turns.settle({}, used)
     for name in ("a", "b"):
-        turns.join(name)
+        turns.join(name, 1_000_000)
     order = []
     for _ in range(10):
         name = turns.next()
         assert name is not None
         order.append(name)
         used[name] += 1_000_000
-        turns.uses(name, used[name])
+        turns.uses(name, {name: used[name]})
     assert order.count("b") == 8
-    turns.join("c")
+    turns.join("c", 1_000_000)
     assert turns.next() == "c"
 
 
@@ -124,52 +123,110 @@ def test_books_follow_leases_and_what_waits() -> None:
         books.give_back("p1", devices(1))
 
 
+def test_whole_requests_of_many_small_queues_leave_what_one_is_entitled_to() -> None:
+    small = [f"s{n:02}" for n in range(60)]
+    queues = [queue("big", weight=60), *(queue(name) for name in small)]
+    _, got = fill(queues, {"big": 60, **dict.fromkeys(small, 1)}, whole("big", *small), pool(A100=60))
+    assert got["big"] == 30
+    assert sum(got[name] for name in small) == 30
+
+
+def test_one_whose_request_is_larger_than_its_share_goes_first_once_the_others_have_theirs() -> None:
+    tree = QueueTree([queue("large"), queue("small")])
+    turns = Turns(tree)
+    shares = entitled(tree, {"large": devices(8), "small": devices(20)}, pool(A100=10))
+    turns.settle(shares, {"small": 4_000_000})
+    turns.join("large", 8_000_000)
+    turns.join("small", 1_000_000)
+    assert turns.next() == "small"
+    turns.uses("small", {"small": 5_000_000})
+    assert turns.next() == "large"
+
+
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[Queue], list[tuple[str, int]]]:
+def histories(draw: st.DrawFn) -> tuple[list[Queue], list[tuple[str, int, int]]]:
     names = [f"q{n}" for n in range(draw(st.integers(1, 8)))]
     queues = [
         queue(name, weight=draw(st.integers(0, 3)), parent=draw(st.sampled_from(["root", *names[:place]])))
         for place, name in enumerate(names)
     ]
-    leaves = QueueTree(queues).leaves
-    steps = st.tuples(st.sampled_from(leaves), st.integers(-1, 5))
+    steps = st.tuples(st.sampled_from(QueueTree(queues).leaves), st.integers(-1, 5), st.integers(0, 3))
     return queues, draw(st.lists(steps, max_size=60))
 
 
-@given(histories(), st.lists(st.integers(0, 5), min_size=10, max_size=10))
+@given(histories(), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=10, max_size=10))
 def test_the_heaps_agree_with_a_plain_search(
-    history: tuple[list[Queue], list[tuple[str, int]]], entitled_to: list[int]
+    history: tuple[list[Queue], list[tuple[str, int, int]]], entitled_to: list[tuple[int, int]]
 ) -> None:
     queues, steps = history
     tree = QueueTree(queues)
-    shares = dict(zip(tree.queues, entitled_to, strict=False))
-    turns, used, joined = Turns(tree), dict.fromkeys(tree.queues, 0), dict.fromkeys(tree.leaves, False)
+    shares = {
+        name: Entitlement(99, sure, sure + more) for name, (sure, more) in zip(tree.queues, entitled_to, strict=False)
+    }
+    turns, used = Turns(tree), dict.fromkeys(tree.queues, 0)
+    heads: dict[str, int] = {}
     turns.settle(shares, used)
 
     def search(name: str) -> str | None:
-        if name in joined:
-            return name if joined[name] else None
+        if not tree.children[name]:
+            return name if name in heads else None
         best = None
         for child in tree.children[name]:
-            if search(child) is None:
+            leaf = search(child)
+            if leaf is None:
                 continue
-            share, own = shares.get(child, 0), tree.queues[child]
-            key = (share == 0, Fraction(used[child], share or max(own.weight, 1)), child)
-            best = key if best is None or key < best else best
-        return search(best[-1]) if best else None
+            own, after = shares.get(child, Entitlement(0, 0, 0)), used[child] + heads[leaf]
+            band = 3 if own.amount == 0 else 0 if after <= own.sure else 1 if after <= own.amount else 2
+            ratio = Fraction(used[child], own.amount or max(tree.queues[child].weight, 1))
+            best = min(best or (4, ratio, child, leaf), (band, ratio, child, leaf))
+        return best[-1] if best else None
 
-    for leaf, step in steps:
+    for leaf, step, size in steps:
         if step < 0:
-            joined[leaf] = False
+            heads.pop(leaf, None)
             turns.leave(leaf)
-        elif not joined[leaf]:
-            joined[leaf] = True
-            turns.join(leaf)
+        elif leaf not in heads or size == 0:
+            heads[leaf] = size + 1
+            turns.join(leaf, size + 1)
         else:
             for name in tree.path(leaf):
                 used[name] += step
-                turns.uses(name, used[name])
+            turns.uses(leaf, {name: used[name] for name in tree.path(leaf)})
         assert turns.next() == search("root")
+        turns.settle(shares, used)
+        assert turns.next() == search("root")
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> tuple[list[Queue], dict[str, int], int]:
+    names = [f"q{n}" for n in range(draw(st.integers(1, 6)))]
+    queues = [
+        queue(
+            name,
+            draw(st.integers(0, 5)),
+            limit=draw(st.one_of(st.none(), st.integers(0, 9))),
+            weight=draw(st.integers(0, 3)),
+            priority=draw(st.integers(0, 1)),
+        )
+        for name in names
+    ]
+    return queues, {name: draw(st.integers(0, 20)) for name in names}, draw(st.integers(1, 30))
+
+
+@given(rows())
+def test_turns_honour_quotas_and_limits_and_leave_nothing_idle(
+    row: tuple[list[Queue], dict[str, int], int],
+) -> None:
+    queues, waiting, count = row
+    _, got = fill(queues, waiting, whole(*waiting), pool(A100=count))
+    for one in queues:
+        assert one.quota is not None
+        most = waiting[one.name] if one.limit is None else min(waiting[one.name], (one.limit.devices or 0) // 1000)
+        assert got[one.name] <= most
+        if sum((q.quota.devices or 0) for q in queues if q.quota) <= 1000 * count:
+            assert got[one.name] >= min(most, (one.quota.devices or 0) // 1000)
+        if got[one.name] < most:
+            assert sum(got.values()) == count
 
 
 def test_limits_of_types_and_expected_loads() -> None:
