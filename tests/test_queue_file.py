@@ -150,3 +150,11 @@ def test_plain_data_needs_no_file() -> None:
     assert parse_queues({"queues": [{"name": "research", "quota": 10, "weight": 3}]}) == (RESEARCH,)
     with pytest.raises(UsageError, match=r"^queues: queues\[0\].limt \(a\): unknown key"):
         parse_queues({"queues": [{"name": "a", "limt": 1}]})
+
+
+def test_the_files_in_the_docs_are_right(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/queues.md").read_text()
+    for suffix, names in (("yaml", ["research", "vision", "prod"]), ("toml", ["research"])):
+        text = page.split(f"```{suffix}\n")[1].split("```")[0]
+        if suffix == "yaml" or sys.version_info >= (3, 11):
+            assert [one.name for one in load_queues(write(tmp_path, text, suffix))] == names

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
-from flexray.core.loads import Capacity, Load, expected_load, minus, over, total, worth
+from flexray.core.loads import Capacity, Load, TypeRoom, expected_load, minus, over, total, worth
 from flexray.core.queues import QueueTree
 from flexray.errors import InternalError
 from flexray.model.request import Request
@@ -26,6 +26,7 @@ class QueueBooks:
         self._waiting: dict[str, _Loads] = {name: {} for name in tree.leaves}
         #: by leaf: shape -> (a request of it, what it is expected to take, how many wait).
         self._shapes: dict[str, dict[Hashable, tuple[Request, _Loads, int]]] = {name: {} for name in tree.leaves}
+        self._may_use = self._allowed()
 
     def take(self, leaf: str, load: Load) -> None:
         """A lease of the queue begins."""
@@ -43,7 +44,7 @@ class QueueBooks:
     def wait(self, leaf: str, request: Request) -> None:
         """A request begins to wait."""
         known = self._shapes[leaf].get(request.shape)
-        load = known[1] if known else expected_load(request, self.capacity, self.tree.queues[leaf].quota)
+        load = known[1] if known else self._expected(leaf, request)
         self._shapes[leaf][request.shape] = (request, load, known[2] + 1 if known else 1)
         self._waiting[leaf] = total((self._waiting[leaf], load))
 
@@ -83,9 +84,35 @@ class QueueBooks:
     def pool_changed(self, capacity: Capacity) -> None:
         """Count what waits afresh, for the devices there are now."""
         self.capacity = capacity
+        self._may_use = self._allowed()
         for leaf, shapes in self._shapes.items():
-            quota = self.tree.queues[leaf].quota
             for shape, (request, _, count) in shapes.items():
-                shapes[shape] = (request, expected_load(request, capacity, quota), count)
+                shapes[shape] = (request, self._expected(leaf, request), count)
             many = ({n: (s * k, m * k) for n, (s, m) in load.items()} for _, load, k in shapes.values())
             self._waiting[leaf] = total(many)
+
+    def moved(self, tree: QueueTree, heirs: Mapping[str, str]) -> QueueBooks:
+        """The same leases and waiting requests under another configuration.
+
+        Args:
+            heirs: for each leaf that is none any more, the one that its leases and requests go to.
+        """
+        other = QueueBooks(tree, self.capacity)
+        for leaf, shapes in self._shapes.items():
+            heir = heirs.get(leaf, leaf)
+            other.take(heir, self.used[leaf])
+            for shape, (request, load, count) in shapes.items():
+                before = other._shapes[heir].get(shape, (request, load, 0))
+                other._shapes[heir][shape] = (request, load, before[2] + count)
+        other.pool_changed(self.capacity)
+        return other
+
+    def _allowed(self) -> dict[str, dict[str, TypeRoom]]:
+        """By leaf: what the pool has of the types it may use."""
+        return {
+            leaf: {kind: room for kind, room in self.capacity.items() if self.tree.allows_type(leaf, kind)}
+            for leaf in self.tree.leaves
+        }
+
+    def _expected(self, leaf: str, request: Request) -> _Loads:
+        return expected_load(request, self._may_use[leaf], self.tree.queues[leaf].quota)

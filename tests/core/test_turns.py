@@ -242,3 +242,26 @@ def test_limits_of_types_and_expected_loads() -> None:
     books.stop_waiting("a", flexible)
     assert books.demand()["a"] == {}
     assert amount({"nvidia/T4": 2}) == tree.queues["a"].quota
+
+
+def test_what_waits_is_expected_on_types_its_queue_may_use() -> None:
+    tree = QueueTree([Queue("p", types=("nvidia/*",)), Queue("c", "p", types=("*/T4",))])
+    books = QueueBooks(tree, pool(A100=3, T4=1))
+    books.wait("c", request_from_options({"gpu": 2}))
+    assert books.demand()["c"] == {"nvidia/T4": (2000, 2000)}
+
+
+def test_another_configuration_keeps_leases_and_what_waits() -> None:
+    books = QueueBooks(QueueTree([queue("a"), queue("b")]), pool(A100=4))
+    wanted = request_from_options({"gpu": 1})
+    for leaf in ("a", "b", "b"):
+        books.wait(leaf, wanted)
+        books.take(leaf, devices(0.5))
+    moved = books.moved(QueueTree([queue("p", limit=2), queue("a", parent="p")]), {"b": "a"})
+    assert moved.demand() == {"a": devices(4.5), "default": {}}
+    assert moved.worths()["p"] == 1_500_000
+    assert moved.limited_by("a", devices(1)) == "p"
+    for _ in range(3):
+        moved.stop_waiting("a", wanted)
+    with pytest.raises(InternalError, match="no such request waits in queue 'a'"):
+        moved.stop_waiting("a", wanted)
