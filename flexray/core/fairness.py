@@ -6,7 +6,7 @@ Down the tree, the children of a queue divide what it is entitled to, the root h
                                                                for the highest priority first
     want     = min( demand, limit )                            of a group: what its queues want, within its limit
     sure     = min( quota, want )                              a group without a quota has those of its queues
-    weight'  = max( 0, w + (w - u) )                           w: part of the weights, u: part of the past use
+    weight'  = max( 0, w + (w - u) )                           w: part of the weights, u: past use, as a part of what is divided
 
 All amounts are worth, the dominant one of normalised compute and memory, in integers (see
 ``loads.py``). Entitlement says whose turn it is (``turns.py``); it caps nothing, and who has to
@@ -65,9 +65,10 @@ class Wants:
         asked = total(self._loads[child] for child in inside) if inside else demand
         load = self._loads[name] = clipped(asked, limit, self.capacity)
         want = worth(load, self.capacity)
-        if inside:  # one's compute and another's memory add up here: each is entitled as if alone in its measure
-            together = sum(self.want[child] for child in inside)
-            want = together if load == asked else min(want, together)
+        if inside and limit is None:  # one's compute and another's memory add up: each is entitled as if alone in its
+            want = sum(self.want[child] for child in inside)  # measure; under a limit they count together
+        elif inside:
+            want = min(want, sum(self.want[child] for child in inside))
         sure = worth(covered(load, self.tree.promises[name], self.capacity), self.capacity)
         if quota is None:
             sure = max(sure, sum(self.sure[child] for child in inside))
@@ -87,14 +88,16 @@ def shares(wants: Wants, usage: Mapping[str, int] | None = None) -> dict[str, En
     The amounts of a queue's children add up to its own, and that of the root to min(capacity, all that is wanted).
 
     Args:
-        usage: decayed past use of queues, in millionths of the pool (see ``history.py``); none by default.
+        usage: decayed past use of queues, in millionths of the pool (see ``history.py``); none by default. It counts
+            as a part of what is divided: in a group that is entitled to little, little use is much.
     """
     tree, want, sure, past = wants.tree, wants.want, wants.sure, usage or {}
     whole = worth(capacity_load(wants.capacity), wants.capacity)
     amounts = {ROOT_QUEUE: min(whole, want[ROOT_QUEUE])}
     for name in tree.down():
-        inside = [tree.queues[child] for child in tree.children[name]]
-        claims = [Claim(q.name, want[q.name], sure[q.name], q.weight, q.priority, past.get(q.name, 0)) for q in inside]
+        inside, share = [tree.queues[child] for child in tree.children[name]], amounts[name]
+        used = {q.name: past[q.name] * whole // share for q in inside if share and q.name in past}
+        claims = [Claim(q.name, want[q.name], sure[q.name], q.weight, q.priority, used.get(q.name, 0)) for q in inside]
         if claims:
-            amounts.update(divide(amounts[name], claims))
+            amounts.update(divide(share, claims))
     return {name: Entitlement(want[name], sure[name], amounts[name]) for name in tree.queues}

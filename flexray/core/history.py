@@ -5,7 +5,7 @@
     u = U / (capacity x half-life / ln 2)              as a part of the pool: 1 for one who has had
                                                        all of it for ever
 
-u is what ``division.effective_weights`` holds against a queue. Measured against the whole
+u is what is held against a queue (``fairness.shares``, ``division.effective_weights``). Measured against the whole
 memory and not against the pool's age, so that the first minutes of a pool decide nothing.
 """
 

@@ -165,6 +165,13 @@ def test_yesterdays_heavy_user_waits_and_keeps_its_quota() -> None:
     assert shares(queues, {"a": 100, "b": 20}, past={"a": 1.0}) == {"a": 80, "b": 20}  # nothing idles for it
 
 
+def test_in_a_group_the_past_counts_as_a_part_of_what_the_group_divides() -> None:
+    queues = [queue("p"), queue("q"), queue("p1", parent="p"), queue("p2", parent="p")]
+    demand = {"p1": 100, "p2": 100, "q": 100}
+    past = {"p": 0.5, "q": 0.5, "p1": 0.375, "p2": 0.125}
+    assert shares(queues, demand, past=past) == {"p": 50, "q": 50, "p1": 12.5, "p2": 37.5}
+
+
 def test_a_lost_node_scales_promises_pro_rata_and_warns() -> None:
     queues = [queue("a", 60), queue("b", 40)]
     both: dict[str, Load] = {"a": devices(60), "b": devices(40)}
