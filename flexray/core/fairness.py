@@ -6,7 +6,8 @@ Down the tree, the children of a queue divide what it is entitled to, the root h
                                                                for the highest priority first
     want     = min( demand, limit )                            of a group: what its queues want, within its limit
     sure     = min( quota, want )                              a group without a quota has those of its queues
-    weight'  = max( 0, w + (w - u) )                           w: part of the weights, u: past use, as a part of what is divided
+    weight'  = max( 0, w + (w - u) )                           w: its part of the weights, u: its past use, as a part
+                                                               of what is divided
 
 All amounts are worth, the dominant one of normalised compute and memory, in integers (see
 ``loads.py``). Entitlement says whose turn it is (``turns.py``); it caps nothing, and who has to

@@ -21,6 +21,8 @@ from flexray.core.loads import Capacity, capacity_load, worth
 from flexray.core.queues import QueueTree, matches
 from flexray.model.queue import ROOT_QUEUE, QueueAmount
 
+_COMPUTE = "normalised compute"
+
 
 class Trouble(str, Enum):
     """What can be wrong with what queues were promised."""
@@ -41,8 +43,8 @@ class QueueWarning:
 
     Attributes:
         queue: of the children, for ABOVE_*: the queue they are parts of.
-        measure: device type or pattern, or ``compute``; "" where none is meant.
-        promised, available: thousandths, of devices of that type or of compute.
+        measure: device type or pattern, or ``normalised compute``; "" where none is meant.
+        promised, available: thousandths, of devices of that type or of an ``nvidia/A100-80GB``.
     """
 
     trouble: Trouble
@@ -60,7 +62,7 @@ class QueueWarning:
         whole = "the pool has" if self.trouble is Trouble.ABOVE_POOL else f"queue {self.queue!r} is promised itself"
         where = "queues" if self.trouble is Trouble.ABOVE_POOL else f"the queues of {self.queue!r}"
         return (
-            f"{where} are promised {self.promised / 1000:g} of {self.measure} in all, more than the "
+            f"{where} are promised {self.promised / 1000:g} {self.measure} in all, more than the "
             f"{self.available / 1000:g} that {whole}; they count pro rata"
         )
 
@@ -86,44 +88,52 @@ def fitted(tree: QueueTree, capacity: Capacity) -> tuple[QueueTree, tuple[QueueW
         Fraction(worth(capacity_load(capacity), capacity)),
         {p: Fraction(sum(capacity[kind].devices for kind in matches(p, capacity))) for p in patterns},
     )
+    none = dict.fromkeys(patterns, Fraction(1))
     warnings: list[QueueWarning] = []
     quotas: dict[str, QueueAmount | None] = {}
-    levels: list[tuple[str | None, tuple[str, ...], _Budget]] = [(None, (ROOT_QUEUE,), pool)]
+    # (owner, queues, what they can have of this pool, what they could if the owner had all it was promised)
+    levels: list[tuple[str | None, tuple[str, ...], _Budget, _Budget]] = [(None, (ROOT_QUEUE,), pool, pool)]
     while levels:
-        owner, siblings, budget = levels.pop()
-        shrink, factor = _fit(tree, capacity, owner, siblings, budget, warnings)
+        owner, siblings, budget, configured = levels.pop()
+        shrink, factor = _fit(tree, capacity, siblings, budget)
+        if owner is None or tree.queues[owner].quota is not None:  # others only pass on what was scaled above
+            warnings += _above(tree, capacity, owner, siblings, configured)
         for name in siblings:
             quota = tree.queues[name].quota
             quotas[name] = None if quota is None else _scaled(quota, shrink, factor)
-            levels.append((name, tree.children[name], _budget_of(tree, capacity, name, budget, shrink, factor)))
+            own = _budget_of(tree, capacity, name, budget, shrink, factor)
+            levels.append((name, tree.children[name], own, _budget_of(tree, capacity, name, pool, none, Fraction(1))))
     queues = [replace(queue, quota=quotas[name]) for name, queue in tree.queues.items()]
     return QueueTree(queues), (*sorted(warnings, key=lambda w: (w.queue, w.measure)), *_odd(tree, capacity))
 
 
 def _fit(
-    tree: QueueTree,
-    capacity: Capacity,
-    owner: str | None,
-    siblings: tuple[str, ...],
-    budget: _Budget,
-    warnings: list[QueueWarning],
+    tree: QueueTree, capacity: Capacity, siblings: tuple[str, ...], budget: _Budget
 ) -> tuple[dict[str, Fraction], Fraction]:
     """By how much the promises to siblings shrink: by type or pattern, and then all of them."""
-    trouble = Trouble.ABOVE_POOL if owner is None else Trouble.ABOVE_PARENT
-    # a queue without a quota of its own passes on what the level above has scaled already
-    tells = owner is None or tree.queues[owner].quota is not None
     shrink: dict[str, Fraction] = {}
     for pattern, available in budget.types.items():
         asked = sum((_promised(tree, name, pattern) for name in siblings), Fraction(0))
         shrink[pattern] = min(Fraction(1), available / asked) if asked else Fraction(1)
-        if tells and shrink[pattern] < 1 and matches(pattern, capacity):  # of others, ``_odd`` tells
-            warnings.append(QueueWarning(trouble, owner or ROOT_QUEUE, pattern, round(asked), int(available)))
     asked = sum((_value(tree, capacity, name, shrink) for name in siblings), Fraction(0))
-    factor = min(Fraction(1), budget.worth / asked) if asked else Fraction(1)
-    if tells and factor < 1:
-        some = (round(asked / 1000), int(budget.worth / 1000))
-        warnings.append(QueueWarning(trouble, owner or ROOT_QUEUE, "compute", *some))
-    return shrink, factor
+    return shrink, min(Fraction(1), budget.worth / asked) if asked else Fraction(1)
+
+
+def _above(
+    tree: QueueTree, capacity: Capacity, owner: str | None, siblings: tuple[str, ...], budget: _Budget
+) -> list[QueueWarning]:
+    """Where siblings are promised more than there is for them."""
+    trouble, group = (Trouble.ABOVE_POOL, ROOT_QUEUE) if owner is None else (Trouble.ABOVE_PARENT, owner)
+    shrink, factor = _fit(tree, capacity, siblings, budget)
+    found = []
+    for pattern, available in budget.types.items():
+        if shrink[pattern] < 1 and matches(pattern, capacity):  # of others, ``_odd`` tells
+            asked = sum((_promised(tree, name, pattern) for name in siblings), Fraction(0))
+            found.append(QueueWarning(trouble, group, pattern, round(asked), int(available)))
+    if factor < 1:
+        asked = sum((_value(tree, capacity, name, shrink) for name in siblings), Fraction(0))
+        found.append(QueueWarning(trouble, group, _COMPUTE, round(asked / 1000), int(budget.worth / 1000)))
+    return found
 
 
 def _budget_of(

@@ -164,14 +164,26 @@ def quotas(queues: list[Queue], **counts: int) -> dict[str, str]:
 
 def test_children_above_their_parent() -> None:
     queues = [queue("p", 10), queue("p1", 15, parent="p"), queue("p2", 5, parent="p")]
-    assert troubles(queues, A100=100) == [(Trouble.ABOVE_PARENT, "p", "compute", 20_000, 10_000)]
+    assert troubles(queues, A100=100) == [(Trouble.ABOVE_PARENT, "p", "normalised compute", 20_000, 10_000)]
     assert quotas(queues, A100=100) == {"p": "10", "p1": "7.5", "p2": "2.5"}
 
 
 def test_a_group_without_quota_passes_the_scaling_on_and_tells_once() -> None:
     queues = [queue("p"), queue("p1", 15, parent="p"), queue("p2", 5, parent="p")]
-    assert troubles(queues, A100=10) == [(Trouble.ABOVE_POOL, "root", "compute", 20_000, 10_000)]
+    assert troubles(queues, A100=10) == [(Trouble.ABOVE_POOL, "root", "normalised compute", 20_000, 10_000)]
     assert quotas(queues, A100=10) == {"p1": "7.5", "p2": "2.5"}
+
+
+def test_children_that_fit_are_not_told_of_for_their_parents_loss() -> None:
+    queues = [queue("p", 60), queue("p1", 40, parent="p"), queue("p2", 20, parent="p"), queue("q", 40)]
+    assert [t[:2] for t in troubles(queues, A100=50)] == [(Trouble.ABOVE_POOL, "root")]
+    assert quotas(queues, A100=50) == {"p": "30", "p1": "20", "p2": "10", "q": "20"}
+
+
+def test_children_above_a_parent_that_names_only_types() -> None:
+    queues = [queue("p", {T4: 2}), queue("p1", {T4: 3}, parent="p"), queue("p2", {T4: 1}, parent="p")]
+    assert troubles(queues, A100=10, T4=10) == [(Trouble.ABOVE_PARENT, "p", T4, 4_000, 2_000)]
+    assert quotas(queues, A100=10, T4=10) == {"p": f"{{{T4}: 2}}", "p1": f"{{{T4}: 1.5}}", "p2": f"{{{T4}: 0.5}}"}
 
 
 def test_a_type_is_scaled_alone() -> None:

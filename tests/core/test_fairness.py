@@ -181,7 +181,7 @@ def test_a_lost_node_scales_promises_pro_rata_and_warns() -> None:
     found = entitled(tree, both, pool(A100=50))
     assert [in_devices(found, name) for name in "ab"] == [30, 20]
     assert [(w.trouble.value, w.promised, w.available) for w in warnings] == [("above_pool", 100_000, 50_000)]
-    assert "promised 100 of compute in all, more than the 50 that the pool has" in str(warnings[0])
+    assert "promised 100 normalised compute in all, more than the 50 that the pool has" in str(warnings[0])
 
 
 def test_a_t4_and_an_h100_are_not_the_same_promise() -> None:
