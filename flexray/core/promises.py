@@ -96,8 +96,7 @@ def fitted(tree: QueueTree, capacity: Capacity) -> tuple[QueueTree, tuple[QueueW
     while levels:
         owner, siblings, budget, configured = levels.pop()
         shrink, factor = _fit(tree, capacity, siblings, budget)
-        if owner is None or tree.queues[owner].quota is not None:  # others only pass on what was scaled above
-            warnings += _above(tree, capacity, owner, siblings, configured)
+        warnings += _above(tree, capacity, owner, siblings, configured)
         for name in siblings:
             quota = tree.queues[name].quota
             quotas[name] = None if quota is None else _scaled(quota, shrink, factor)

@@ -82,6 +82,12 @@ RECLAIM = {
         ("q", 2, "p2"),
         True,
     ),
+    "not out of a subgroup that is within its own": (
+        [queue("p", 4), queue("m", 3, parent="p"), queue("m1", parent="m"), queue("p2", 1, parent="p"), queue("q", 6)],
+        {"m1": 3, "p2": 7},
+        ("q", 2, "m1"),
+        False,
+    ),
     "a group counts its children's quotas": (
         [queue("p"), queue("p1", 6, parent="p"), queue("p2", parent="p"), queue("q", 4)],
         {"p2": 6, "q": 4},
@@ -190,6 +196,11 @@ def test_a_type_is_scaled_alone() -> None:
     queues = [queue("a", {T4: 6}), queue("b", {T4: 2}), queue("c", 3)]
     assert troubles(queues, A100=4, T4=4) == [(Trouble.ABOVE_POOL, "root", T4, 8_000, 4_000)]
     assert quotas(queues, A100=4, T4=4) == {"a": f"{{{T4}: 3}}", "b": f"{{{T4}: 1}}", "c": "3"}
+
+
+def test_a_quota_is_worth_the_larger_of_its_total_and_its_types() -> None:
+    queues = [queue("a", {"devices": 1, A100: 4}), queue("b", 4)]
+    assert troubles(queues, A100=4) == [(Trouble.ABOVE_POOL, "root", "normalised compute", 8_000, 4_000)]
 
 
 def test_patterns_count_all_types_they_name() -> None:

@@ -202,6 +202,14 @@ def test_a_promise_of_one_type_guarantees_nothing_of_another() -> None:
     assert exact(found["a"].want) == 3.8
 
 
+def test_a_group_has_sure_what_its_queues_have_sure() -> None:
+    """Taken together, the promise of any type would use up room that the other's promise of T4s needs."""
+    capacity = pool(A100=10, T4=10)
+    queues = [queue("p"), queue("p1", {"nvidia/*": 2}, parent="p"), queue("p2", {T4: 2}, parent="p")]
+    found = entitled(QueueTree(queues), {"p1": devices(2), "p2": devices(2, T4)}, capacity)
+    assert [exact(found[name].sure) for name in ("p1", "p2", "p")] == [2, 0.4, 2.4]
+
+
 def test_the_larger_of_compute_and_memory_counts() -> None:
     tree = QueueTree([queue("a"), queue("b")])
     demand = {"a": devices(2, memory=80), "b": devices(80, memory=2)}
