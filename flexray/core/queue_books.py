@@ -114,5 +114,10 @@ class QueueBooks:
             for leaf in self.tree.leaves
         }
 
+    def expected(self, leaf: str, request: Request) -> _Loads:
+        """What a request of a queue is going to take, as far as can be told."""
+        known = self._shapes[leaf].get(request.shape)
+        return known[1] if known else self._expected(leaf, request)
+
     def _expected(self, leaf: str, request: Request) -> _Loads:
         return expected_load(request, self._may_use[leaf], self.tree.queues[leaf].quota)

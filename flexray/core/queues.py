@@ -71,6 +71,11 @@ class QueueTree:
         """The queues in which requests wait, in the order of names."""
         return tuple(name for name, inside in self.children.items() if not inside)
 
+    @property
+    def heir(self) -> str:
+        """Where requests go whose queue is gone."""
+        return self.leaves[0] if self.children[DEFAULT_QUEUE] else DEFAULT_QUEUE
+
     def down(self) -> Iterator[str]:
         """Every queue, parents before their children, in a fixed order."""
         waiting = [ROOT_QUEUE]

@@ -23,6 +23,7 @@ class RequestRecord:
     """One request. ``slice`` is set from RESERVED to DRAINING, ``attempt`` counts the leases it was given.
 
     Attributes:
+        queue: that of ``request``, or another one if that is gone.
         line: requests of one line are alike to the scheduler; within it they go in order of arrival.
         shape: that of ``request``, which makes it anew each time.
     """
@@ -47,6 +48,11 @@ class RequestRecord:
     #: how often it was taken back, and seconds of work so far, as on its best device type.
     moves: int = 0
     served: float = 0.0
+    #: what it takes of the pool, for the books of its queue, while it has a place; whether it counts as waiting there.
+    charged: dict[str, tuple[int, int]] | None = None
+    counted: bool = False
+    #: the queue whose limit kept it waiting in the last cycle, or "".
+    limited_by: str = ""
     #: since when it has had no lease.
     idle_since: float = field(init=False)
     state: RequestState = RequestState.QUEUED
@@ -58,12 +64,18 @@ class RequestRecord:
     start_failures: int = 0
     scores: tuple[tuple[str, float], ...] = ()
     shape: tuple[object, ...] = field(init=False)
+    queue: str = field(init=False)
     line: tuple[object, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.idle_since = self.submitted
         self.shape = self.request.shape
-        self.line = (-self.request.priority, self.environment, self.task_class, self.shape)
+        self.join(self.request.queue)
+
+    def join(self, queue: str) -> None:
+        """Belong to a queue."""
+        self.queue = queue
+        self.line = (-self.request.priority, queue, self.environment, self.task_class, self.shape)
 
     @property
     def lease(self) -> LeaseId:

@@ -15,20 +15,21 @@ an earlier attempt, and messages about things that are gone, are dropped by comp
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from flexray.core.deadlock import find_deadlock
-from flexray.core.granting import serve
 from flexray.core.inventory import apply_inventory, drop_node
 from flexray.core.preempting import evict_overdue, yielded
+from flexray.core.queueing import Turnstile, place_in_order, refused_by_queue, within_queue
+from flexray.core.queues import QueueTree
 from flexray.core.recall import free_place, leases_to_recall
 from flexray.core.reclaim import idle_slices_to_stop
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.rematch import Rounds
 from flexray.core.state import Blocked, CoreOptions, State
+from flexray.core.takeback import take_back
 from flexray.model.commands import Command, RecallLease, StopSlice
 from flexray.model.events import (
     Event,
@@ -38,6 +39,7 @@ from flexray.model.events import (
     LeaseYielded,
     NodeLost,
     NodeReported,
+    QueuesConfigured,
     RequestCancelled,
     RequestSubmitted,
     SessionClosed,
@@ -50,7 +52,6 @@ from flexray.model.events import (
 )
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import EndReason, RequestState, RequestStep, SliceState, SliceStep, StopReason
-from flexray.model.request import DEFAULT_QUEUE
 from flexray.model.wire import encode
 
 #: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
@@ -74,6 +75,7 @@ class Scheduler:
             RequestCancelled: self._request_cancelled,
             LeaseReleased: self._lease_released,
             LeaseYielded: self._lease_yielded,
+            QueuesConfigured: self._queues_configured,
             TasksRan: self._tasks_ran,
             SpeedsRestored: self._speeds_restored,
             LeaseBlocked: self._lease_blocked,
@@ -87,16 +89,19 @@ class Scheduler:
         """Take notice of something that happened. Places nothing; the next ``decide`` does."""
         if self._record is not None:
             self._record({"now": now, "event": encode(event)})
+        self.state.now = now
         self._handlers[type(event)](event, now)
 
     def decide(self, now: float) -> list[Command]:
         """Run one cycle over everything that changed and return what is to be done."""
         self.state.wake_at = None
+        self.state.now = now
         self._expire_idle(now)
         evict_overdue(self.state, now)
         self.state.start_pending(now)
         self._free_from_recall(now)
         self._place_waiting(now)
+        take_back(self.state, now)
         self._recall_for_starving(now)
         self._rounds.run(self.state, now)
         self._break_deadlocks(now)
@@ -121,6 +126,7 @@ class Scheduler:
             self.state.end_lease(record, EndReason.DEVICE_LOST, "its device left the pool")
             self.state.stop(record, StopReason.DEVICE_LEFT, now)
         self.state.displace(self.state.slices.pending_on_unready(event.inventory.node), now)
+        self.state.sharing.pool_changed()
 
     def _node_lost(self, event: NodeLost, now: float) -> None:
         if event.node not in self.state.pool.nodes:
@@ -128,6 +134,7 @@ class Scheduler:
         for record in self.state.slices.on_node(event.node):
             self.state.end_slice(record, EndReason.NODE_LOST, f"node {event.node} is gone", now)
         drop_node(self.state.pool, event.node)
+        self.state.sharing.pool_changed()
 
     def _session_opened(self, event: SessionOpened, now: float) -> None:
         if event.session not in self.state.sessions:
@@ -147,15 +154,26 @@ class Scheduler:
                 if record.environment == environment and record.request is None:
                     self.state.stop(record, StopReason.SESSION_ENDED, now)
 
+    def _queues_configured(self, event: QueuesConfigured, now: float) -> None:
+        state = self.state
+        tree = QueueTree(event.queues)
+        for request in state.requests.values():
+            state.sharing.leaves(request)  # all are counted afresh
+            if request.queue not in tree.leaves:
+                state.change_queue(request, tree.heir)
+        state.sharing.configure(tree, state.holders(), now)
+
     def _request_submitted(self, event: RequestSubmitted, now: float) -> None:
         if event.id in self.state.requests or event.session not in self.state.sessions:
             return  # a repeated message, or one of a session that has ended
+        tree = self.state.sharing.configured
+        refusal = refused_by_queue(tree, event.request)
         request = RequestRecord(
             event.id,
             event.session,
             event.environment,
             event.task_class,
-            event.request,
+            event.request if refusal is not None else within_queue(tree, event.request),
             event.reusable,
             event.restartable,
             event.parent,
@@ -168,9 +186,11 @@ class Scheduler:
             self.state.preemptible[event.id] = request
         self.state.lines.setdefault(request.line, deque()).append(request.id)
         self.state.pool.saw(event.request)
-        if event.request.queue != DEFAULT_QUEUE:
-            message = f"unknown queue {event.request.queue!r}. Known: {DEFAULT_QUEUE}"
-            self.state.fail(request, EndReason.UNKNOWN_QUEUE, message, now)
+        self.state.priorities_differ |= event.request.priority != 0
+        if refusal is not None:
+            self.state.fail(request, *refusal, now)
+        else:
+            self.state.sharing.waits(request)
 
     def _request_cancelled(self, event: RequestCancelled, now: float) -> None:
         request = self.state.requests.get(event.id)
@@ -247,16 +267,12 @@ class Scheduler:
             self.state.stop(record, StopReason.EXPIRED, now)
 
     def _place_waiting(self, now: float) -> None:
-        """First come, first served; a line whose head fits nowhere waits, and the others go on."""
-        heads = [(r.line[0], r.sequence, r) for r in map(self.state.head, list(self.state.lines)) if r is not None]
-        heapq.heapify(heads)  # (-priority, sequence) is unique, so records are never compared
-        full: set[tuple[object, ...]] = set()
-        while heads:
-            _, _, request = heapq.heappop(heads)
-            if serve(self.state, request, full, now):
-                successor = self.state.head(request.line) if request.line in self.state.lines else None
-                if successor is not None:
-                    heapq.heappush(heads, (successor.line[0], successor.sequence, successor))
+        """A line whose head fits nowhere waits, and the others go on."""
+        heads = [r for r in map(self.state.head, list(self.state.lines)) if r is not None]
+        if self.state.sharing.plain:
+            place_in_order(self.state, heads, now)
+        else:
+            Turnstile(self.state, heads, now).run()
 
     def _victims(self, request: RequestRecord, placement: Placement) -> list[SliceRecord]:
         return idle_slices_to_stop(self.state.slices, self.state.pool, placement, request.request.host)

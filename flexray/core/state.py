@@ -7,12 +7,14 @@ commands, so that no path can change a request without its slice or the other wa
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flexray.core.ends import Ends
 from flexray.core.placement import Pool
 from flexray.core.policy import Policy
 from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.sharing import Sharing
 from flexray.core.slices import Slices
 from flexray.errors import InternalError
 from flexray.model.commands import Command, FailRequest, GrantLease, RevokeLease, StartSlice, StopSlice
@@ -41,6 +43,7 @@ class CoreOptions:
         deadlock_seconds: a wait inside a slice is examined for a deadlock after this long.
         grace_seconds: what is taken back in the middle is stopped by force after this long.
         rematch_seconds: preemptible work is matched to device types again this often; 0: never.
+        min_run_seconds: a lease is not taken back for others before it has run for this long.
         patience_seconds: a request that has waited this long goes before running, preemptible work.
         slice_prefix: prefix of slice ids, unique for this incarnation.
     """
@@ -53,6 +56,7 @@ class CoreOptions:
     grace_seconds: float = 2.0
     rematch_seconds: float = 30.0
     patience_seconds: float = 3600.0
+    min_run_seconds: float = 1.0
     slice_prefix: str = "s"
 
 
@@ -86,11 +90,16 @@ class State:
         #: QUEUED requests by line, in order of arrival; cancelled ones are skipped when met.
         self.lines: dict[tuple[object, ...], deque[RequestId]] = {}
         self.out: list[Command] = []
+        self.sharing = Sharing(self.pool)
+        #: the time of the present event or cycle.
+        self.now = 0.0
         self.ends = Ends(self.slices.by_id)
         #: slices whose lease is being taken back in the middle, and when that is done by force.
         self.evictions: dict[SliceId, float] = {}
         #: requests that may be taken back in the middle of their work.
         self.preemptible: dict[RequestId, RequestRecord] = {}
+        #: whether any request ever had another priority than 0.
+        self.priorities_differ = False
         self._sequence = 0
         #: when only time will have changed what the next cycle decides, or None.
         self.wake_at: float | None = None
@@ -133,6 +142,8 @@ class State:
         self.blocked.pop(request.lease, None)
         request.step(step)
         request.slice = None
+        self.sharing.leaves(request)
+        self.sharing.gives_back(request, self.now)
         self.drop_next(request)
         self.preemptible.pop(request.id, None)
         del self.requests[request.id]
@@ -155,6 +166,7 @@ class State:
         self.slices.step(record, SliceStep.HOLD, now)
         if request.state is RequestState.QUEUED:
             request.step(RequestStep.RESERVE)
+            self._takes_place(request, record)
         request.step(RequestStep.GRANT)
         request.slice, request.leased_at = record.id, now
         request.attempt += 1
@@ -189,15 +201,30 @@ class State:
         """Back to the place in its line that its arrival gave it, or on to the slice that is planned for it."""
         request.step(RequestStep.REQUEUE)
         request.slice = None
+        self.sharing.gives_back(request, self.now)
         planned = self.slices.by_id.get(request.next) if request.next else None
         request.next = None
         if planned is not None:
             self.reserve(request, planned, WaitReason.MAKING_ROOM)
             return
+        self.stand_in_line(request)
+        self.sharing.waits(request)
+
+    def stand_in_line(self, request: RequestRecord) -> None:
+        """Wait in the place that its sequence number gives it."""
         line = self.lines.setdefault(request.line, deque())
         known = {name: self.requests[name].sequence for name in line if name in self.requests}
         known[request.id] = request.sequence
         self.lines[request.line] = deque(sorted(known, key=known.__getitem__))
+
+    def change_queue(self, request: RequestRecord, queue: str) -> None:
+        """Its queue is gone: it keeps what it has, and its place in the order of arrival, in another one."""
+        waits = request.state is RequestState.QUEUED
+        if waits:
+            self.lines[request.line].remove(request.id)
+        request.join(queue)
+        if waits:
+            self.stand_in_line(request)
 
     def end_slice(
         self, record: SliceRecord, reason: EndReason, message: str, now: float, post_mortem: PostMortem = ALIVE
@@ -282,6 +309,17 @@ class State:
         request.step(RequestStep.RESERVE)
         request.slice, request.reserve_reason = record.id, reason
         self.slices.adopt(record, request)
+        self._takes_place(request, record)
+
+    def _takes_place(self, request: RequestRecord, record: SliceRecord) -> None:
+        self.sharing.leaves(request)
+        self.sharing.takes(request, record.placement, self.now)
+
+    def holders(self) -> Iterator[tuple[RequestRecord, Placement | None]]:
+        """Every request, with the place it has."""
+        for request in self.requests.values():
+            record = self.slice_of(request)
+            yield request, record.placement if record is not None else None
 
     def release(self, request: RequestRecord, now: float) -> None:
         """Its session handed the lease back: the slice stays warm if it can serve somebody again."""

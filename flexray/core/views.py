@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from flexray.core.books import PARTS, Books
+from flexray.core.loads import total
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.errors import InternalError
@@ -23,6 +24,7 @@ _NEEDS = {
     WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
     WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy",
     WaitReason.FASTER_SOON: "a faster device has to come free; it takes a slower one when that takes too long",
+    WaitReason.QUEUE_LIMIT: "work of its queue (or of one above it) has to end, or the limit to be raised",
     WaitReason.MAKING_ROOM: "its place is chosen; slices there are being stopped",
     WaitReason.SLICE_STARTING: "its slice is being started",
 }
@@ -56,6 +58,9 @@ def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[Req
     for request in requests:
         if request.state is RequestState.RESERVED:
             found.append((request, request.reserve_reason.value))
+            continue
+        if request.limited_by:
+            found.append((request, WaitReason.QUEUE_LIMIT.value))
             continue
         if request.passes_over:
             found.append((request, WaitReason.FASTER_SOON.value))
@@ -157,6 +162,7 @@ def check_invariants(state: State) -> None:
     """Raise InternalError unless the books equal the sum of the slices, exactly, and nothing is promised twice."""
     _check_books(state, state.pool.books, on_devices=True)
     _check_books(state, state.pool.host, on_devices=False)
+    _check_queues(state)
     for record in state.slices.by_id.values():
         holder = state.holder_of(record)
         if record.state is SliceState.HELD and (holder is None or holder.slice != record.id):
@@ -168,6 +174,21 @@ def check_invariants(state: State) -> None:
             raise InternalError(f"request {request.id} is {request.state.value} and its slice is {request.slice}")
         if request.state is RequestState.QUEUED and request.id not in state.lines.get(request.line, ()):
             raise InternalError(f"request {request.id} waits in no line")
+
+
+def _check_queues(state: State) -> None:
+    """What the queues' books say is what their requests have and wait for."""
+    sharing = state.sharing
+    if sharing.plain:
+        return
+    for leaf in sharing.tree.leaves:
+        mine = [request for request in state.requests.values() if request.queue == leaf]
+        held = total(request.charged for request in mine if request.charged is not None)
+        if held != sharing.books.used[leaf]:
+            raise InternalError(f"queue {leaf!r} is said to use {sharing.books.used[leaf]}, and has {held}")
+        for request in mine:
+            if request.counted != (request.state is RequestState.QUEUED):
+                raise InternalError(f"request {request.id} is {request.state.value} and counted as waiting or not")
 
 
 def _check_books(state: State, books: Books, *, on_devices: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flexray.model.devices import Inventory
 from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId, SliceId
+from flexray.model.queue import Queue
 from flexray.model.request import Request
 
 
@@ -105,6 +106,13 @@ class SpeedsRestored:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuesConfigured:
+    """The queues of the pool, from now on; always all of them."""
+
+    queues: tuple[Queue, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseBlocked:
     """The task on a lease waits for tasks of these classes of the session that runs inside its slice."""
 
@@ -162,6 +170,7 @@ Event = (
     | LeaseYielded
     | TasksRan
     | SpeedsRestored
+    | QueuesConfigured
     | LeaseBlocked
     | LeaseUnblocked
     | SliceStarted

@@ -9,6 +9,7 @@ from flexray.errors import (
     Deadlock,
     FlexrayError,
     Infeasible,
+    InvalidRequest,
     LeaseLost,
     StartFailed,
     TaskError,
@@ -31,6 +32,7 @@ def request_error(message: FailRequest) -> FlexrayError:
         return Infeasible(message.message, dict(message.removed))
     errors: dict[EndReason, type[FlexrayError]] = {
         EndReason.UNKNOWN_QUEUE: UnknownQueue,
+        EndReason.QUEUE_RULES: InvalidRequest,
         EndReason.DEADLOCK: Deadlock,
         EndReason.START_FAILED: StartFailed,
     }

@@ -10,8 +10,9 @@ import pytest
 from harness import GIB, TYPES, World, node
 
 from flexray.model.devices import Inventory, Isolation
-from flexray.model.events import NodeReported
+from flexray.model.events import NodeReported, QueuesConfigured
 from flexray.model.lifecycle import EndReason, FilterReason, WaitReason
+from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
 
 Options = dict[str, Any]
@@ -128,7 +129,11 @@ def test_every_wait_reason_is_reached() -> None:
     for name in ("d", "e"):
         fast.submit(name, gpu=1, request=Request(runtime=100.0))
         fast.settle()
-    reached = {starting, slow.reason("b"), new.reason("c"), fast.reason("e")} | {
+    capped = World(*ONE)
+    capped.apply(QueuesConfigured((Queue("default", limit=QueueAmount(devices=0)),)))
+    capped.submit("f", gpu=1)
+    capped.settle()
+    reached = {starting, slow.reason("b"), new.reason("c"), fast.reason("e"), capped.reason("f")} | {
         e.value for case in CASES for e in case.expect if e in set(WaitReason)
     }
     assert reached == {reason.value for reason in WaitReason}

@@ -14,6 +14,7 @@ from harness import World, node
 
 from flexray.model import events
 from flexray.model.devices import Inventory
+from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
 
 CONFIG = {
@@ -36,7 +37,7 @@ def walk(seed: int, steps: int) -> World:
 
 class _Walker:
     def __init__(self, rng: random.Random) -> None:
-        self.rng, self.requests = rng, 0
+        self.rng, self.requests, self.queues = rng, 0, list[str]()
         self.world = World(starts=False, stops=False, **CONFIG)
         for number in range(3):
             self.world.apply(events.NodeReported(self.inventory(number)))
@@ -47,6 +48,7 @@ class _Walker:
             (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
             (2, self.cancel), (8, self.block), (8, self.unblock), (1, self.report_node), (1, self.lose_node),
             (1, self.close_session), (5, self.run), (25, self.give_way),
+            (1, self.configure),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -74,6 +76,7 @@ class _Walker:
         if self.rng.random() < 0.6:
             options["request"] = Request(preemptible=True, checkpoint_every=self.rng.choice([None, 1.0]))
         self.requests += 1
+        options["queue"] = self.rng.choice(["default", *self.queues])
         session = self.rng.choice(sorted(self.world.scheduler.state.sessions))
         flags = {"reusable": self.rng.random() < 0.8, "restartable": self.rng.random() < 0.9}
         self.world.submit(f"r{self.requests}", session=session, **flags, **options)
@@ -90,6 +93,16 @@ class _Walker:
     def release(self) -> None:
         if self.world.leases:
             self.world.release(self.rng.choice(list(self.world.leases)))
+
+    def configure(self) -> None:
+        """Other queues; requests of one that is gone fail."""
+        a = Queue("a", quota=QueueAmount(self.rng.choice([1000, 2000])), weight=3000)
+        b = Queue("b", limit=QueueAmount(self.rng.choice([1500, 3000])), half_life=self.rng.choice([None, 30.0]))
+        group = Queue("g", quota=QueueAmount(compute=2000))
+        c = Queue("c", parent="g", types=("nvidia/*",))
+        chosen = self.rng.choice([(), (a, b), (a, b, group, c)])
+        self.queues = [queue.name for queue in chosen if queue.name != "g"]
+        self.world.apply(events.QueuesConfigured(chosen))
 
     def give_way(self) -> None:
         """Work that was asked to stop does so, and wants to go on."""

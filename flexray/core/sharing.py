@@ -1,0 +1,171 @@
+"""Queues at work: what each uses and waits for, whose turn it is, and who may take back.
+
+The rules are in ``fairness.py``, ``turns.py`` and ``borrowing.py``; here they are kept in step with the pool.
+A pool with nothing but the default queue, without rules, keeps no books of queues at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from flexray.core.borrowing import Borrowing
+from flexray.core.fairness import Entitlement, Wants, shares
+from flexray.core.history import History
+from flexray.core.loads import Load, capacity_load, capacity_of, load_of, total, worth
+from flexray.core.placement import Pool
+from flexray.core.promises import QueueWarning, fitted
+from flexray.core.queue_books import QueueBooks
+from flexray.core.queues import QueueTree
+from flexray.core.records import RequestRecord
+from flexray.core.turns import Turns
+from flexray.model.lease import Placement
+from flexray.model.queue import ROOT_QUEUE, Queue
+from flexray.model.request import DEFAULT_QUEUE
+
+_PLAIN = (Queue(ROOT_QUEUE), Queue(DEFAULT_QUEUE))
+
+Holder = tuple[RequestRecord, Placement | None]
+"""A request with the place it has or is about to have; None for one that waits."""
+
+
+class Sharing:
+    """The queues of a pool.
+
+    Attributes:
+        configured: as somebody wrote them.
+        tree: the same with promises that the present pool can keep.
+        warnings: what had to be scaled, or is odd.
+        entitled: the fair share of every queue, as of the last cycle that took turns.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.configured = self.tree = QueueTree()
+        self._plain = True
+        self.warnings: tuple[QueueWarning, ...] = ()
+        self.entitled: dict[str, Entitlement] = {}
+        self.books = QueueBooks(self.tree, {})
+        self.turns = Turns(self.tree)
+        self._history = History(self.tree)
+        self._stale = True
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing to share: one queue without rules."""
+        return self._plain
+
+    def configure(self, tree: QueueTree, holders: Iterable[Holder], now: float) -> None:
+        """Other queues from now on, each with a leaf for every request there is."""
+        self.configured = tree
+        self._plain = all(queue in _PLAIN for queue in self.configured.queues.values())
+        self._history = self._history.moved(self.configured, now)
+        self.rebuild(holders, now)
+
+    def pool_changed(self) -> None:
+        """Devices have come, gone, or changed: promises are measured against them before the next turn."""
+        self._stale = True
+
+    def rebuild(self, holders: Iterable[Holder], now: float) -> None:
+        """Count everything afresh: after another configuration, or a change of the pool."""
+        self._stale = False
+        capacity = capacity_of(self._pool.devices.values())
+        self.tree, self.warnings = fitted(self.configured, capacity)
+        self.books, self.turns = QueueBooks(self.tree, capacity), Turns(self.tree)
+        for request, placement in holders:
+            request.charged, request.counted = None, False
+            if self.plain:
+                continue
+            if placement is not None:
+                request.charged = self.load_at(placement)
+                self.books.take(request.queue, request.charged)
+            else:
+                self.waits(request)
+        for name in self.tree.queues if not self.plain else ():
+            self._note(name, now)
+
+    # -- what happens to requests ------------------------------------------------------------
+
+    def waits(self, request: RequestRecord) -> None:
+        """A request begins to wait, or waits again."""
+        if not self.plain:
+            self.books.wait(request.queue, request.request)
+            request.counted = True
+
+    def leaves(self, request: RequestRecord) -> None:
+        """A request that waited is served, or no longer wanted."""
+        if request.counted:
+            self.books.stop_waiting(request.queue, request.request)
+            request.counted = False
+
+    def takes(self, request: RequestRecord, placement: Placement, now: float) -> None:
+        """A request has a place from now on."""
+        if self.plain:
+            return
+        request.charged = self.load_at(placement)
+        self.books.take(request.queue, request.charged)
+        self._changed(request.queue, now)
+
+    def gives_back(self, request: RequestRecord, now: float) -> None:
+        """It has it no more."""
+        if request.charged is not None:
+            self.books.give_back(request.queue, request.charged)
+            self._changed(request.queue, now)
+        request.charged = None
+
+    def _changed(self, leaf: str, now: float) -> None:
+        path = self.tree.path(leaf)
+        self.turns.uses(leaf, self.books.worths_on(path))
+        for name in path:
+            self._note(name, now)
+
+    def _note(self, name: str, now: float) -> None:
+        self._history.note(name, worth(self.books.used[name], self.books.capacity), now)
+
+    def load_at(self, placement: Placement) -> dict[str, tuple[int, int]]:
+        """What a placement takes."""
+        if not placement.devices:
+            return {}
+        kind = self._pool.devices[placement.devices[0]].type
+        return load_of(kind.name, kind.memory, placement)
+
+    # -- whose turn it is ----------------------------------------------------------------------
+
+    def begin(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
+        """Bring entitlements up to date, before turns are taken."""
+        if self._stale:
+            self.rebuild(holders(), now)
+        capacity = self.books.capacity
+        whole = worth(capacity_load(capacity), capacity)
+        self.entitled = shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
+        self.turns.settle(self.entitled, self.books.worths())
+
+    def size_of(self, request: RequestRecord) -> int:
+        """What a waiting request is going to take, in worth."""
+        return worth(self.expected(request), self.books.capacity)
+
+    def expected(self, request: RequestRecord) -> dict[str, tuple[int, int]]:
+        """What a waiting request is going to take, as far as can be told."""
+        return self.books.expected(request.queue, request.request)
+
+    def limited_by(self, request: RequestRecord) -> str | None:
+        """The queue whose limit keeps a request waiting, or None."""
+        return None if self.plain else self.books.limited_by(request.queue, self.expected(request))
+
+    # -- who may take back ----------------------------------------------------------------------
+
+    def borrowing(self, without: Mapping[str, Iterable[Load]] | None = None) -> Borrowing:
+        """Who borrows, once some leases (by queue) are over."""
+        used: dict[str, dict[str, tuple[int, int]]] = {name: dict(load) for name, load in self.books.used.items()}
+        for leaf, loads in (without or {}).items():
+            gone = total(loads)
+            for name in self.tree.path(leaf):
+                used[name] = _less(used[name], gone)
+        return Borrowing(self.tree, used, self.books.capacity)
+
+
+def _less(load: Load, part: Load) -> dict[str, tuple[int, int]]:
+    found = dict(load)
+    for name, (share, memory) in part.items():
+        there = found.get(name, (0, 0))
+        found[name] = (there[0] - share, there[1] - memory)
+    return found

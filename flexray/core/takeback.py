@@ -1,0 +1,144 @@
+"""Who has to give way so that a queue gets what it was promised, or a request what its priority says.
+
+    reclaim    a request within its queue's quota takes from queues that borrow (``borrowing.py``)
+    priority   inside a queue a higher priority takes from a strictly lower, preemptible one
+
+Victims are those that lose the least work: seconds since their last checkpoint x share. As many as are needed, and
+those that turn out not to be needed are spared. Nobody who has run for less than the minimum run time is
+taken back, and nobody more often than the budget of moves allows, so nothing goes round in circles.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from flexray.core.preempting import MOST_MOVES, preempt
+from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
+from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.state import State
+from flexray.model.lease import Placement
+from flexray.model.lifecycle import RecallReason, RequestState, SliceState
+
+#: So many requests a cycle look for victims, and so many victims one of them takes at most.
+_REQUESTS_PER_CYCLE, _MOST_VICTIMS = 8, 64
+
+
+class Victim(NamedTuple):
+    """A lease that may be taken back, with what that loses (device-seconds of work)."""
+
+    lost: float
+    record: SliceRecord
+    request: RequestRecord
+
+
+def take_back(state: State, now: float) -> None:
+    """Look for victims for the requests whose turn is next and for whom there was no room."""
+    if state.sharing.plain and not state.priorities_differ:
+        return
+    in_vain: set[tuple[object, ...]] = set()
+    lines = [(r.line[0], r.sequence, r) for r in map(state.head, list(state.lines)) if r is not None]
+    heapq.heapify(lines)
+    while lines and len(in_vain) < _REQUESTS_PER_CYCLE:
+        _, _, request = heapq.heappop(lines)
+        key = (request.queue, request.request.priority, request.shape)
+        if request.passes_over or request.limited_by or key in in_vain:
+            continue
+        if not _make_way(state, request, now):
+            in_vain.add(key)
+            continue
+        successor = state.head(request.line) if request.line in state.lines else None
+        if successor is not None:
+            heapq.heappush(lines, (successor.line[0], successor.sequence, successor))
+
+
+def _make_way(state: State, request: RequestRecord, now: float) -> bool:
+    """Have victims give way for a request, if there are some; it has its place from now on."""
+    reason, victims = _victims(state, request, now)
+    found = _enough(state, request, victims) if victims else None
+    if found is None:
+        return False
+    placement, chosen = found
+    for victim in chosen:
+        preempt(state, victim.record, reason, now)
+    idle = idle_slices_to_stop(state.slices, state.pool, placement, request.request.host)
+    state.reserve_new_slice(request, placement, idle, now)
+    return True
+
+
+def _victims(state: State, request: RequestRecord, now: float) -> tuple[RecallReason, list[Victim]]:
+    """Leases that the request may take back, those that lose least first."""
+    movable = [victim for victim in map(lambda r: _victim(state, r, now), state.slices.by_id.values()) if victim]
+    inside = [
+        v
+        for v in movable
+        if v.request.queue == request.queue
+        and v.request.request.priority < request.request.priority
+        and v.request.id in state.preemptible
+    ]
+    if inside:
+        return RecallReason.PRIORITY, sorted(inside, key=_least)
+    if state.sharing.plain:
+        return RecallReason.PRIORITY, []
+    wanted = state.sharing.expected(request)
+    borrowing = state.sharing.borrowing()
+    borrowed = [
+        v
+        for v in movable
+        if v.request.charged and borrowing.may_reclaim(request.queue, wanted, v.request.queue, v.request.charged)
+    ]
+    return RecallReason.RECLAIM, sorted(borrowed, key=_least)
+
+
+def _least(victim: Victim) -> tuple[float, float, str]:
+    return victim.lost, -victim.record.since, victim.record.id
+
+
+def _victim(state: State, record: SliceRecord, now: float) -> Victim | None:
+    request = state.holder_of(record)
+    if request is None or request.slice != record.id or request.state is not RequestState.LEASED:
+        return None
+    held = record.state is SliceState.HELD and record.reusable and request.restartable
+    if not held or request.moves >= MOST_MOVES or request.lease in state.blocked or not record.placement.devices:
+        return None
+    ran = now - request.leased_at
+    if ran < state.options.min_run_seconds:
+        state.look_again(request.leased_at + state.options.min_run_seconds)
+        return None
+    lost = min(ran, request.request.checkpoint_every or ran) if not record.has_run else 0.0
+    return Victim(lost * record.placement.share * len(record.placement.devices), record, request)
+
+
+def _enough(state: State, request: RequestRecord, victims: list[Victim]) -> tuple[Placement, list[Victim]] | None:
+    """The fewest of the first victims whose end makes room, and where; None if all of them do not."""
+    slices, chosen = state.slices, dict[str, Victim]()
+    try:
+        for victim in _may_all_go(state, request, victims):
+            chosen[victim.record.id] = victim
+            slices.set_draining(victim.record, True)
+            choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class, request.near)
+            if choice is not None:
+                break
+        else:
+            return None
+    finally:
+        for victim in chosen.values():
+            slices.set_draining(victim.record, False)
+    missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
+    needed = needed_of([v.record for v in chosen.values()], missing, choice.placement.node)
+    return choice.placement, [chosen[record.id] for record in needed]
+
+
+def _may_all_go(state: State, request: RequestRecord, victims: list[Victim]) -> Iterator[Victim]:
+    """Victims one after the other, as long as each may be taken although those before it are gone."""
+    sharing, gone = state.sharing, dict[str, list[dict[str, tuple[int, int]]]]()
+    for victim in victims[:_MOST_VICTIMS]:
+        own = victim.request.charged
+        if victim.request.queue != request.queue and own is not None and gone:
+            borrowing = sharing.borrowing(gone)
+            if not borrowing.may_reclaim(request.queue, sharing.expected(request), victim.request.queue, own):
+                continue
+        if own is not None:
+            gone.setdefault(victim.request.queue, []).append(own)
+        yield victim
