@@ -14,6 +14,7 @@ from flexray.model.commands import COMMANDS
 from flexray.model.devices import Device, DeviceType, Inventory, Isolation
 from flexray.model.events import EVENTS, NodeReported, RequestSubmitted, SliceStarted
 from flexray.model.lease import Lease, LeaseId, Placement
+from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
 from flexray.model.wire import decode, encode
 
@@ -29,6 +30,21 @@ st.register_type_strategy(
         cpus=_whole,
         burst=st.none() | st.integers(1, 1000),
         runtime=st.none() | st.floats(0.001, 1e9),
+    ),
+)
+_amounts = st.builds(QueueAmount, devices=_whole, compute=st.none() | _whole, types=st.just((("nvidia/*", 4),)))
+st.register_type_strategy(
+    Queue,
+    st.builds(
+        Queue,
+        name=st.text(min_size=1).filter(str.strip),
+        parent=st.just("root"),
+        quota=st.none() | _amounts,
+        limit=st.none() | _amounts,
+        weight=st.integers(0, 1000),
+        priorities=st.sampled_from([(None, None), (0, None), (-1, 7)]),
+        types=st.lists(st.text(min_size=1), max_size=2).map(tuple),
+        half_life=st.none() | st.floats(0.001, 1e9),
     ),
 )
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
