@@ -34,7 +34,7 @@ def may_preempt(state: State, record: SliceRecord) -> RequestRecord | None:
     return None if request.lease in state.blocked else request
 
 
-def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float) -> None:
+def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float, winner: str = "") -> None:
     """Ask the session to stop what runs on a slice. Its room counts as coming free from now on."""
     request = state.holder_of(record)
     assert request is not None
@@ -43,7 +43,7 @@ def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float)
     request.moves += 1
     state.slices.set_draining(record, True)
     state.evictions[record.id] = now + state.options.grace_seconds
-    state.out.append(RecallLease(request.session, request.lease, stop=True, reason=reason))
+    state.out.append(RecallLease(request.session, request.lease, stop=True, reason=reason, winner=winner))
 
 
 def evict_overdue(state: State, now: float) -> None:

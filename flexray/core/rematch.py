@@ -84,7 +84,7 @@ def _hasten(state: State, now: float) -> None:
         for record in [one for one in there if one.draining]:
             request = may_preempt(state, record)
             if request is not None:
-                preempt(state, record, RecallReason.REMATCH, now)
+                preempt(state, record, RecallReason.REMATCH, now, waiter.id)
                 request.sequence = state.next_sequence()  # behind the one it makes room for
 
 

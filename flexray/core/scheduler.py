@@ -298,7 +298,7 @@ class Scheduler:
                 if holder is not None:
                     holder.step(RequestStep.RECALL)
                     self.state.slices.set_draining(record, True)
-                    self.state.out.append(RecallLease(holder.session, holder.lease))
+                    self.state.out.append(RecallLease(holder.session, holder.lease, winner=request.id))
             self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
 
     def _free_from_recall(self, now: float) -> None:

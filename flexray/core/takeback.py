@@ -61,7 +61,7 @@ def _make_way(state: State, request: RequestRecord, now: float) -> bool:
         return False
     placement, chosen = found
     for victim in chosen:
-        preempt(state, victim.record, reason, now)
+        preempt(state, victim.record, reason, now, request.id)
     idle = idle_slices_to_stop(state.slices, state.pool, placement, request.request.host)
     state.reserve_new_slice(request, placement, idle, now)
     return True

@@ -41,12 +41,14 @@ class RecallLease:
     Attributes:
         stop: what runs is to stop where it is (``should_yield()``), and is stopped by force after the pool's grace
             period; otherwise it runs to its end.
+        winner: the request that needs the room; "" where the work itself goes on better elsewhere.
     """
 
     session: SessionId
     lease: LeaseId
     stop: bool = False
     reason: RecallReason = RecallReason.STARVING
+    winner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

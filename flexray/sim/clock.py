@@ -22,6 +22,7 @@ from flexray.model.commands import Command, FailRequest, GrantLease, RecallLease
 from flexray.model.devices import Inventory
 from flexray.model.lease import EnvironmentId, RequestId, SessionId
 from flexray.model.lifecycle import EndReason
+from flexray.model.queue import Queue
 from flexray.sim.agenda import ARRIVAL, COMPLETION, HAPPENING, WAKE, Agenda, Entry
 from flexray.sim.colocation import Factors, Neighbours
 from flexray.sim.jobs import Attempt, Costs, Course, Job, JobState, Ticks, seconds, ticks
@@ -41,6 +42,7 @@ class Simulation:
         nodes_ever: the last inventory of each node there was.
         capacity: (time, devices by type) at each change of the inventory.
         recalls: how many leases the core asked back.
+        preemptions: the commands that took leases back in the middle of their work, with their times.
         marks: by device, why it takes nothing new (happenings keep them).
     """
 
@@ -53,6 +55,7 @@ class Simulation:
         costs: Costs | None = None,
         factors: Factors | None = None,
         happenings: Iterable[tuple[Ticks, Happening]] = (),
+        queues: Sequence[Queue] = (),
         check: bool = False,
         record: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
@@ -64,6 +67,7 @@ class Simulation:
         self.capacity: list[tuple[Ticks, Mapping[str, int]]] = []
         self.now: Ticks = 0
         self.recalls = 0
+        self.preemptions: list[tuple[Ticks, RecallLease]] = []
         self.marks: dict[str, set[str]] = {}
         self._costs = costs or Costs()
         self._neighbours = Neighbours(factors or {})
@@ -75,6 +79,8 @@ class Simulation:
         self.core.apply(events.SessionOpened(_SESSION, _ENVIRONMENT), 0.0)
         for node in nodes:
             self.report(node)
+        if queues:
+            self.configure(queues)
         for time, happening in happenings:
             self._agenda.put(time, HAPPENING, lambda act=happening: act(self))  # type: ignore[misc]
         for job in jobs:
@@ -99,6 +105,10 @@ class Simulation:
         check_invariants(self.core.state)
 
     # -- what a scenario makes happen ------------------------------------------------------
+
+    def configure(self, queues: Sequence[Queue]) -> None:
+        """These are the queues from now on."""
+        self._tell(events.QueuesConfigured(tuple(queues)))
 
     def report(self, inventory: Inventory) -> None:
         """A node joins, or what it offers has changed."""
@@ -165,6 +175,7 @@ class Simulation:
                     1  # without ``stop`` the job goes on to its end and hands the lease back, as it does anyway
                 )
                 if command.stop:
+                    self.preemptions.append((self.now, command))
                     self._asked_to_stop(command)
             case RevokeLease():
                 self._revoked(command)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flexray.core.views import snapshot
 from flexray.model.amounts import share_as_float
+from flexray.model.commands import RecallLease
 from flexray.sim.clock import Simulation
 from flexray.sim.jobs import Attempt, Course, JobState, Ticks, seconds
 from flexray.sim.steps import Steps, held_steps
@@ -95,7 +96,11 @@ class TypeResult(Part):
 
 
 class PreemptionResult(Part):
-    """A lease that was taken back for another request."""
+    """A lease that was taken back in the middle of its work.
+
+    ``winner`` is the request that needed the room, "" where the work went on better elsewhere; ``lost`` the
+    seconds of work that are done again.
+    """
 
     at: float
     reason: str
@@ -165,7 +170,7 @@ def collect(simulation: Simulation) -> Result:
         requests=[_request(course, reasons.get(course.job.id)) for course in courses],
         queues=_queues(courses, _speeds(simulation), simulation.now),
         types=collect_types(simulation),
-        preemptions=[],
+        preemptions=[_preemption(at, told, simulation) for at, told in simulation.preemptions],
     )
 
 
@@ -224,6 +229,18 @@ def _request(course: Course, reason: str | None) -> RequestResult:
         message=course.message,
         removed=dict(course.removed),
         attempts=[_attempt(attempt) for attempt in course.attempts],
+    )
+
+
+def _preemption(at: Ticks, told: RecallLease, simulation: Simulation) -> PreemptionResult:
+    course = simulation.courses[told.lease.request]
+    attempts = [one for one in course.attempts if one.lease.lease == told.lease]
+    return PreemptionResult(
+        at=seconds(at),
+        reason=told.reason.value,
+        winner=told.winner,
+        victim=course.job.id,
+        lost=seconds(sum(one.lost for one in attempts)),
     )
 
 

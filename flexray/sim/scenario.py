@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from flexray import catalog
 from flexray.config import PoolConfig, load_config
+from flexray.core.queues import QueueTree
 from flexray.errors import InvalidRequest, UsageError
 from flexray.model.amounts import MemoryMiB, MilliCpus, parse_cpus
 from flexray.model.devices import Device, Family, Inventory, group_links
 from flexray.model.lease import RequestId
-from flexray.model.request import DEFAULT_QUEUE, Request, request_from_options
+from flexray.model.queue import Queue
+from flexray.model.request import Request, request_from_options
+from flexray.queue_file import parse_queues
 from flexray.sim.clock import Happening as Act
 from flexray.sim.clock import Simulation
 from flexray.sim.happenings import happening_of
 from flexray.sim.jobs import Costs, Job, Ticks, ticks
 from flexray.sim.reading import did_you_mean, read_yaml, validate
 from flexray.sim.result import Comparison, Result, collect
-from flexray.sim.schema import Node, RequestEntry, Scenario
+from flexray.sim.schema import Node, QueueEntry, RequestEntry, Scenario
 
 MAX_JOBS = 1_000_000
 """Requests of one scenario, ``count`` included."""
@@ -65,6 +68,7 @@ def simulate(
         costs=Costs(**scenario.costs.model_dump()),
         factors=dict(_factors(scenario)),
         happenings=list(_happenings(scenario, jobs)),
+        queues=queues_of(scenario.queues, "queues"),
         check=check,
         record=record,
     )
@@ -115,25 +119,39 @@ def config_of(scenario: Scenario, policy: str | None) -> PoolConfig:
 
 def _checked(scenario: Scenario, source: str) -> Scenario:
     _refuse_unsupported(scenario, source)
+    _check_queues(scenario, source)
     _refuse_doubles(scenario, source)
     return scenario
 
 
 def _refuse_unsupported(scenario: Scenario, source: str) -> None:
     """What the schema has and the core does not do yet is an error, not something quietly left out."""
-    wanted = [f"queue {queue.name!r}" for queue in scenario.queues if queue.name != DEFAULT_QUEUE or _has_rules(queue)]
-    wanted += [f"queue {r.queue!r} of request {r.id!r}" for r in scenario.requests if r.queue != DEFAULT_QUEUE]
-    wanted += [f"gang of request {r.id!r}" for r in scenario.requests if r.gang is not None]
-    wanted += [f"event queue at {event.at:g}" for event in scenario.events if event.queue is not None]
+    wanted = [f"gang of request {r.id!r}" for r in scenario.requests if r.gang is not None]
     if wanted:
         shown = ", ".join(wanted[:5]) + (f" and {len(wanted) - 5} more" if len(wanted) > 5 else "")
-        raise UsageError(
-            f"{source}: not supported yet: {shown}. Only the queue {DEFAULT_QUEUE!r}, without quota, is there"
-        )
+        raise UsageError(f"{source}: not supported yet: {shown}")
 
 
-def _has_rules(queue: Any) -> bool:
-    return any(value is not None for value in (queue.quota, queue.limit, queue.parent))
+def queues_of(entries: Sequence[QueueEntry], source: str) -> tuple[Queue, ...]:
+    """The queues of a scenario. Raises UsageError for what is no tree, or makes no sense."""
+    return parse_queues({"queues": [entry.model_dump(exclude_unset=True) for entry in entries]}, source)
+
+
+def _latest(entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+    """The last description of each queue."""
+    return list({entry.name: entry for entry in entries}.values())
+
+
+def _check_queues(scenario: Scenario, source: str) -> None:
+    """Requests name queues that are there, if only later."""
+    queues_of(scenario.queues, source)
+    later = [event.queue for event in scenario.events if event.queue is not None]
+    everything = QueueTree(queues_of(_latest([*scenario.queues, *later]), source))
+    for entry in scenario.requests:
+        try:
+            everything.leaf(entry.queue)
+        except UsageError as error:
+            raise UsageError(f"{source}: request {entry.id!r}: {error}") from None
 
 
 def _refuse_doubles(scenario: Scenario, source: str) -> None:
@@ -232,12 +250,18 @@ def _factors(scenario: Scenario) -> Iterator[tuple[tuple[str, str, str], float]]
 
 def _happenings(scenario: Scenario, jobs: list[Job]) -> Iterator[tuple[Ticks, Act]]:
     nodes = {node.name: inventory_of(node) for node in scenario.nodes}
+    entries: list[QueueEntry] = list(scenario.queues)
     members: dict[str, list[RequestId]] = {}
     for job in jobs:
         members.setdefault(job.id, []).append(job.id)
     for entry in scenario.requests:
         if entry.count is not None:
             members[entry.id] = _names(entry)
-    for event in scenario.events:
+    for event in sorted(scenario.events, key=lambda event: event.at):
         ((what, target),) = event.what
+        if what == "queue":
+            entries = _latest([*entries, target])
+            queues = queues_of(entries, f"event at {event.at:g}")
+            yield ticks(event.at), lambda simulation, queues=queues: simulation.configure(queues)  # type: ignore[misc]
+            continue
         yield ticks(event.at), happening_of(what, target, nodes, members)

@@ -50,7 +50,7 @@ Memory = Annotated[
     int, BeforeValidator(_memory), WithJsonSchema({"type": "string", "description": "with a unit: 8GiB, 512MiB"})
 ]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Quota = Amount | dict[str, Amount]
 
 
@@ -106,15 +106,22 @@ class Node(Part):
     host_memory: Memory | None = None
 
 
-class Queue(Part):
+class QueueEntry(Part):
     """A line of requests with a guarantee, a cap and a weight; in devices, or ``{type: n}``, or ``{compute: n}``."""
 
     name: Name
     quota: Quota | None = None
     limit: Quota | None = None
-    weight: Positive = 1
+    weight: float = Field(default=1, ge=0, allow_inf_nan=False)
     priority: int = 0
-    parent: Name | None = None
+    """Among its siblings, for what is left once quotas are served."""
+    parent: Name = "root"
+    priorities: list[int | None] | None = None
+    """Lowest and highest priority of its requests."""
+    types: Annotated[list[Name], BeforeValidator(_listed)] = Field(default_factory=list)
+    """Device types its requests may use, patterns such as nvidia/*."""
+    half_life: Positive | None = None
+    """Seconds after which use counts half against it."""
 
 
 class Gang(Part):
@@ -169,7 +176,8 @@ class Happening(Part):
     uncordon: Name | None = None
     device_sick: Name | None = None
     device_well: Name | None = None
-    queue: Queue | None = None
+    queue: QueueEntry | None = None
+    """A queue that is new, or other than before."""
     cancel: Name | None = None
     """A request, or the id of an entry with ``count``: all of them."""
 
@@ -201,7 +209,7 @@ class Scenario(Part):
 
     version: Literal[1]
     nodes: list[Node] = Field(default_factory=list)
-    queues: list[Queue] = Field(default_factory=list)
+    queues: list[QueueEntry] = Field(default_factory=list)
     requests: list[RequestEntry] = Field(default_factory=list)
     events: list[Happening] = Field(default_factory=list)
     policy: Name | None = None

@@ -297,8 +297,10 @@ WRONG = [
     ({"policy": "pakc"}, "Did you mean 'pack'?"),
     ({"config": {"policy": "spread"}}, "name it once"),
     ({"config": {"warm": 1}}, "warm"),
-    ({"requests": [request("a", queue="q")]}, "not supported yet: queue 'q' of request 'a'"),
-    ({"queues": [{"name": "q", "quota": 3}]}, "not supported yet: queue 'q'"),
+    ({"requests": [request("a", queue="q")]}, "request 'a': unknown queue 'q'"),
+    ({"queues": [{"name": "q", "parent": "p"}]}, "unknown parent 'p'"),
+    ({"queues": [{"name": "g"}, {"name": "q", "parent": "g"}], "requests": [request("a", queue="g")]}, "is a group"),
+    ({"queues": [{"name": "q", "quota": {"nvidia/T4": -1}}]}, "greater than or equal to 0"),
     ({"requests": [request("a", gang={"size": 2})]}, "not supported yet: gang of request 'a'"),
     ([1], "must be a mapping"),
 ]
@@ -423,3 +425,54 @@ def test_a_job_without_preemptible_is_left_alone() -> None:
     jobs = [{"id": name, "gpu": 1, "known": "true", "duration": d} for name, d in (("l", LITTLE), ("m", MUCH))]
     result = run(nodes=MIXED, requests=jobs, costs={"start": 0})
     assert [len(one.attempts) for one in result.requests] == [1, 1]
+
+
+# -- queues ------------------------------------------------------------------------------------
+
+
+def test_shares_follow_quotas_and_weights() -> None:
+    result = run(
+        nodes=[{"name": f"n{n}", "devices": "10xnvidia/A100-80GB"} for n in range(10)],
+        queues=[{"name": "a", "quota": 10, "weight": 3}, {"name": "b", "quota": 10, "weight": 1}],
+        requests=[{"id": name, "gpu": 1, "queue": name, "count": 100, "duration": 100} for name in "ab"],
+        costs={"start": 0},
+        until=50,
+    )
+    assert {queue.name: queue.mean_devices for queue in result.queues} == {"a": 70.0, "b": 30.0}
+
+
+def test_a_team_gets_back_what_it_was_promised_and_the_loss_is_recorded() -> None:
+    result = run(
+        nodes=TWO,
+        queues=[{"name": "a", "quota": 1}, {"name": "b", "quota": 1}],
+        requests=[
+            {
+                "id": "a",
+                "gpu": 1,
+                "queue": "a",
+                "count": 2,
+                "duration": 100,
+                "preemptible": True,
+                "checkpoint_every": 10,
+            },
+            {"id": "b", "at": 30, "gpu": 1, "queue": "b", "duration": 40},
+        ],
+        costs={"start": 0, "checkpoint": 1, "restore": 2},
+    )
+    (taken,) = result.preemptions
+    assert (taken.at, taken.reason, taken.winner, taken.lost) == (30, "reclaim", "b", 1)
+    b = next(one for one in result.requests if one.id == "b")
+    assert [(a.start, a.end) for a in b.attempts] == [(31, 71)]
+    victim = next(one for one in result.requests if one.id == taken.victim)
+    assert life(victim.attempts) == "0-31 preempted, 71-143 done"  # 30 s are kept: 2 s to restore, and the other 70
+
+
+def test_a_queue_changes_while_others_go_on() -> None:
+    result = run(
+        nodes=TWO,
+        queues=[{"name": "a", "limit": 1}],
+        requests=[{"id": "a", "gpu": 1, "queue": "a", "count": 2, "duration": 30}],
+        events=[{"at": 10, "queue": {"name": "a", "limit": 2}}],
+        costs={"start": 0},
+    )
+    assert [one.attempts[0].start for one in result.requests] == [0, 10]
