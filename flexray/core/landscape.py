@@ -39,14 +39,16 @@ class NodeClass:
 
     Attributes:
         largest: share of the emptiest room; what needs more is refused at a glance.
+        calm: whether nothing of the host is held by idle slices.
     """
 
-    __slots__ = ("_heap", "_rooms", "largest", "members", "number", "state")
+    __slots__ = ("_heap", "_rooms", "calm", "largest", "members", "number", "state")
 
     def __init__(self, number: int, state: NodeState) -> None:
         self.number = number
         self.state = state
         self.largest = max([room[1] for room in state.rooms], default=0)  # by position, which is faster
+        self.calm = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
         self._rooms: list[tuple[int, Room, int]] | None = None
         self.members: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []

@@ -102,11 +102,8 @@ class Scorer:
         return self._mix.fragments(state) - self._mix.fragments(after)
 
     def _host_quiet(self, found: NodeClass) -> bool:
-        state = found.state
-        untouched = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
-        return untouched or (
-            state.quiet_cores >= self._request.cpus and state.quiet_memory >= self._request.host_memory
-        )
+        request, state = self._request, found.state
+        return found.calm or (state.quiet_cores >= request.cpus and state.quiet_memory >= request.host_memory)
 
     def _single(self, found: NodeClass) -> list[Scored]:
         share, needs, host_quiet = self._request.share, self._needs, self._host_quiet(found)
