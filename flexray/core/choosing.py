@@ -128,13 +128,14 @@ class Chooser:
 
 def _placement(request: Request, spot: Spot) -> Placement:
     memory = request.memory_on(spot.devices[0]) if spot.devices else MemoryMiB(0)
-    return Placement(spot.node, tuple(device.id for device in spot.devices), request.share, memory)
+    return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory)
 
 
 def _terms(policy: Policy, spot: Spot) -> tuple[tuple[str, float], ...]:
     option = spot.scored.option
-    terms = {**(policy.weighted(option) if option is not None else {}), **spot.terms}
-    return tuple((name, terms.get(name, 0.0)) for name in policy.weights)
+    terms = policy.weighted(option) if option is not None else {}
+    terms.update(spot.terms)
+    return tuple([(name, terms.get(name, 0.0)) for name in policy.weights])
 
 
 def covers(amounts: Amounts, need: tuple[int, int]) -> bool:

@@ -112,6 +112,10 @@ class Landscape:
         """The classes that have members now."""
         return list(self._inhabited.values())
 
+    def since(self, read: int) -> list[NodeClass]:
+        """The classes that came to have members since so much of the log was read, and perhaps others that have."""
+        return self.log[read:] if len(self.log) - read <= len(self._inhabited) else self.inhabited()
+
     def _trim(self) -> None:
         self._classes = {found.state: found for found in self.inhabited()}
         self.log = []

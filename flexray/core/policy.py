@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 PLACE_TERMS = ("company", "near", "linked")
@@ -61,12 +61,18 @@ class Policy:
     squash: bool = False
     uses_mix: bool = False
     uses_speed: bool = False
+    _factors: tuple[tuple[str, float], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        weights = {name: weight for name, weight in self.weights.items() if name not in PLACE_TERMS}
+        parts = 1.0 if self.additive else sum(weights.values())
+        factors = tuple((name, weight / parts) for name, weight in weights.items())
+        object.__setattr__(self, "_factors", factors)
 
     def weighted(self, option: Option) -> dict[str, float]:
         """The weighted terms of an option."""
-        weights = {name: weight for name, weight in self.weights.items() if name not in PLACE_TERMS}
-        terms, parts = self.terms(option), 1.0 if self.additive else sum(weights.values())
-        return {name: weight / parts * terms[name] for name, weight in weights.items()}
+        terms = self.terms(option)
+        return {name: factor * terms[name] for name, factor in self._factors}
 
     def rating(self) -> Callable[[Option], float]:
         """What computes the total of an option.

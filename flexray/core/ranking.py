@@ -90,7 +90,7 @@ class Ranking:
             self._entries, self._listed = [], set()
             self._version = landscape.version
         else:
-            fresh = landscape.log[self._read :]
+            fresh = landscape.since(self._read)
         self._read = len(landscape.log)
         scores, listed, share = self._scores, self._listed, self._share
         for found in fresh:
