@@ -6,13 +6,14 @@ what makes options of a node's state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from flexray.core.landscape import CORE_LEVELS, NodeClass, host_levels
 from flexray.core.mix import state_after
-from flexray.core.policy import Option, Policy
+from flexray.core.policy import Option, Policy, Rating
 from flexray.core.ranking import Scored
 from flexray.model.amounts import WHOLE
 from flexray.model.request import Request, memory_needed
@@ -29,10 +30,10 @@ class Scorer:
         pool: Pool,
         request: Request,
         policy: Policy,
-        rate: Callable[[Option], float],
+        rating: Rating,
         speeds: Mapping[str, float],
     ) -> None:
-        self._request, self._policy, self._rate = request, policy, rate
+        self._request, self._policy, self._rate = request, policy, rating.total
         self._kinds, self._mix = pool.kinds.all, pool.mix
         self._needs = [
             memory_needed(request, kind.type.memory) if pool.kinds.allows(kind, request) else None
@@ -54,6 +55,22 @@ class Scorer:
         self._scarcity = [pool.mix.scarcity(n) * taken if policy.uses_mix else 0.0 for n in range(len(self._kinds))]
         self._worth = pool.mix.worth() if "keeps" in policy.weights else None
         self._counts_fragments = "defragments" in policy.weights
+        #: by kind: no place on such a device is worth more.
+        self._most = [self._most_of(number, rating) for number in range(len(self._kinds))]
+
+    def most(self, found: NodeClass) -> float:
+        """A bound of the score of a class, at little cost; -infinity where the request cannot fit for sure."""
+        if not self._request.devices:
+            return math.inf
+        rooms = found.state.rooms  # sorted by kind
+        return max(self._most[rooms[0].kind : rooms[-1].kind + 1]) if rooms else -math.inf
+
+    def _most_of(self, number: int, rating: Rating) -> float:
+        if self._needs[number] is None:
+            return -math.inf
+        keeps = self._worth.most(number, self._request.devices) if self._worth is not None else 0.0
+        fixed = (self._sizes[number], self._speeds[number])
+        return rating.most(Option(0.0, 0.0, *fixed, 0.0, scarcity=self._scarcity[number], keeps=keeps))
 
     def score(self, found: NodeClass) -> Scored | None:
         """The best way to use a node of this class; None where the request cannot fit."""

@@ -29,6 +29,8 @@ _CHOICE = 16
 #: Rests and sizes are rounded to this many thousandths: rests down, sizes up.
 _GRAIN = 10
 _LEVELS = WHOLE // _GRAIN
+#: Sums of values are off by less.
+_ROUNDING = 1e-9
 
 
 class Asked(NamedTuple):
@@ -105,6 +107,18 @@ class Worth:
                 value, whole = value + devices * (left - was), whole - gone
             total += value * usable[cores, kind, whole]
         return total - before
+
+    def most(self, kind: int, devices: int) -> float:
+        """A bound of ``change`` for any request for so many devices of a kind.
+
+        Less of the host never makes what is left worth more, so that it is what a smaller rest may be worth more than
+        a larger one.
+        """
+        highest = rise = 0.0
+        for value in self._values[kind]:
+            highest = max(highest, value)
+            rise = max(rise, highest - value)
+        return devices * rise + _ROUNDING
 
     def _stocks(self, found: NodeClass) -> list[Stock]:
         stocks: dict[int, tuple[float, int]] = {}
