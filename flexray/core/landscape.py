@@ -165,8 +165,8 @@ class Landscape:
 
 
 def host_levels(amounts: Amounts) -> tuple[int, int]:
-    """Cores and memory of a node, rounded down to levels."""
+    """Cores and memory of a node, rounded down to levels; the lowest is for everything below it too."""
     return (
-        CORE_LEVELS[max(0, bisect_right(CORE_LEVELS, amounts[0]) - 1)],
-        MEMORY_LEVELS[max(0, bisect_right(MEMORY_LEVELS, amounts[1]) - 1)],
+        CORE_LEVELS[bisect_right(CORE_LEVELS, amounts[0], 1) - 1],
+        MEMORY_LEVELS[bisect_right(MEMORY_LEVELS, amounts[1], 1) - 1],
     )

@@ -129,7 +129,7 @@ class Wishes:
 def alike(pool: Pool, node: str, found: NodeClass, room: int) -> list[Placed]:
     """The devices of a node that have just such a room."""
     wanted = found.state.rooms[room]
-    return [one for one in pool.kinds.ready(node) if one.kind == wanted.kind and one.row.room(one.kind) == wanted]
+    return [one for one in pool.kinds.ready(node) if (one.row.seen or one.row.room(one.kind)) == wanted]
 
 
 def devices_of(pool: Pool, request: Request, node: str, found: NodeClass, room: int) -> tuple[Device, ...]:

@@ -100,7 +100,7 @@ class Ranking:
     @staticmethod
     def _in_order(classes: list[NodeClass]) -> Iterator[tuple[int, str, NodeClass]]:
         """(rank, node, class) of the classes' members, lowest rank first; the first one is cheap."""
-        first = min(classes, key=NodeClass.first)
+        first = min(classes, key=NodeClass.first) if len(classes) > 1 else classes[0]
         yield (*first.first(), first)
         # names differ, so classes are never compared
         merged = heapq.merge(*([(r, n, c) for r, n in c.in_order()] for c in classes))

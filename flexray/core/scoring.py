@@ -62,8 +62,15 @@ class Scorer:
         """A bound of the score of a class, at little cost; -infinity where the request cannot fit for sure."""
         if not self._request.devices:
             return math.inf
-        rooms = found.state.rooms  # sorted by kind
-        return max(self._most[rooms[0].kind : rooms[-1].kind + 1]) if rooms else -math.inf
+        state, rooms = found.state, found.state.rooms
+        if not rooms or state.cores < self._least[0] or state.memory < self._least[1]:
+            return -math.inf
+        first, last, devices = rooms[0].kind, rooms[-1].kind, self._request.devices  # rooms are sorted
+        if first != last:
+            return max(self._most[first : last + 1])
+        if devices > 1 and (len(rooms) < devices or rooms[-devices].share < WHOLE):
+            return -math.inf
+        return self._most[first]
 
     def _most_of(self, number: int, rating: Rating) -> float:
         if self._needs[number] is None:

@@ -73,6 +73,7 @@ class Worth:
             if sizes not in tables:
                 tables[sizes] = _values(sizes)
             self._values.append(tables[sizes])
+        self._rises = [_rise(values) for values in self._values]
         #: by class of nodes: its stocks, and what they are worth.
         self._known: dict[int, tuple[list[Stock], float]] = {}
 
@@ -114,11 +115,7 @@ class Worth:
         Less of the host never makes what is left worth more, so that it is what a smaller rest may be worth more than
         a larger one.
         """
-        highest = rise = 0.0
-        for value in self._values[kind]:
-            highest = max(highest, value)
-            rise = max(rise, highest - value)
-        return devices * rise + _ROUNDING
+        return devices * self._rises[kind] + _ROUNDING
 
     def _stocks(self, found: NodeClass) -> list[Stock]:
         stocks: dict[int, tuple[float, int]] = {}
@@ -175,6 +172,15 @@ def _sizes(wanted: Sequence[tuple[Request, float, Sequence[bool]]], kind: Kind) 
         if size <= _LEVELS:
             found[size] = found.get(size, 0.0) + weight
     return tuple(sorted(found.items()))
+
+
+def _rise(values: list[float]) -> float:
+    """What a smaller rest is worth more than a larger one, at most."""
+    highest = rise = 0.0
+    for value in values:
+        highest = max(highest, value)
+        rise = max(rise, highest - value)
+    return rise
 
 
 def _values(sizes: tuple[tuple[int, float], ...]) -> list[float]:
