@@ -79,9 +79,10 @@ class Row:
         """Both, as a room of a device of a kind; nothing where more is promised than may be counted on."""
         room = self.seen
         if room is None:
-            (quiet_share, quiet_memory), idle = self.uncontested(), self.idle
-            share = max(0, quiet_share + idle[0])
-            memory = max(0, quiet_memory + idle[1])
+            (quiet_share, quiet_memory), (idle_share, idle_memory) = self.uncontested(), self.idle
+            share, memory = quiet_share + idle_share, quiet_memory + idle_memory
+            if share < 0 or memory < 0:
+                share, memory = max(0, share), max(0, memory)
             room = self.seen = Room(kind, share, memory, min(share, quiet_share), quiet_memory)
         return room
 

@@ -86,7 +86,7 @@ class Ranking:
             if group and negative > end:  # a bound that is behind the band will do
                 yield group
                 group = []
-            if number in self._bounded:
+            if number in self._bounded:  # its turn may have come: it moves back to where its score belongs
                 self._drop(index)
                 self._list(found)
                 continue

@@ -127,10 +127,11 @@ class Scorer:
 
     def _host_quiet(self, found: NodeClass) -> bool:
         request, state = self._request, found.state
-        return found.calm or (state.quiet_cores >= request.cpus and state.quiet_memory >= request.host_memory)
+        return state.quiet_cores >= request.cpus and state.quiet_memory >= request.host_memory
 
     def _single(self, found: NodeClass) -> list[Scored]:
-        share, needs, host_quiet = self._request.share, self._needs, self._host_quiet(found)
+        share, needs = self._request.share, self._needs
+        host_quiet = found.calm or self._host_quiet(found)
         options = []
         for index, room, _ in found.rooms:
             number, there, memory, quiet_share, quiet_memory = room
@@ -146,7 +147,7 @@ class Scorer:
 
     def _several(self, found: NodeClass) -> list[Scored]:
         """Whole devices of one kind: how many of that kind are left whole matters."""
-        wanted, host_quiet = self._request.devices, self._host_quiet(found)
+        wanted, host_quiet = self._request.devices, found.calm or self._host_quiet(found)
         options = []
         for number, rooms in groupby(found.rooms, key=lambda entry: entry[1].kind):
             need, whole_memory = self._needs[number], self._kinds[number].type.memory

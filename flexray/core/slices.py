@@ -90,8 +90,9 @@ class Slices:
 
     def adopt(self, record: SliceRecord, request: RequestRecord) -> None:
         """Give a free slice to a request of its class."""
-        record.request = request.id
-        self._index(record)
+        if record.request != request.id:  # a planned slice is its already
+            record.request = request.id
+            self._index(record)
 
     def warm_for(self, request: RequestRecord) -> list[SliceRecord]:
         """Free slices of the request's class: idle before starting, last used first. Leaves them where they are."""
