@@ -53,8 +53,8 @@ class Scorer:
         ]
         taken = request.share * request.devices / WHOLE
         self._scarcity = [pool.mix.scarcity(n) * taken if policy.uses_mix else 0.0 for n in range(len(self._kinds))]
-        self._worth = pool.mix.worth() if "keeps" in policy.weights else None
-        self._counts_fragments = "defragments" in policy.weights
+        self._worth = pool.mix.worth() if policy.uses_mix and "keeps" in policy.weights else None
+        self._counts_fragments = policy.uses_mix and "defragments" in policy.weights
         #: by kind: no place on such a device is worth more.
         self._most = [self._most_of(number, rating) for number in range(len(self._kinds))]
 
@@ -98,22 +98,21 @@ class Scorer:
     def _score_host(self, found: NodeClass) -> Scored:
         """For host cores and memory only: where it fragments least; else nodes without devices, then the fullest."""
         if self._policy.uses_mix:
-            lost, keeps = self._outlook(found, -1, 0)
-            option = Option(0, 0, 0, 0, 0, defragments=lost, keeps=keeps)
+            lost = self._fragments_lost(found, -1, 0) if self._counts_fragments else 0.0
+            option = Option(0, 0, 0, 0, 0, defragments=lost, keeps=self._keeps(found, -1, 0))
             return Scored(self._rate(option), option, -1)
         spare = found.state.cores / CORE_LEVELS[-1]
         return Scored((0.0 if found.rooms else 1.0) - spare, None, -1)
 
-    def _outlook(self, found: NodeClass, room: int, memory: int) -> tuple[float, float]:
-        """(fragments lost, worth gained) by placing the request into a room of a node."""
-        lost = self._fragments_lost(found, room, memory) if self._counts_fragments else 0.0
+    def _keeps(self, found: NodeClass, room: int, memory: int) -> float:
+        """Worth gained by placing the request into a room of a node."""
         if self._worth is None:
-            return lost, 0.0
+            return 0.0
         request, before = self._request, found.state.cores
         cores = self._cores_after.get(before)
         if cores is None:
             cores = self._cores_after[before] = host_levels((before - request.cpus, 0))[0]
-        return lost, self._worth.change(found, room, (request.share, memory), request.devices, cores)
+        return self._worth.change(found, room, (request.share, memory), request.devices, cores)
 
     def _fragments_lost(self, found: NodeClass, room: int, memory: int) -> float:
         request, state = self._request, found.state
@@ -169,8 +168,7 @@ class Scorer:
     def _scored(
         self, found: NodeClass, room: int, number: int, need: int, left: tuple[float, float], disturbs: float
     ) -> Scored:
-        lost, keeps = self._outlook(found, room, need) if self._policy.uses_mix else (0.0, 0.0)
-        option = Option(
-            left[0], left[1], self._sizes[number], self._speeds[number], disturbs, lost, self._scarcity[number], keeps
-        )
+        lost = self._fragments_lost(found, room, need) if self._counts_fragments else 0.0
+        fixed = (self._sizes[number], self._speeds[number])
+        option = Option(*left, *fixed, disturbs, lost, self._scarcity[number], self._keeps(found, room, need))
         return Scored(self._rate(option), option, room)
