@@ -158,9 +158,10 @@ class Landscape:
         row = self._host.rows.get(node)
         if row is None:
             return None
-        reachable, quiet = row.reachable(), row.uncontested()
-        levels = host_levels(reachable)
-        quiet_levels = levels if quiet == reachable else host_levels(quiet)
+        quiet = row.uncontested()
+        levels = quiet_levels = host_levels(quiet)
+        if any(row.idle):
+            levels = host_levels(row.reachable())
         return NodeState(*levels, *quiet_levels, tuple(sorted(self._rooms_of(node))))
 
 

@@ -118,21 +118,23 @@ class Ranking:
         else:
             fresh = landscape.since(self._read)
         self._read = len(landscape.log)
-        scores, listed, share = self._scores, self._listed, self._share
-        for found in fresh:
-            number = found.number
-            if found.largest < share or not found.members or number in listed:
-                continue
-            if number in scores:
+        listed, share = self._listed, self._share
+        # a class may be in the log twice
+        new = {c.number: c for c in fresh if c.members and c.largest >= share and c.number not in listed}
+        for number, found in new.items():
+            if number in self._scores:
                 self._list(found)
-                continue
-            most = self._most(found)
-            if most == -math.inf:
-                scores[number] = None
             else:
-                insort(self._entries, (-most, number, found))
-                listed.add(number)
-                self._bounded.add(number)
+                self._list_by_bound(found)
+
+    def _list_by_bound(self, found: NodeClass) -> None:
+        most, number = self._most(found), found.number
+        if most == -math.inf:
+            self._scores[number] = None
+        else:
+            insort(self._entries, (-most, number, found))
+            self._listed.add(number)
+            self._bounded.add(number)
 
     def _list(self, found: NodeClass) -> None:
         """Enter a class by its score."""
