@@ -43,6 +43,7 @@ from flexray.model.events import (
 from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId, SliceId
 from flexray.model.request import Request
 from flexray.model.wire import journal_line
+from flexray.runtime.collector import keep_collections_short
 
 TYPES = (DeviceType("nvidia/A100-80GB", MemoryMiB(81_920), 1.0), DeviceType("nvidia/T4", MemoryMiB(16_384), 0.2),
          DeviceType("nvidia/V100-32GB", MemoryMiB(32_768), 0.4))  # fmt: skip
@@ -211,6 +212,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer decisions, up to 10,000 devices")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
+    keep_collections_short()  # as in the scheduler's process
     mix = shapes(random.Random(7))
     sizes = (1_000, 10_000) if arguments.quick else (1_000, 10_000, 100_000)
     table = Table("side", "devices", "median ms", "p99 ms", "worst ms", "decisions/s", title="one decision, 90 % full")

@@ -40,7 +40,7 @@ class Room(NamedTuple):
 class Row:
     """The amounts of one device or node. Changed by ``Books`` only."""
 
-    __slots__ = ("_room", "draining", "free", "idle", "pledged", "rank", "stopping", "total")
+    __slots__ = ("draining", "free", "idle", "pledged", "rank", "seen", "stopping", "total")
 
     def __init__(self, name: str, total: Amounts) -> None:
         self.rank = tie_rank(name)
@@ -50,11 +50,12 @@ class Row:
         self.stopping: Amounts = (0, 0)
         self.draining: Amounts = (0, 0)
         self.pledged: Amounts = (0, 0)
-        self._room: Room | None = None
+        #: the room as it was last asked for, while it holds.
+        self.seen: Room | None = None
 
     def changed(self) -> None:
         """Some amount has changed: what was derived from them is stale."""
-        self._room = None
+        self.seen = None
 
     def uncontested(self) -> Amounts:
         """What is free or coming free without stopping an idle slice, and promised to nobody."""
@@ -76,11 +77,13 @@ class Row:
 
     def room(self, kind: int) -> Room:
         """Both, as a room of a device of a kind; nothing where more is promised than may be counted on."""
-        room = self._room
-        if room is None or room.kind != kind:
-            quiet, idle = self.uncontested(), self.idle
-            share = max(0, quiet[0] + idle[0])
-            room = self._room = Room(kind, share, max(0, quiet[1] + idle[1]), min(share, quiet[0]), quiet[1])
+        room = self.seen
+        if room is None:
+            (quiet_share, quiet_memory), (idle_share, idle_memory) = self.uncontested(), self.idle
+            share, memory = quiet_share + idle_share, quiet_memory + idle_memory
+            if share < 0 or memory < 0:
+                share, memory = max(0, share), max(0, memory)
+            room = self.seen = Room(kind, share, memory, min(share, quiet_share), quiet_memory)
         return room
 
 
@@ -106,7 +109,7 @@ class Books:
         coming = [f + i + s + d for f, i, s, d in zip(free, row.idle, row.stopping, row.draining, strict=True)]
         if min(free) >= 0 and all(c >= p for c, p in zip(coming, row.pledged, strict=True)):
             row.free, row.total = free, total
-            row.changed()
+        row.changed()  # whatever came of it: the kind may be another
 
     def remove(self, name: str) -> None:
         """Drop a row that nothing holds or is promised."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from flexray.core.books import Amounts
 from flexray.core.places import Near, Spot, Wishes, devices_of
-from flexray.core.policy import Option, Policy
+from flexray.core.policy import Policy, Rating
 from flexray.core.ranking import Ranking
 from flexray.core.scoring import Scorer
 from flexray.model.amounts import MemoryMiB
@@ -48,7 +47,7 @@ class Chooser:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._rankings: dict[tuple[object, ...], Rated] = {}
-        self._ratings: dict[str, Callable[[Option], float]] = {}
+        self._ratings: dict[str, Rating] = {}
         #: by task class and shape: what was learnt of the class, and the ranking made with it, as of some version.
         self._paces: dict[tuple[object, ...], Pace] = {}
         self._latest: dict[tuple[object, ...], tuple[tuple[int, int], Rated]] = {}
@@ -120,7 +119,7 @@ class Chooser:
                 self._ratings[policy.name] = policy.rating()
             scorer = Scorer(self._pool, request, policy, self._ratings[policy.name], speeds)
             share = request.share if request.devices else 0
-            rated = Rated(Ranking(self._pool.landscape, scorer.score, share, policy.band), scorer)
+            rated = Rated(Ranking(self._pool.landscape, scorer, share, policy.band), scorer)
             self._rankings[shared] = rated
         self._latest[key] = (version, rated)
         return rated
@@ -128,13 +127,14 @@ class Chooser:
 
 def _placement(request: Request, spot: Spot) -> Placement:
     memory = request.memory_on(spot.devices[0]) if spot.devices else MemoryMiB(0)
-    return Placement(spot.node, tuple(device.id for device in spot.devices), request.share, memory)
+    return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory)
 
 
 def _terms(policy: Policy, spot: Spot) -> tuple[tuple[str, float], ...]:
     option = spot.scored.option
-    terms = {**(policy.weighted(option) if option is not None else {}), **spot.terms}
-    return tuple((name, terms.get(name, 0.0)) for name in policy.weights)
+    terms = policy.weighted(option) if option is not None else {}
+    terms.update(spot.terms)
+    return tuple([(name, terms.get(name, 0.0)) for name in policy.weights])
 
 
 def covers(amounts: Amounts, need: tuple[int, int]) -> bool:

@@ -39,14 +39,16 @@ class NodeClass:
 
     Attributes:
         largest: share of the emptiest room; what needs more is refused at a glance.
+        calm: whether nothing of the host is held by idle slices.
     """
 
-    __slots__ = ("_heap", "_rooms", "largest", "members", "number", "state")
+    __slots__ = ("_heap", "_rooms", "calm", "largest", "members", "number", "state")
 
     def __init__(self, number: int, state: NodeState) -> None:
         self.number = number
         self.state = state
         self.largest = max([room[1] for room in state.rooms], default=0)  # by position, which is faster
+        self.calm = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
         self._rooms: list[tuple[int, Room, int]] | None = None
         self.members: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
@@ -110,6 +112,10 @@ class Landscape:
         """The classes that have members now."""
         return list(self._inhabited.values())
 
+    def since(self, read: int) -> list[NodeClass]:
+        """The classes that came to have members since so much of the log was read, and perhaps others that have."""
+        return self.log[read:] if len(self.log) - read <= len(self._inhabited) else self.inhabited()
+
     def _trim(self) -> None:
         self._classes = {found.state: found for found in self.inhabited()}
         self.log = []
@@ -152,15 +158,16 @@ class Landscape:
         row = self._host.rows.get(node)
         if row is None:
             return None
-        reachable, quiet = row.reachable(), row.uncontested()
-        levels = host_levels(reachable)
-        quiet_levels = levels if quiet == reachable else host_levels(quiet)
+        quiet = row.uncontested()
+        levels = quiet_levels = host_levels(quiet)
+        if any(row.idle):
+            levels = host_levels(row.reachable())
         return NodeState(*levels, *quiet_levels, tuple(sorted(self._rooms_of(node))))
 
 
 def host_levels(amounts: Amounts) -> tuple[int, int]:
-    """Cores and memory of a node, rounded down to levels."""
+    """Cores and memory of a node, rounded down to levels; the lowest is for everything below it too."""
     return (
-        CORE_LEVELS[max(0, bisect_right(CORE_LEVELS, amounts[0]) - 1)],
-        MEMORY_LEVELS[max(0, bisect_right(MEMORY_LEVELS, amounts[1]) - 1)],
+        CORE_LEVELS[bisect_right(CORE_LEVELS, amounts[0], 1) - 1],
+        MEMORY_LEVELS[bisect_right(MEMORY_LEVELS, amounts[1], 1) - 1],
     )

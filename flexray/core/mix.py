@@ -50,7 +50,7 @@ class Mix:
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
-        self._counts: Counter[Request] = Counter()
+        self._counts: Counter[tuple[object, ...]] = Counter()
         self._example: dict[tuple[object, ...], Request] = {}
         self._seen = 0.0
         self._since = 0
@@ -64,8 +64,9 @@ class Mix:
 
     def saw(self, request: Request) -> bool:
         """Count an arrival. True when it is time for another epoch."""
-        example = self._example.setdefault(request.shape, request)
-        self._counts[example] += 1
+        shape = request.shape
+        self._example.setdefault(shape, request)
+        self._counts[shape] += 1
         self._seen += 1
         self._since += 1
         return self._since >= min(_LONGEST_EPOCH, max(_SHORTEST_EPOCH, _EPOCH_PART * self._seen))
@@ -73,8 +74,8 @@ class Mix:
     def swap(self) -> None:
         """Begin an epoch: everything that was scored by the old mix is stale."""
         if self._seen > _MEMORY:
-            self._counts = Counter({request: count // 2 for request, count in self._counts.items() if count > 1})
-            self._example = {request.shape: request for request in self._counts}
+            self._counts = Counter({shape: count // 2 for shape, count in self._counts.items() if count > 1})
+            self._example = {shape: self._example[shape] for shape in self._counts}
             self._seen = float(sum(self._counts.values()))
         self._since = 0
         self._known = -1
@@ -88,7 +89,8 @@ class Mix:
         self._worth = None
         self._known = len(self._kinds.all)
         weights = dict(_PRIOR)
-        for request, count in self._counts.items():
+        for shape, count in self._counts.items():
+            request = self._example[shape]
             weights[request] = weights.get(request, 0.0) + count
         ordered = sorted(weights.items(), key=lambda item: (-item[1], repr(item[0].shape)))
         total, covered = sum(weights.values()), 0.0

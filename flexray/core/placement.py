@@ -81,7 +81,7 @@ class Pool:
 
     def _rooms_of(self, node: str) -> list[Room]:
         """What is left of the node's ready devices; of no use, and left out, are those without any share."""
-        rooms = [row.room(kind) for _, row, kind in self.kinds.ready(node)]
+        rooms = [row.seen or row.room(kind) for _, row, kind in self.kinds.ready(node)]  # most are as they were
         return [room for room in rooms if room[1]]
 
     # -- why not -----------------------------------------------------------------------------

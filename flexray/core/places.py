@@ -56,13 +56,18 @@ class Wishes:
     def __init__(self, pool: Pool, request: Request, policy: Policy, task_class: str, near: Near) -> None:
         self._pool, self._request, self._policy, self._task_class = pool, request, policy, task_class
         weights = policy.weights
-        total = sum(mib for _, mib in near)
-        worth = weights.get("near", 0.0) * min(1.0, total / _FULL_MIB) / total if total else 0.0
-        self._near = {node: worth * mib for node, mib in near if worth and pool.landscape.members(node) is not None}
+        self._near = self._worth_of(near, weights.get("near", 0.0)) if near else {}
         shared = request.devices == 1 and request.share < WHOLE
         self._company = weights.get("company", 0.0) if shared and pool.company.knows(task_class) else 0.0
         several = request.devices > 1 and pool.kinds.linked
         self._linked = weights.get("linked", 0.0) if several else 0.0
+
+    def _worth_of(self, near: Near, weight: float) -> dict[str, float]:
+        """By node, what its part of the arguments adds."""
+        total = sum(mib for _, mib in near)
+        worth = weight * min(1.0, total / _FULL_MIB) / total if total else 0.0
+        members = self._pool.landscape.members
+        return {node: worth * mib for node, mib in near if worth and members(node) is not None}
 
     def __bool__(self) -> bool:
         return bool(self._near or self._company or self._linked)
@@ -129,7 +134,7 @@ class Wishes:
 def alike(pool: Pool, node: str, found: NodeClass, room: int) -> list[Placed]:
     """The devices of a node that have just such a room."""
     wanted = found.state.rooms[room]
-    return [one for one in pool.kinds.ready(node) if one.kind == wanted.kind and one.row.room(one.kind) == wanted]
+    return [one for one in pool.kinds.ready(node) if (one.row.seen or one.row.room(one.kind)) == wanted]
 
 
 def devices_of(pool: Pool, request: Request, node: str, found: NodeClass, room: int) -> tuple[Device, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 PLACE_TERMS = ("company", "near", "linked")
@@ -36,6 +36,19 @@ class Option(NamedTuple):
     keeps: float = 0.0
 
 
+class Rating(NamedTuple):
+    """What computes totals by a policy.
+
+    Attributes:
+        total: of an option.
+        most: a bound of the total of all options that have the ``memory_size``, ``speed`` and ``scarcity`` of the one
+            given, and whose ``keeps`` is at most its; infinite where nothing is known.
+    """
+
+    total: Callable[[Option], float]
+    most: Callable[[Option], float]
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A named way to score: weights of terms, and the pure function that computes them from an Option.
@@ -61,20 +74,27 @@ class Policy:
     squash: bool = False
     uses_mix: bool = False
     uses_speed: bool = False
+    _factors: tuple[tuple[str, float], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        weights = {name: weight for name, weight in self.weights.items() if name not in PLACE_TERMS}
+        parts = 1.0 if self.additive else sum(weights.values())
+        factors = tuple((name, weight / parts) for name, weight in weights.items())
+        object.__setattr__(self, "_factors", factors)
 
     def weighted(self, option: Option) -> dict[str, float]:
         """The weighted terms of an option."""
-        weights = {name: weight for name, weight in self.weights.items() if name not in PLACE_TERMS}
-        terms, parts = self.terms(option), 1.0 if self.additive else sum(weights.values())
-        return {name: weight / parts * terms[name] for name, weight in weights.items()}
+        terms = self.terms(option)
+        return {name: factor * terms[name] for name, factor in self._factors}
 
-    def rating(self) -> Callable[[Option], float]:
-        """What computes the total of an option.
+    def rating(self) -> Rating:
+        """What computes the totals of options.
 
         Most policies' terms are linear in the option, so that the total is one dot product; it is found by
         trying, and any other policy is computed term by term.
         """
-        linear = _linear(lambda option: sum(self.weighted(option).values()))
+        weights = _linear(lambda option: sum(self.weighted(option).values()))
+        linear = _dot(*weights) if weights is not None else None
         step, squash = self.step, self.squash
 
         def total(option: Option) -> float:
@@ -83,7 +103,13 @@ class Policy:
                 value = 1 / (1 + math.exp(-value))
             return math.floor(value / step + 1e-6) * step
 
-        return total
+        def most(option: Option) -> float:
+            if weights is None or weights[1].defragments or weights[1].keeps < 0:
+                return math.inf
+            best = {name: float(getattr(weights[1], name) > 0) for name in ("share_left", "memory_left", "disturbs")}
+            return total(option._replace(**best))  # sums are rounded alike, so that it holds to the last digit
+
+        return Rating(total, most)
 
 
 #: Options at which a sum of terms that is taken for linear has to be what it would be then.
@@ -94,14 +120,20 @@ _TRIALS = (
 )
 
 
-def _linear(value: Callable[[Option], float]) -> Callable[[Option], float] | None:
-    """The function as a dot product with the option's fields, or None where it is not linear."""
+def _linear(value: Callable[[Option], float]) -> tuple[float, Option] | None:
+    """What the function is at 0, and the weight of each of the option's fields; None where it is not linear."""
     none = Option(*[0.0] * len(Option._fields))
     base = value(none)
-    a, b, c, d, e, f, g, h = (value(none._replace(**{name: 1.0})) - base for name in Option._fields)
+    weights = Option(*[value(none._replace(**{name: 1.0})) - base for name in Option._fields])
+    dot = _dot(base, weights)
+    return (base, weights) if all(abs(value(trial) - dot(trial)) < 1e-9 for trial in _TRIALS) else None
+
+
+def _dot(base: float, weights: Option) -> Callable[[Option], float]:
+    a, b, c, d, e, f, g, h = weights
 
     def dot(option: Option) -> float:
         o, p, q, r, s, t, u, v = option
         return base + a * o + b * p + c * q + d * r + e * s + f * t + g * u + h * v
 
-    return dot if all(abs(value(trial) - dot(trial)) < 1e-9 for trial in _TRIALS) else None
+    return dot

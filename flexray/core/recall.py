@@ -6,12 +6,15 @@ again, behind those who waited.
 
 from __future__ import annotations
 
+from flexray.core.landscape import host_levels
+from flexray.core.placement import Pool
 from flexray.core.reclaim import missing_for, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.devices import DeviceState
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import RequestState, SliceState
+from flexray.model.request import Request, memory_needed
 
 
 def leases_to_recall(state: State, request: RequestRecord, before: float) -> tuple[Placement, list[SliceRecord]] | None:
@@ -39,7 +42,7 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
 def free_place(state: State, request: RequestRecord) -> Placement | None:
     """Room for part of one device that is free or idle, for a request that waits for recalled leases to end."""
     pool, wanted = state.pool, request.request
-    if wanted.devices != 1:
+    if wanted.devices != 1 or not _any_room(pool, wanted):
         return None
     for device in pool.kinds.feasible_devices(wanted):
         row, host = pool.books.rows[device.id], pool.host.rows[device.node]
@@ -47,6 +50,20 @@ def free_place(state: State, request: RequestRecord) -> Placement | None:
         if device.state is DeviceState.READY and row.spare(need) and host.spare(wanted.host):
             return Placement(device.node, (device.id,), wanted.share, wanted.memory_on(device))
     return None
+
+
+def _any_room(pool: Pool, wanted: Request) -> bool:
+    """Whether some class of nodes may have such room: they are few, so that devices are looked through only then."""
+    pool.landscape.refresh()
+    cores, host_memory = host_levels(wanted.host)
+    needs = [memory_needed(wanted, kind.type.memory) for kind in pool.kinds.all]
+    return any(
+        found.largest >= wanted.share
+        and found.state.cores >= cores
+        and found.state.memory >= host_memory
+        and any(room.share >= wanted.share and room.memory >= needs[room.kind] for room in found.state.rooms)
+        for found in pool.landscape.inhabited()
+    )
 
 
 def _may_recall(state: State, record: SliceRecord, request: RequestRecord, before: float) -> bool:

@@ -20,7 +20,9 @@ def idle_slices_to_stop(slices: Slices, pool: Pool, placement: Placement, host: 
     Call before the placement is pledged. The room is known to be there (``Pool.place``
     counts idle slices), so the answer always suffices.
     """
-    return needed_of(slices.idle.values(), missing_for(pool, placement, host, count_idle=False), placement.node)
+    idle = slices.idle_on(placement.node)
+    missing = missing_for(pool, placement, host, count_idle=False) if idle else {}
+    return needed_of(idle, missing, placement.node)
 
 
 def missing_for(pool: Pool, placement: Placement, asked: tuple[int, int], *, count_idle: bool) -> Missing:

@@ -97,7 +97,8 @@ class Scheduler:
         self.state.wake_at = None
         self.state.now = now
         self._expire_idle(now)
-        evict_overdue(self.state, now)
+        if self.state.evictions:
+            evict_overdue(self.state, now)
         self.state.start_pending(now)
         self._free_from_recall(now)
         self._place_waiting(now)
@@ -262,7 +263,8 @@ class Scheduler:
     # -- the cycle -----------------------------------------------------------------------
 
     def _expire_idle(self, now: float) -> None:
-        before, idle = now - self.state.options.warm_seconds, self.state.slices.idle
+        idle = self.state.slices.idle
+        before = now - self.state.options.warm_seconds if idle else 0.0
         while idle and (record := next(iter(idle.values()))).since <= before:  # longest idle first
             self.state.stop(record, StopReason.EXPIRED, now)
 
@@ -279,6 +281,8 @@ class Scheduler:
 
     def _recall_for_starving(self, now: float) -> None:
         """A lease that has been held for a term makes room for a request that has waited for one."""
+        if not self.state.lines:
+            return
         before = now - self.state.options.lease_term_seconds
         first = [r for r in map(self.state.head, list(self.state.lines)) if r is not None]
         heads = [r for r in first if r.submitted <= before and not r.passes_over]
@@ -303,6 +307,8 @@ class Scheduler:
 
     def _free_from_recall(self, now: float) -> None:
         """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
+        if not self.state.slices.pending:
+            return
         waiting = [r for r in self.state.slices.pending.values() if self._waits_for_recall(r)]
         for record in waiting[:_RECALLS_PER_CYCLE]:
             request = self.state.holder_of(record)
@@ -326,7 +332,7 @@ class Scheduler:
             yield heads[(start + offset) % len(heads)]
 
     def _break_deadlocks(self, now: float) -> None:
-        blocked, patience = self.state.blocked.values(), self.state.options.deadlock_seconds
-        if any(now - one.since >= patience for one in blocked):
+        patience = self.state.options.deadlock_seconds
+        if self.state.blocked and any(now - one.since >= patience for one in self.state.blocked.values()):
             for request, message in find_deadlock(self.state):
                 self.state.fail(request, EndReason.DEADLOCK, message, now)

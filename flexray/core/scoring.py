@@ -6,13 +6,14 @@ what makes options of a node's state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from flexray.core.landscape import CORE_LEVELS, NodeClass, host_levels
 from flexray.core.mix import state_after
-from flexray.core.policy import Option, Policy
+from flexray.core.policy import Option, Policy, Rating
 from flexray.core.ranking import Scored
 from flexray.model.amounts import WHOLE
 from flexray.model.request import Request, memory_needed
@@ -29,10 +30,10 @@ class Scorer:
         pool: Pool,
         request: Request,
         policy: Policy,
-        rate: Callable[[Option], float],
+        rating: Rating,
         speeds: Mapping[str, float],
     ) -> None:
-        self._request, self._policy, self._rate = request, policy, rate
+        self._request, self._policy, self._rate = request, policy, rating.total
         self._kinds, self._mix = pool.kinds.all, pool.mix
         self._needs = [
             memory_needed(request, kind.type.memory) if pool.kinds.allows(kind, request) else None
@@ -52,8 +53,31 @@ class Scorer:
         ]
         taken = request.share * request.devices / WHOLE
         self._scarcity = [pool.mix.scarcity(n) * taken if policy.uses_mix else 0.0 for n in range(len(self._kinds))]
-        self._worth = pool.mix.worth() if "keeps" in policy.weights else None
-        self._counts_fragments = "defragments" in policy.weights
+        self._worth = pool.mix.worth() if policy.uses_mix and "keeps" in policy.weights else None
+        self._counts_fragments = policy.uses_mix and "defragments" in policy.weights
+        #: by kind: no place on such a device is worth more.
+        self._most = [self._most_of(number, rating) for number in range(len(self._kinds))]
+
+    def most(self, found: NodeClass) -> float:
+        """A bound of the score of a class, at little cost; -infinity where the request cannot fit for sure."""
+        if not self._request.devices:
+            return math.inf
+        state, rooms = found.state, found.state.rooms
+        if not rooms or state.cores < self._least[0] or state.memory < self._least[1]:
+            return -math.inf
+        first, last, devices = rooms[0].kind, rooms[-1].kind, self._request.devices  # rooms are sorted
+        if first != last:
+            return max(self._most[first : last + 1])
+        if devices > 1 and (len(rooms) < devices or rooms[-devices].share < WHOLE):
+            return -math.inf
+        return self._most[first]
+
+    def _most_of(self, number: int, rating: Rating) -> float:
+        if self._needs[number] is None:
+            return -math.inf
+        keeps = self._worth.most(number, self._request.devices) if self._worth is not None else 0.0
+        fixed = (self._sizes[number], self._speeds[number])
+        return rating.most(Option(0.0, 0.0, *fixed, 0.0, scarcity=self._scarcity[number], keeps=keeps))
 
     def score(self, found: NodeClass) -> Scored | None:
         """The best way to use a node of this class; None where the request cannot fit."""
@@ -74,22 +98,21 @@ class Scorer:
     def _score_host(self, found: NodeClass) -> Scored:
         """For host cores and memory only: where it fragments least; else nodes without devices, then the fullest."""
         if self._policy.uses_mix:
-            lost, keeps = self._outlook(found, -1, 0)
-            option = Option(0, 0, 0, 0, 0, defragments=lost, keeps=keeps)
+            lost = self._fragments_lost(found, -1, 0) if self._counts_fragments else 0.0
+            option = Option(0, 0, 0, 0, 0, defragments=lost, keeps=self._keeps(found, -1, 0))
             return Scored(self._rate(option), option, -1)
         spare = found.state.cores / CORE_LEVELS[-1]
         return Scored((0.0 if found.rooms else 1.0) - spare, None, -1)
 
-    def _outlook(self, found: NodeClass, room: int, memory: int) -> tuple[float, float]:
-        """(fragments lost, worth gained) by placing the request into a room of a node."""
-        lost = self._fragments_lost(found, room, memory) if self._counts_fragments else 0.0
+    def _keeps(self, found: NodeClass, room: int, memory: int) -> float:
+        """Worth gained by placing the request into a room of a node."""
         if self._worth is None:
-            return lost, 0.0
+            return 0.0
         request, before = self._request, found.state.cores
         cores = self._cores_after.get(before)
         if cores is None:
             cores = self._cores_after[before] = host_levels((before - request.cpus, 0))[0]
-        return lost, self._worth.change(found, room, (request.share, memory), request.devices, cores)
+        return self._worth.change(found, room, (request.share, memory), request.devices, cores)
 
     def _fragments_lost(self, found: NodeClass, room: int, memory: int) -> float:
         request, state = self._request, found.state
@@ -102,14 +125,12 @@ class Scorer:
         return self._mix.fragments(state) - self._mix.fragments(after)
 
     def _host_quiet(self, found: NodeClass) -> bool:
-        state = found.state
-        untouched = (state.quiet_cores, state.quiet_memory) == (state.cores, state.memory)
-        return untouched or (
-            state.quiet_cores >= self._request.cpus and state.quiet_memory >= self._request.host_memory
-        )
+        request, state = self._request, found.state
+        return state.quiet_cores >= request.cpus and state.quiet_memory >= request.host_memory
 
     def _single(self, found: NodeClass) -> list[Scored]:
-        share, needs, host_quiet = self._request.share, self._needs, self._host_quiet(found)
+        share, needs = self._request.share, self._needs
+        host_quiet = found.calm or self._host_quiet(found)
         options = []
         for index, room, _ in found.rooms:
             number, there, memory, quiet_share, quiet_memory = room
@@ -125,7 +146,7 @@ class Scorer:
 
     def _several(self, found: NodeClass) -> list[Scored]:
         """Whole devices of one kind: how many of that kind are left whole matters."""
-        wanted, host_quiet = self._request.devices, self._host_quiet(found)
+        wanted, host_quiet = self._request.devices, found.calm or self._host_quiet(found)
         options = []
         for number, rooms in groupby(found.rooms, key=lambda entry: entry[1].kind):
             need, whole_memory = self._needs[number], self._kinds[number].type.memory
@@ -147,8 +168,7 @@ class Scorer:
     def _scored(
         self, found: NodeClass, room: int, number: int, need: int, left: tuple[float, float], disturbs: float
     ) -> Scored:
-        lost, keeps = self._outlook(found, room, need) if self._policy.uses_mix else (0.0, 0.0)
-        option = Option(
-            left[0], left[1], self._sizes[number], self._speeds[number], disturbs, lost, self._scarcity[number], keeps
-        )
+        lost = self._fragments_lost(found, room, need) if self._counts_fragments else 0.0
+        fixed = (self._sizes[number], self._speeds[number])
+        option = Option(*left, *fixed, disturbs, lost, self._scarcity[number], self._keeps(found, room, need))
         return Scored(self._rate(option), option, room)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TypeVar
 
 from flexray.core import beside
 from flexray.core.books import Amounts
@@ -16,6 +17,7 @@ _PART_OF_STATE = {SliceState.PENDING: "pledged", SliceState.IDLE: "idle", SliceS
 #: slices that run nothing now and will not before somebody chooses them.
 _OUT_OF_THE_WAY = frozenset({SliceState.IDLE, SliceState.STOPPING, SliceState.GONE})
 WarmKey = tuple[EnvironmentId, str]
+Key = TypeVar("Key")
 
 
 class Slices:
@@ -30,8 +32,9 @@ class Slices:
         self.pending: OrderedDict[SliceId, SliceRecord] = OrderedDict()
         #: IDLE slices, longest idle first.
         self.idle: OrderedDict[SliceId, SliceRecord] = OrderedDict()
+        self._idle_by_node: dict[str, dict[SliceId, SliceRecord]] = {}
         #: what a lease can take over at once: IDLE slices, and STARTING ones nobody waits for any more.
-        self._free_by_key: dict[WarmKey, OrderedDict[SliceId, SliceRecord]] = {}
+        self._free_by_key: dict[WarmKey, dict[SliceId, SliceRecord]] = {}
         self.by_device: dict[str, dict[SliceId, SliceRecord]] = {}
         pool.residents = self.residents
 
@@ -87,8 +90,9 @@ class Slices:
 
     def adopt(self, record: SliceRecord, request: RequestRecord) -> None:
         """Give a free slice to a request of its class."""
-        record.request = request.id
-        self._index(record)
+        if record.request != request.id:  # a planned slice is its already
+            record.request = request.id
+            self._index(record)
 
     def warm_for(self, request: RequestRecord) -> list[SliceRecord]:
         """Free slices of the request's class: idle before starting, last used first. Leaves them where they are."""
@@ -136,6 +140,10 @@ class Slices:
         """The node's slices, oldest first."""
         return [record for record in self.by_id.values() if record.placement.node == node]
 
+    def idle_on(self, node: str) -> list[SliceRecord]:
+        """The node's IDLE slices, longest idle first."""
+        return list(self._idle_by_node.get(node, {}).values())
+
     def _held_beside(self, record: SliceRecord) -> list[SliceRecord]:
         """The other HELD slices on its devices."""
         found: list[SliceRecord] = []
@@ -168,21 +176,34 @@ class Slices:
         state = record.state
         if state is not SliceState.PENDING:
             self.pending.pop(record.id, None)
-        self.idle.pop(record.id, None)
-        if state is SliceState.IDLE:
-            self.idle[record.id] = record
-        free = self._free_by_key.setdefault(record.warm_key, OrderedDict())
-        free.pop(record.id, None)
-        if state is SliceState.IDLE or (state is SliceState.STARTING and record.request is None and record.reusable):
-            free[record.id] = record
-        if not free:
-            del self._free_by_key[record.warm_key]
+        idle = state is SliceState.IDLE
+        _keep(self.idle, record, idle)
+        _keep_under(self._idle_by_node, record.placement.node, record, idle)
+        taken_over = idle or (state is SliceState.STARTING and record.request is None and record.reusable)
+        _keep_under(self._free_by_key, record.warm_key, record, taken_over)
         if state is SliceState.GONE:
             del self.by_id[record.id]
             for device in record.placement.devices:
                 del self.by_device[device][record.id]
                 if not self.by_device[device]:
                     del self.by_device[device]
+
+
+def _keep(table: dict[SliceId, SliceRecord], record: SliceRecord, there: bool) -> None:
+    """Have the record last in a table, or not in it."""
+    table.pop(record.id, None)
+    if there:
+        table[record.id] = record
+
+
+def _keep_under(tables: dict[Key, dict[SliceId, SliceRecord]], key: Key, record: SliceRecord, there: bool) -> None:
+    """The same for the table of some key; a table that is empty goes."""
+    if there:
+        _keep(tables.setdefault(key, {}), record, there)
+    elif key in tables:
+        _keep(tables[key], record, there)
+        if not tables[key]:
+            del tables[key]
 
 
 def _covers(amounts: Amounts, need: Amounts) -> bool:

@@ -347,7 +347,7 @@ class State:
         self._expect_end(request, record, now)
         for victim in victims:
             self.stop(victim, StopReason.MAKE_ROOM, now)
-        self.start_pending(now)
+        self._start_if_free(record, now)  # room for the other pending ones comes with events, before a cycle begins
 
     def _expect_end(self, request: RequestRecord, record: SliceRecord, begin: float) -> None:
         """A lease is expected to end after one task; one that goes on says nothing more."""
@@ -357,13 +357,17 @@ class State:
             self.ends.expect(kind, begin + seconds, record)
 
     def start_pending(self, now: float) -> None:
+        """Start the planned slices whose room has come free, first planned first."""
         for record in list(self.slices.pending.values()):
-            holder = self.holder_of(record)
-            if (holder is None or holder.next != record.id) and self.slices.starts(record):
-                self.slices.step(record, SliceStep.START, now)
-                self.out.append(StartSlice(record.id, record.placement, record.environment))
-                if record.request:
-                    self.requests[record.request].reserve_reason = WaitReason.SLICE_STARTING
+            self._start_if_free(record, now)
+
+    def _start_if_free(self, record: SliceRecord, now: float) -> None:
+        holder = self.holder_of(record)
+        if (holder is None or holder.next != record.id) and self.slices.starts(record):
+            self.slices.step(record, SliceStep.START, now)
+            self.out.append(StartSlice(record.id, record.placement, record.environment))
+            if holder is not None:
+                holder.reserve_reason = WaitReason.SLICE_STARTING
 
     def holder(self, lease: LeaseId) -> RequestRecord | None:
         """The request that holds a lease now; None for a lease of an earlier attempt."""

@@ -36,6 +36,8 @@ _NEXT = 0.1
 #: Rests and sizes are rounded to this many thousandths: rests down, sizes up.
 _GRAIN = 10
 _LEVELS = WHOLE // _GRAIN
+#: Sums of values are off by less.
+_ROUNDING = 1e-9
 
 
 class Asked(NamedTuple):
@@ -65,12 +67,12 @@ class Worth:
         wanted = [
             (request, weight, ok) for (request, weight), ok in zip(shapes, allows, strict=True) if request.devices
         ]
-        self._total = sum(weight for _, weight, _ in wanted)
+        total = sum(weight for _, weight, _ in wanted)
         asked: dict[tuple[int, tuple[bool, ...], int], float] = {}
         for request, weight, ok in wanted:
             key = (request.cpus, tuple(ok), request.devices)
             asked[key] = asked.get(key, 0.0) + weight
-        self._asked = [Asked(key[0], weight, key[1], key[2]) for key, weight in asked.items()]
+        self._usable = _Usable([Asked(key[0], weight, key[1], key[2]) for key, weight in asked.items()], total)
         tables: dict[tuple[tuple[int, float], ...], list[float]] = {}
         self._values: list[list[float]] = []
         for kind in kinds:
@@ -78,9 +80,7 @@ class Worth:
             if sizes not in tables:
                 tables[sizes] = _values(sizes)
             self._values.append(tables[sizes])
-        #: host cores at which one request more is served.
-        self._steps = sorted({asked.cores for asked in self._asked})
-        self._usable: dict[tuple[int, int, int], float] = {}
+        self._rises = [_rise(values) for values in self._values]
         #: by class of nodes: its stocks, and what they are worth.
         self._known: dict[int, tuple[list[Stock], float]] = {}
 
@@ -104,46 +104,69 @@ class Worth:
         stocks, before = known
         if room < 0:
             return self._sum(cores, stocks) - before
-        used = found.state.rooms[room]
-        values = self._values[used.kind]
-        was = values[self._rest(used.kind, used.share, used.memory)]
-        left = values[self._rest(used.kind, used.share - need[0], used.memory - need[1])]
-        gone = devices if used.share == WHOLE else 0
-        total = 0.0
+        used, share, memory, _, _ = found.state.rooms[room]
+        values, whole_memory = self._values[used], self._memory[used]
+        was = values[_rest(share, memory, whole_memory)]
+        left = values[_rest(share - need[0], memory - need[1], whole_memory)]
+        gone = devices if share == WHOLE else 0
+        total, usable = 0.0, self._usable
         for kind, value, whole in stocks:
-            if kind == used.kind:
+            if kind == used:
                 value, whole = value + devices * (left - was), whole - gone
-            total += value * self._usable_part(cores, kind, whole)
+            total += value * usable[cores, kind, whole]
         return total - before
 
-    def _rest(self, kind: int, share: int, memory: int) -> int:
-        """How much of a device is left, in grains: of compute or of memory, whichever is less."""
-        whole = self._memory[kind]
-        return min(share, WHOLE * memory // whole if whole else WHOLE) // _GRAIN
+    def most(self, kind: int, devices: int) -> float:
+        """A bound of ``change`` for any request for so many devices of a kind.
+
+        Less of the host never makes what is left worth more, so that it is what a smaller rest may be worth more than
+        a larger one.
+        """
+        return devices * self._rises[kind] + _ROUNDING
 
     def _stocks(self, found: NodeClass) -> list[Stock]:
         stocks: dict[int, tuple[float, int]] = {}
         for _, (kind, share, memory, _, _), count in found.rooms:
             value, whole = stocks.get(kind, (0.0, 0))
-            worth = self._values[kind][self._rest(kind, share, memory)]
+            worth = self._values[kind][_rest(share, memory, self._memory[kind])]
             stocks[kind] = (value + count * worth, whole + count * (share == WHOLE))
         return [Stock(kind, value, whole) for kind, (value, whole) in stocks.items()]
 
     def _sum(self, cores: int, stocks: Sequence[Stock]) -> float:
-        return sum(value * self._usable_part(cores, kind, whole) for kind, value, whole in stocks)
+        return sum(value * self._usable[cores, kind, whole] for kind, value, whole in stocks)
 
-    def _usable_part(self, cores: int, kind: int, whole: int) -> float:
-        """The part of the requests that host, kind and number of devices do not keep away."""
-        enough = bisect_right(self._steps, cores)
-        usable = self._usable.get((enough, kind, whole))
-        if usable is None:
-            fits = sum(
-                asked.weight
-                for asked in self._asked
-                if asked.cores <= cores and asked.allowed[kind] and (asked.devices == 1 or asked.devices <= whole)
-            )
-            usable = self._usable[enough, kind, whole] = fits / self._total if self._total else 0.0
-        return usable
+
+class _Usable(dict[tuple[int, int, int], float]):
+    """By host cores, kind and number of whole devices: the part of the requests that these do not keep away."""
+
+    def __init__(self, asked: Sequence[Asked], total: float) -> None:
+        super().__init__()
+        self._asked, self._total = asked, total
+        #: host cores at which one request more is served.
+        self._steps = sorted({one.cores for one in asked})
+        self._counted: dict[tuple[int, int, int], float] = {}
+
+    def __missing__(self, key: tuple[int, int, int]) -> float:
+        cores, kind, whole = key
+        alike = (bisect_right(self._steps, cores), kind, whole)
+        if alike not in self._counted:
+            self._counted[alike] = self._count(cores, kind, whole)
+        part = self[key] = self._counted[alike]
+        return part
+
+    def _count(self, cores: int, kind: int, whole: int) -> float:
+        fits = sum(
+            asked.weight
+            for asked in self._asked
+            if asked.cores <= cores and asked.allowed[kind] and (asked.devices == 1 or asked.devices <= whole)
+        )
+        return fits / self._total if self._total else 0.0
+
+
+def _rest(share: int, memory: int, whole: int) -> int:
+    """How much of a device with that much memory is left, in grains: of compute or of memory, whichever is less."""
+    of_memory = WHOLE * memory // whole if whole else WHOLE
+    return (share if share < of_memory else of_memory) // _GRAIN
 
 
 def _sizes(wanted: Sequence[tuple[Request, float, Sequence[bool]]], kind: Kind) -> tuple[tuple[int, float], ...]:
@@ -156,6 +179,15 @@ def _sizes(wanted: Sequence[tuple[Request, float, Sequence[bool]]], kind: Kind) 
         if size <= _LEVELS:
             found[size] = found.get(size, 0.0) + weight
     return tuple(sorted(found.items()))
+
+
+def _rise(values: list[float]) -> float:
+    """What a smaller rest is worth more than a larger one, at most."""
+    highest = rise = 0.0
+    for value in values:
+        highest = max(highest, value)
+        rise = max(rise, highest - value)
+    return rise
 
 
 def _values(sizes: tuple[tuple[int, float], ...]) -> list[float]:

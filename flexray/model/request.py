@@ -108,7 +108,16 @@ class Request:
     @property
     def shape(self) -> tuple[object, ...]:
         """Everything that decides where the request fits; equal shapes fit the same places."""
-        return (self.share, self.devices, self.memory, self.family, self.types, *self.host, self.isolation)
+        return (
+            self.share,
+            self.devices,
+            self.memory,
+            self.family,
+            self.types,
+            self.cpus,
+            self.host_memory,
+            self.isolation,
+        )
 
     @property
     def host(self) -> tuple[int, int]:

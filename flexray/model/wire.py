@@ -11,7 +11,7 @@ import dataclasses
 import json
 import operator
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -78,28 +78,46 @@ def to_plain(value: object) -> Any:
 
 def encode(message: Event | Command) -> dict[str, Any]:
     """One event or command as a JSON object with its ``kind``, for the journal."""
-    return {"kind": type(message).__name__, **_sparse(message)}
+    return {"kind": type(message).__name__, **_sparse_of(type(message))(message)}
 
 
-def _sparse(value: object) -> Any:
-    """As ``to_plain``, without the fields of dataclasses that have their default value."""
-    kind: type = type(value)
-    if kind in _AS_THEY_ARE:
-        return value
-    fields = _fields(kind)
-    if fields is not None:
+def _make_sparse(kind: type) -> Callable[[Any], Any]:
+    """What does the same as ``to_plain`` for values of a type, without fields of dataclasses that have their default.
+
+    Made once per type, because this runs for every decision.
+    """
+    if dataclasses.is_dataclass(kind):
+        return _sparse_dataclass(kind)
+    if issubclass(kind, Enum):
+        return operator.attrgetter("_value_")
+    return _sparse_items if issubclass(kind, (tuple, list)) else to_plain
+
+
+_sparse_of: Callable[[type], Callable[[Any], Any]] = cache(_make_sparse)
+
+
+def _sparse_items(items: Sequence[Any]) -> list[Any]:
+    return [item if type(item) in _AS_THEY_ARE else _sparse_of(type(item))(item) for item in items]
+
+
+def _sparse_dataclass(cls: type) -> Callable[[Any], dict[str, Any]]:
+    fields = _fields(cls)
+    assert fields is not None
+    names, defaults, values, nested = fields
+
+    def sparse(value: object) -> dict[str, Any]:
         plain = {
             name: here
-            for name, here, default in zip(fields.names, fields.values(value), fields.defaults, strict=False)
+            for name, here, default in zip(names, values(value), defaults, strict=False)
             if here is not default and here != default
         }
-        for name in fields.nested:
+        for name in nested:
             if name in plain:
-                plain[name] = _sparse(plain[name])
+                inner = plain[name]
+                plain[name] = _sparse_of(type(inner))(inner)
         return plain
-    if isinstance(value, (tuple, list)):
-        return [_sparse(item) for item in value]
-    return to_plain(value)
+
+    return sparse
 
 
 #: One entry of the journal as a line of JSON, without the line's end.

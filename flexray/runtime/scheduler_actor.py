@@ -23,6 +23,7 @@ from flexray.model.events import Event, NodeLost, SessionClosed, SessionOpened, 
 from flexray.model.lease import RequestId, SessionId
 from flexray.model.snapshot import Explanation, Snapshot
 from flexray.model.wire import journal_line
+from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
 
@@ -65,6 +66,7 @@ class SchedulerActor:
         self._closing = False
         self._restore_speeds()
         self._tasks: list[asyncio.Task[None]] = []
+        keep_collections_short()
 
     async def open(self) -> int:
         """Start watching nodes and running cycles; returns the epoch. Safe to call again."""

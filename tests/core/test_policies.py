@@ -56,6 +56,37 @@ def test_the_index_chooses_what_full_scoring_chooses(policy: Policy, seed: int) 
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
+def test_no_class_is_worth_more_than_its_bound(policy: Policy) -> None:
+    walker = _Walker(random.Random(7))
+    pool, compared, bounds = walker.world.scheduler.state.pool, 0, set()
+    for step in range(200):
+        walker.step()
+        if step % 10:
+            continue
+        pool.landscape.refresh()
+        for options in WANTED:
+            request = request_from_options(options)
+            scorer = pool.chooser._rated(request, policy, "task").scorer
+            for found in pool.landscape.inhabited():
+                most, scored = scorer.most(found), scorer.score(found)
+                bounds.add(most)
+                if scored is not None:
+                    assert scored.total <= most
+                    compared += 1
+    assert compared > 50 and len(bounds) > 1
+
+
+def test_a_class_is_scored_when_its_turn_has_come() -> None:
+    """Slow devices are not looked at for who finds room on a fast one."""
+    pool = pool_of(node("a", "2xA100"), node("t", "2xT4"), node("u", "1xT4"))
+    policy, request = POLICIES["balanced"], request_from_options({"gpu": 0.5})
+    choice = pool.chooser.place(request, policy, "task")
+    assert choice is not None and choice.placement.node == "a"
+    ranking = pool.chooser._rated(request, policy, "task").ranking
+    assert len(ranking._entries) == 3 and len(ranking._scores) == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
 def test_the_order_in_which_nodes_come_changes_nothing(policy: Policy) -> None:
     nodes = [node(f"n{n}", f"{n % 3 + 1}x{kind}", cpus=8) for n, kind in enumerate(["A100", "T4", "H100", "A10"] * 3)]
     chosen = []
