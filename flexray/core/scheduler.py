@@ -3,10 +3,10 @@
     event ──apply──> state          decide(now) ──> commands
                                       stop what has been idle too long
                                       start slices whose room is free
-                                      give waiting requests a warm slice or a place
+                                      give waiting requests a warm slice or a place, queue after queue in turn
+                                      take back for quotas and priorities
                                       recall old leases for those who waited long
                                       match preemptible work to device types again, now and then
-                      match preemptible work to device types again, now and then
                                       fail waits that can never end
 
 Both take ``now`` as an argument (seconds, any origin, never falling). Late messages of
