@@ -43,13 +43,18 @@ def main() -> None:
 @main.command()
 @_ADDRESS
 @click.option("--config", type=click.Path(dir_okay=False), help="JSON file with PoolConfig fields.")
+@click.option("--queues", type=click.Path(dir_okay=False), help="Queues of the pool: YAML, JSON, or TOML.")
 @_one_line_errors
-def start(address: str, config: str | None) -> None:
+def start(address: str, config: str | None, queues: str | None) -> None:
     """Start the pool on a Ray cluster (or say what differs if one runs already)."""
     from flexray.config import PoolConfig, load_config
+    from flexray.queue_file import load_queues, plain_queue
     from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_snapshot, wait_ready
 
     wanted = load_config(config) if config is not None else None
+    if queues is not None:
+        entries = [plain_queue(queue) for queue in load_queues(queues)]
+        wanted = (wanted or PoolConfig()).model_copy(update={"queues": entries})
     connect_ray(address)
     scheduler = ensure_pool(wanted or PoolConfig())
     greet(scheduler, wanted)
@@ -88,6 +93,83 @@ def stop(address: str) -> None:
 
     connect_ray(address)
     click.echo("the pool is stopped" if stop_pool() else "no pool runs on this cluster")
+
+
+@main.group()
+def queue() -> None:
+    """Show and change the queues of a running pool. No request is lost by a change."""
+
+
+@queue.command("show")
+@_ADDRESS
+@click.option("--json", "as_json", is_flag=True, help="Print the queues, and what they hold, as JSON.")
+@_one_line_errors
+def show_queues(address: str, as_json: bool) -> None:
+    """Queues, what they were promised, hold and borrow, and how many requests wait."""
+    from flexray.model.wire import to_plain
+    from flexray.runtime.pool import connect_ray, read_queues, read_snapshot
+    from flexray.runtime.session import find_scheduler
+    from flexray.tables import print_queues
+
+    connect_ray(address)
+    scheduler = find_scheduler()
+    snapshot = read_snapshot(scheduler)
+    if as_json:
+        click.echo(json.dumps({"queues": read_queues(scheduler), "now": to_plain(snapshot.queues)}, indent=2))
+    else:
+        print_queues(snapshot)
+
+
+@queue.command("set")
+@_ADDRESS
+@click.argument("name", required=False)
+@click.option("--file", "path", type=click.Path(dir_okay=False), help="All queues anew, from YAML, JSON, or TOML.")
+@click.option("--parent", help="The queue it is a part of.")
+@click.option("--quota", help="Guaranteed: a number of devices, TYPE=N, or compute=N; several joined by commas.")
+@click.option("--limit", help="Used at most, as --quota.")
+@click.option("--weight", type=float, help="How what is left is divided.")
+@click.option("--priority", type=int, help="Before its siblings of lower priority, of what is left.")
+@click.option("--types", help="Device types its requests may use, joined by commas.")
+@click.option("--half-life", type=float, help="Seconds after which use counts half against it.")
+@click.option("--dry-run", is_flag=True, help="Say what the change would do now, and change nothing.")
+@_one_line_errors
+def set_queue(address: str, name: str | None, path: str | None, dry_run: bool, **fields: Any) -> None:
+    """Add a queue, change what is given of one, or take all of them from a file."""
+    from flexray.errors import UsageError
+    from flexray.queue_file import load_queues, parse_amount_text, plain_queue
+
+    if (name is None) == (path is None):
+        raise UsageError("name one queue to set, or give --file with all of them")
+    if path is not None:
+        change: dict[str, Any] = {"queues": [plain_queue(one) for one in load_queues(path)]}
+    else:
+        read: dict[str, Callable[[str], Any]] = {"quota": parse_amount_text, "limit": parse_amount_text}
+        read["types"] = lambda text: text.split(",")
+        given = {key: read[key](value) if key in read else value for key, value in fields.items() if value is not None}
+        change = {"set": {"name": name, **given}}
+    _change_queues(address, change, dry_run)
+
+
+@queue.command("remove")
+@_ADDRESS
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what the change would do now, and change nothing.")
+@_one_line_errors
+def remove_queue(address: str, name: str, dry_run: bool) -> None:
+    """Remove a queue; its requests go on in `default`."""
+    _change_queues(address, {"remove": name}, dry_run)
+
+
+def _change_queues(address: str, change: dict[str, Any], dry_run: bool) -> None:
+    from flexray.runtime.pool import change_queues, connect_ray
+    from flexray.runtime.session import find_scheduler
+
+    connect_ray(address)
+    lines = change_queues(find_scheduler(), change, dry_run)
+    for line in lines:
+        click.echo(line)
+    if dry_run and not lines:
+        click.echo("nothing would change now")
 
 
 @main.command()

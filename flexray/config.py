@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from flexray.errors import UsageError
+from flexray.queue_file import parse_queues, plain_queue
 
 
 class PoolConfig(BaseModel):
@@ -77,8 +78,20 @@ class PoolConfig(BaseModel):
     share_environments: bool = False
     """Give warm slices to other jobs too, where all their code is content-addressed (working_dir, packages by URI)."""
 
+    queues: list[dict[str, Any]] = Field(default_factory=list)
+    """Queues of the pool, as in a file of queues (``flexray start --queues FILE`` reads one); see docs/queues.md.
+    ``flexray queue set`` changes them while the pool runs."""
+
     journal: str = ""
     """Path of a file, on the scheduler's node, that events and commands are appended to."""
+
+    @field_validator("queues")
+    @classmethod
+    def _queues_make_sense(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            return [plain_queue(queue) for queue in parse_queues({"queues": value})]
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
 
 def load_config(config: PoolConfig | Mapping[str, Any] | str | os.PathLike[str] | None) -> PoolConfig:

@@ -121,6 +121,42 @@ def parse_queues(data: object, source: str = "queues", lines: _Lines | None = No
     return tuple(queues)
 
 
+def plain_queue(queue: Queue) -> dict[str, Any]:
+    """A queue as a user writes it; ``parse_queues`` of it gives it back."""
+    fields: dict[str, Any] = {
+        "name": queue.name,
+        "parent": queue.parent,
+        "quota": _plain_amount(queue.quota),
+        "limit": _plain_amount(queue.limit),
+        "weight": queue.weight / 1000,
+        "priority": queue.priority,
+        "priorities": list(queue.priorities),
+        "types": list(queue.types),
+        "half_life": queue.half_life,
+    }
+    defaults = {"parent": ROOT_QUEUE, "weight": 1, "priority": 0, "priorities": [None, None], "types": []}
+    return {name: value for name, value in fields.items() if value is not None and value != defaults.get(name)}
+
+
+def parse_amount_text(text: str) -> float | dict[str, float]:
+    """``10``, ``nvidia/T4=4`` or ``compute=2.5,nvidia/A100*=2`` as plain data. Raises UsageError."""
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        if len(parts) == 1 and "=" not in text:
+            return float(text)
+        return {name.strip(): float(number) for name, _, number in (part.partition("=") for part in parts)}
+    except ValueError:
+        raise UsageError(f"{text!r} is no amount; write 10, nvidia/T4=4, or compute=2.5,nvidia/T4=4") from None
+
+
+def _plain_amount(amount: QueueAmount | None) -> float | dict[str, float] | None:
+    if amount is None:
+        return None
+    named = [("devices", amount.devices), ("compute", amount.compute), *amount.types]
+    parts = {name: number / 1000 for name, number in named if number is not None}
+    return parts["devices"] if list(parts) == ["devices"] else parts
+
+
 def _told(error: Any, data: Mapping[str, Any], source: str, at: _Lines) -> str:
     """One error of pydantic as a line."""
     place: _Place = tuple(error["loc"])[:3]  # below that come the branch of a choice of types, and an item

@@ -36,12 +36,40 @@ def print_status(
                 console.print(f"  {node.name}: {backend}: {reason}", highlight=False)
     for entry in demand:
         console.print(f"plain Ray work waits for {entry['resources']} ({entry['count']} times)", highlight=False)
-    queue = snapshot.queues[0]
+    if len(snapshot.queues) > 1:
+        console.print(queue_table(snapshot))
     console.print(
         f"{len(snapshot.nodes)} nodes, {len(snapshot.devices)} devices, {len(snapshot.slices)} slices; "
-        f"{queue.running} requests run, {queue.waiting} wait",
+        f"{sum(q.running for q in snapshot.queues)} requests run, {sum(q.waiting for q in snapshot.queues)} wait",
         highlight=False,
     )
+
+
+def queue_table(snapshot: Snapshot) -> Table:
+    """Queues with what they hold; compute in units of nvidia/A100-80GB."""
+    columns = ("quota", "limit", "weight", "waiting", "running", "devices", "compute", "entitled", "borrowed")
+    table = _table("queues", "queue", *columns)
+    depth: dict[str, int] = {}
+    for queue in snapshot.queues:
+        depth[queue.name] = depth.get(queue.parent, -1) + 1
+        table.add_row(
+            "  " * depth[queue.name] + queue.name,
+            queue.quota or "-",
+            queue.limit or "-",
+            f"{queue.weight:g}",
+            str(queue.waiting),
+            str(queue.running),
+            f"{queue.devices_held:g}",
+            f"{queue.compute_held:.3g}",
+            f"{queue.compute_entitled:.3g}",
+            f"{queue.compute_borrowed:.3g}",
+        )
+    return table
+
+
+def print_queues(snapshot: Snapshot, console: Console | None = None) -> None:
+    """The queues alone."""
+    (console or Console()).print(queue_table(snapshot))
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -15,7 +15,7 @@ DOORS: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
     "catalog": {"model"},
-    "config": {"model"},
+    "config": {"model", "queue_file"},
     "queue_file": {"model"},
     "core": {"model"},
     "policies": {"model", "core"},

@@ -15,6 +15,7 @@ an earlier attempt, and messages about things that are gone, are dropped by comp
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,6 +85,14 @@ class Scheduler:
             SliceFailed: self._slice_failed,
             SliceEnded: self._slice_ended,
         }
+
+    def copy(self) -> Scheduler:
+        """One in the same state that records nothing: to ask what would happen."""
+        record, self._record = self._record, None
+        try:
+            return copy.deepcopy(self)
+        finally:
+            self._record = record
 
     def apply(self, event: Event, now: float) -> None:
         """Take notice of something that happened. Places nothing; the next ``decide`` does."""

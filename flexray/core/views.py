@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from flexray.core.books import PARTS, Books
 from flexray.core.loads import total
@@ -12,7 +13,7 @@ from flexray.errors import InternalError
 from flexray.model.amounts import share_as_float
 from flexray.model.lease import RequestId
 from flexray.model.lifecycle import HOLDING, RequestState, SliceState, WaitReason
-from flexray.model.request import DEFAULT_QUEUE
+from flexray.model.queue import ROOT_QUEUE
 from flexray.model.snapshot import DeviceView, Explanation, NodeView, QueueView, RequestView, SliceView, Snapshot
 
 _NEEDS = {
@@ -37,18 +38,46 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
     running = [r for r in state.requests.values() if r.state in (RequestState.LEASED, RequestState.DRAINING)]
     reasons = _wait_reasons(state, [*reserved, *waiting])
     positions = {r.id: position for position, r in enumerate(waiting, start=1)}
-    held = sum(r.placement.share * len(r.placement.devices) for r in state.slices.by_id.values() if r.request)
-    queue = QueueView(DEFAULT_QUEUE, len(waiting) + len(reserved), len(running), share_as_float(held))
     return Snapshot(
         now,
         epoch,
         tuple(_node(state, name) for name in sorted(state.pool.nodes)),
         tuple(_device(state, name) for name in sorted(state.pool.devices)),
         tuple(_slice(state, record) for record in state.slices.by_id.values()),
-        (queue,),
+        tuple(queue_views(state)),
         tuple(_request(r, positions.get(r.id, 0), reason) for r, reason in reasons),
         tuple(_request(r, 0, "") for r in running),
     )
+
+
+def queue_views(state: State) -> Iterator[QueueView]:
+    """Every queue, parents before their children; amounts of compute in units of ``nvidia/A100-80GB``."""
+    sharing = state.sharing
+    held: Counter[str] = Counter()
+    count = {name: Counter[bool]() for name in sharing.configured.queues}
+    for request, place in state.holders():
+        count[request.queue][request.state in (RequestState.LEASED, RequestState.DRAINING)] += 1
+        if place is not None:
+            held[request.queue] += place.share * len(place.devices)
+    standings = {} if sharing.plain else sharing.borrowing().standings
+    for name in sharing.configured.down():
+        queue, own, share = sharing.configured.queues[name], standings.get(name), sharing.entitled.get(name)
+        if sharing.plain and name == ROOT_QUEUE:
+            continue
+        yield QueueView(
+            name,
+            count[name][False],
+            count[name][True],
+            share_as_float(held[name]),
+            queue.parent if name != ROOT_QUEUE else "",
+            queue.quota.describe() if queue.quota is not None else "",
+            queue.limit.describe() if queue.limit is not None else "",
+            queue.weight / 1000,
+            own.used / 1e6 if own is not None else 0.0,
+            share.amount / 1e6 if share is not None else 0.0,
+            own.quota / 1e6 if own is not None else 0.0,
+            own.borrowed / 1e6 if own is not None else 0.0,
+        )
 
 
 def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[RequestRecord, str]]:
@@ -122,7 +151,7 @@ def _request(request: RequestRecord, position: int, reason: str) -> RequestView:
         request.id,
         request.session,
         request.task_class,
-        request.request.queue,
+        request.queue,
         request.request.priority,
         request.state.value,
         reason,

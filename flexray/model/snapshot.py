@@ -62,6 +62,14 @@ class QueueView:
     waiting: int
     running: int
     devices_held: float
+    parent: str = ""
+    quota: str = ""
+    limit: str = ""
+    weight: float = 1.0
+    compute_held: float = 0.0
+    compute_entitled: float = 0.0
+    compute_guaranteed: float = 0.0
+    compute_borrowed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

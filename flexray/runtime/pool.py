@@ -118,6 +118,23 @@ def read_snapshot(scheduler: Any) -> Snapshot:
     return snapshot
 
 
+def read_queues(scheduler: Any) -> list[dict[str, Any]]:
+    """The pool's queues as they were configured."""
+    queues: list[dict[str, Any]] = _patient_get(scheduler.queues.remote)
+    return queues
+
+
+def change_queues(scheduler: Any, change: dict[str, Any], dry_run: bool = False) -> list[str]:
+    """Change the pool's queues, or say what that would do. Raises UsageError for what makes no sense."""
+    try:
+        told: list[str] = ray.get(scheduler.change_queues.remote(change, dry_run), timeout=_START_SECONDS)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UsageError):
+            raise error.cause from None
+        raise
+    return told
+
+
 def _patient_get(make: Any) -> Any:
     """The answer of an actor that may be restarting."""
     deadline = time.monotonic() + _START_SECONDS

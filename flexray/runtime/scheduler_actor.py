@@ -19,16 +19,19 @@ from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, explain, snapshot
 from flexray.model.commands import Command, StartSlice, StopSlice
-from flexray.model.events import Event, NodeLost, SessionClosed, SessionOpened, SpeedsRestored
+from flexray.model.events import Event, NodeLost, QueuesConfigured, SessionClosed, SessionOpened, SpeedsRestored
 from flexray.model.lease import RequestId, SessionId
+from flexray.model.queue import Queue
 from flexray.model.snapshot import Explanation, Snapshot
 from flexray.model.wire import journal_line
+from flexray.queue_file import parse_queues, plain_queue
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
+from flexray.runtime.queue_admin import changed, would_do
 
 _POLL_SECONDS = 20.0
-_SPEEDS_KEY, _COMPANY_KEY = b"speeds", b"company"
+_SPEEDS_KEY, _COMPANY_KEY, _QUEUES_KEY = b"speeds", b"company", b"queues"
 _SAVE_SECONDS = 5.0
 
 
@@ -65,6 +68,7 @@ class SchedulerActor:
         self._saved, self._saved_at = 0, time.monotonic()
         self._closing = False
         self._restore_speeds()
+        self._queues = self._restore_queues()
         self._tasks: list[asyncio.Task[None]] = []
         keep_collections_short()
 
@@ -195,6 +199,28 @@ class SchedulerActor:
             for command in self._core.decide(self._now()):
                 self._carry_out(command)
             self._save_speeds()
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """The queues as they were configured."""
+        return [plain_queue(queue) for queue in self._queues]
+
+    async def change_queues(self, change: dict[str, Any], dry_run: bool) -> list[str]:
+        """Change queues (see ``queue_admin.changed``). Returns warnings, or what a dry run would do."""
+        queues = changed(self._queues, change)
+        if dry_run:
+            return would_do(self._core, queues, self._now())
+        self._queues = queues
+        _keep(_QUEUES_KEY, [(plain_queue(queue),) for queue in queues])
+        self._apply(QueuesConfigured(queues))
+        return [f"warning: {warning}" for warning in self._core.state.sharing.warnings]
+
+    def _restore_queues(self) -> tuple[Queue, ...]:
+        """Those that were set while an earlier incarnation ran, else those of the configuration."""
+        kept = [row[0] for row in _kept(_QUEUES_KEY)]
+        queues = parse_queues({"queues": kept or self._config.queues})
+        if queues:
+            self._apply(QueuesConfigured(queues))
+        return queues
 
     def _restore_speeds(self) -> None:
         """What an earlier incarnation learnt of run times is kept in Ray's own key-value store."""

@@ -61,7 +61,7 @@ def test_no_class_is_worth_more_than_its_bound(policy: Policy) -> None:
     pool, compared, bounds = walker.world.scheduler.state.pool, 0, set()
     for step in range(200):
         walker.step()
-        if step % 10:
+        if step % 5:
             continue
         pool.landscape.refresh()
         for options in WANTED:

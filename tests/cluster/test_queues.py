@@ -1,0 +1,85 @@
+"""Two teams on real Ray: what one borrows comes back when the other asks, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import flexray as flex
+from cluster.conftest import until
+from flexray.cli import main
+
+QUEUES = [{"name": "a", "quota": 2}, {"name": "b", "quota": 2}]
+
+
+@pytest.fixture(scope="module")
+def teams() -> Iterator[None]:
+    """Four fake devices, two for each team."""
+    import ray
+
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
+    flex.init(config={"fake_devices": "4xA100-80GB", "grace_seconds": 1, "queues": QUEUES})
+    yield
+    flex.shutdown()
+    ray.shutdown()
+
+
+def work(log: str, name: str, until_there: str, listens: bool) -> str:
+    """Runs until a file is there; gives way when asked, if it listens."""
+    with Path(log).open("a") as file:
+        file.write(f"{name}\n")
+    while not Path(until_there).exists():
+        if listens and flex.current().should_yield():
+            raise flex.errors.Preempted
+        time.sleep(0.02)
+    return name
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["victims yield at once", "victims ignore it"])
+def test_a_team_gets_what_it_was_promised(teams: None, tmp_path: Path, listens: bool) -> None:
+    log, end = tmp_path / "log", tmp_path / "end"
+    log.touch()
+    task = flex.task(gpu=1, queue="a", retries=0, request=flex.Request(checkpoint_every=None))(work)
+    borrowing = [task.remote(str(log), f"a{n}", str(end), listens) for n in range(4)]
+    until(lambda: len(log.read_text().split()) == 4)
+    time.sleep(1.1)  # the minimum run time
+    other = flex.task(gpu=1, queue="b")(work)
+    asked = time.monotonic()
+    promised = [other.remote(str(log), f"b{n}", str(end), True) for n in range(2)]
+    until(lambda: {"b0", "b1"} <= set(log.read_text().split()))
+    waited = time.monotonic() - asked
+    assert waited < 30  # how fast it is, is measured in benchmarks; here it must happen at all
+    queues = {queue.name: queue for queue in flex.pool().queues}
+    assert (queues["b"].running, queues["a"].running) == (2, 2) and queues["a"].waiting == 2
+    end.touch()
+    assert flex.get(borrowing, timeout=60) == ["a0", "a1", "a2", "a3"]  # uncharged: they had no retries
+    assert flex.get(promised, timeout=60) == ["b0", "b1"]
+    assert len([line for line in log.read_text().split() if line.startswith("a")]) == 6
+
+
+def test_queues_are_shown_and_changed_while_the_pool_runs(teams: None) -> None:
+    run = CliRunner()
+
+    def flexray(*arguments: str) -> str:
+        done = run.invoke(main, ["queue", *arguments, "--address", "auto"])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert {queue["name"] for queue in json.loads(flexray("show", "--json"))["queues"]} == {"a", "b"}
+    flexray("set", "c", "--quota", "1", "--parent", "b", "--dry-run")
+    assert len(json.loads(flexray("show", "--json"))["queues"]) == 2
+    assert "above" in flexray("set", "b", "--quota", "40") or "more than" in flexray("set", "b", "--quota", "40")
+    flexray("set", "b", "--quota", "2")
+    flexray("set", "c", "--weight", "3")
+    task = flex.task(gpu=0.5, queue="c")(work)
+    assert task.remote("/dev/null", "c", "/", True).result(60) == "c"
+    flexray("remove", "c")
+    with pytest.raises(flex.errors.UnknownQueue, match="Known: a, b, default"):
+        task.remote("/dev/null", "c", "/", True).result(60)
+    failed = run.invoke(main, ["queue", "remove", "d", "--address", "auto"])
+    assert failed.exit_code == 1 and "unknown queue 'd'" in failed.output
