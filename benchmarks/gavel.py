@@ -29,11 +29,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flexray.sim.gavel import GavelResult, Setting, isolated, run
+from flexray.sim.gavel import GavelResult, isolated, run
+from flexray.sim.gavel_setting import Setting
 from flexray.sim.gavel_trace import Load, draw_load, read_load, read_throughputs
 
 RATES = (4.0, 4.8, 5.2, 5.6, 6.0)
-POLICIES = ("las", "rounds", "rounds-learnt")
+POLICIES = ("las", "rounds", "rounds-learnt", "core", "core-learnt")
 SEED = 0
 PUBLISHED = {"max_min_fairness_perf": "Gavel LAS", "allox": "AlloX"}
 

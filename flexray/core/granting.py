@@ -99,7 +99,8 @@ def _faster_soon(state: State, request: RequestRecord, place: Placement, start: 
     """Whether the request finishes sooner if it waits for a faster device than at this place, where it fits now.
 
     Only where run times are known, and never for longer in all than the faster device saves: so a
-    wrong expectation costs at most as much again as a right one would have gained.
+    wrong expectation costs at most as much again as a right one would have gained. What rounds may move
+    takes what there is and is moved, unless the faster device is expected before that.
     """
     if not state.options.policy.uses_speed or request.request.devices != 1:
         return False
@@ -107,12 +108,17 @@ def _faster_soon(state: State, request: RequestRecord, place: Placement, start: 
     here = seconds.get(state.pool.kind_of(place)[0])
     if here is None:
         return False
+    moved = request.id in state.preemptible and state.options.rematch_seconds > 0
+    moved_within = state.options.rematch_seconds if moved else float("inf")
     since = request.waits_since if request.waits_since is not None else now
     for there, kind in sorted((s, name) for name, s in seconds.items() if s < (1 - _WAIT_SAVES) * here):
-        end = _next_end(state, request, kind, there, now) if now - since < here - there else None
-        if end is not None and end - now + there + SLICE_START_SECONDS < (1 - _WAIT_SAVES) * (here + start):
+        limit = since + min(here - there, moved_within)
+        end = _next_end(state, request, kind, there, now) if now < limit else None
+        if end is None or end > limit:
+            continue
+        if end - now + there + SLICE_START_SECONDS < (1 - _WAIT_SAVES) * (here + start):
             request.waits_since, request.passes_over = since, True
-            state.look_again(min(end, since + here - there))
+            state.look_again(end)
             return True
     return False
 

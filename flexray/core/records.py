@@ -44,8 +44,9 @@ class RequestRecord:
     passes_over: bool = False
     #: the slice planned for when its lease, which is taken back, is over (see ``preempting.py``).
     next: SliceId | None = None
-    #: how often it was taken back, and seconds of work so far, as on its best device type.
-    moves: int = 0
+    #: seconds that being taken back has cost it so far, at most.
+    lost: float = 0.0
+    #: seconds of work so far, as on its best device type.
     served: float = 0.0
     #: since when it has had no lease.
     idle_since: float = field(init=False)
