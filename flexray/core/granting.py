@@ -99,28 +99,28 @@ def _faster_soon(state: State, request: RequestRecord, place: Placement, start: 
     """Whether the request finishes sooner if it waits for a faster device than at this place, where it fits now.
 
     Only where run times are known, and never for longer in all than the faster device saves: so a
-    wrong expectation costs at most as much again as a right one would have gained. What rounds may move
-    takes what there is and is moved, unless the faster device is expected before that.
+    wrong expectation costs at most as much again as a right one would have gained. Long work
+    that rounds may move takes what there is, and is moved.
     """
     if not state.options.policy.uses_speed or request.request.devices != 1:
         return False
     seconds = state.pool.chooser.seconds_for(request.task_class, request.request)
     here = seconds.get(state.pool.kind_of(place)[0])
-    if here is None:
+    if here is None or _is_moved_within(state, request, here):
         return False
-    moved = request.id in state.preemptible and state.options.rematch_seconds > 0
-    moved_within = state.options.rematch_seconds if moved else float("inf")
     since = request.waits_since if request.waits_since is not None else now
     for there, kind in sorted((s, name) for name, s in seconds.items() if s < (1 - _WAIT_SAVES) * here):
-        limit = since + min(here - there, moved_within)
-        end = _next_end(state, request, kind, there, now) if now < limit else None
-        if end is None or end > limit:
-            continue
-        if end - now + there + SLICE_START_SECONDS < (1 - _WAIT_SAVES) * (here + start):
+        end = _next_end(state, request, kind, there, now) if now - since < here - there else None
+        if end is not None and end - now + there + SLICE_START_SECONDS < (1 - _WAIT_SAVES) * (here + start):
             request.waits_since, request.passes_over = since, True
-            state.look_again(end)
+            state.look_again(min(end, since + here - there))
             return True
     return False
+
+
+def _is_moved_within(state: State, request: RequestRecord, seconds: float) -> bool:
+    """Whether a round comes that may move it, before so many seconds have passed."""
+    return request.id in state.preemptible and 0 < state.options.rematch_seconds < seconds
 
 
 def _next_end(state: State, request: RequestRecord, kind: str, seconds: float, now: float) -> float | None:

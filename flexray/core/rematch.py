@@ -160,7 +160,8 @@ def _options(state: State, members: list[Member]) -> Options:
     chooser = state.pool.chooser
     known = [chooser.seconds_for(m.request.task_class, m.request.request) for m in members]
     best = [min(seconds.values()) for seconds in known if seconds]
-    prior = statistics.median(best) if best else _UNKNOWN_SECONDS
+    # lengths vary: a short one must not pass for timely until it has waited as long as a typical one runs
+    prior = min(statistics.median(best), state.options.patience_seconds) if best else _UNKNOWN_SECONDS
     return Options(prior=prior, patience=state.options.patience_seconds)
 
 
