@@ -186,7 +186,9 @@ class Speeds:
             expected = scale - log_speed + corrections.get(name, 0.0)
             one = known.get(name)
             weight, mean = (one.weight, one.mean) if one is not None else (0.0, 0.0)
-            found[name] = ((_PRIOR_PAIR * expected + weight * mean) / (_PRIOR_PAIR + weight), weight)
+            stands = _declared(name, declared) is not None
+            mixed = expected if stands else (_PRIOR_PAIR * expected + weight * mean) / (_PRIOR_PAIR + weight)
+            found[name] = (mixed, weight)
         return found
 
     def work_ahead(self, task_class: str) -> float:

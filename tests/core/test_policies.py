@@ -211,6 +211,9 @@ def test_declared_speeds_stand() -> None:
         speeds.observe("c", "fast", 1, 0.1)
     declared = (("fa*", 0.5), ("slow", 1.0))
     assert speeds.relative("new", NOMINAL, declared) == {"fast": pytest.approx(0.5), "slow": 1.0}
+    for known in (speeds.relative, speeds.likely):  # the calls of this class happened to be short on the one type
+        assert known("c", NOMINAL, declared) == {"fast": pytest.approx(0.5), "slow": 1.0}
+    assert speeds.seconds("c", NOMINAL, declared) == {"fast": pytest.approx(0.1), "slow": pytest.approx(0.05)}
 
 
 def test_steps_are_compared_where_calls_are_of_any_length() -> None:
