@@ -12,8 +12,8 @@ is told the throughputs as ``las`` is, ``rounds-learnt`` measures them with 5 % 
 ``core`` and ``core-learnt`` are the same by the whole core, as in the live pool. The
 bars: mean completion not above that of the better of the published Gavel LAS and AlloX,
 and below that of ``las`` in the same run; finish-time fairness, mean and worst, and the
-99th percentile of completion not above those of ``las``. With --quick one rate; without DIR a drawn load, whose figures mean nothing
-beyond that everything works.
+99th percentile of completion not above those of ``las``. With --quick one rate; without
+DIR a drawn load, whose figures mean nothing beyond that everything works.
 """
 
 from __future__ import annotations

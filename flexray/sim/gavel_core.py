@@ -30,12 +30,12 @@ _LOOK = 20
 """Rounds between two looks whether the measured jobs are done."""
 
 _CHECKPOINT = 1.0
-"""Seconds of work that a move may cost, as the core is told; in truth a job saves all it has done."""
+"""Seconds of work that a move may cost, as the core is told, where it costs nothing; a job saves all it has done."""
 
 _TYPES = tuple(catalog.find(kind).name for kind in KINDS)
 
 
-def play(load: Load, setting: Setting, learn: bool, progress: Callable[[int], None], check: bool = False) -> Played:
+def play(load: Load, setting: Setting, learn: bool, progress: Callable[[int], None]) -> Played:
     """Run until the measured jobs are done.
 
     Args:
@@ -52,7 +52,7 @@ def play(load: Load, setting: Setting, learn: bool, progress: Callable[[int], No
     world = Simulation(
         PoolConfig(rematch_seconds=ROUND, warm_seconds=0),
         _nodes(setting.slots),
-        [_job(load, number, learn) for number in range(load.arrival.size)],
+        [_job(load, number, learn, max(_CHECKPOINT, setting.move_cost)) for number in range(load.arrival.size)],
         costs=dataclasses.replace(FREE, restore=setting.move_cost),
         happenings=[(0, report)],
     )
@@ -67,7 +67,7 @@ def play(load: Load, setting: Setting, learn: bool, progress: Callable[[int], No
     return _played(courses, world.now)
 
 
-def _job(load: Load, number: int, learn: bool) -> Job:
+def _job(load: Load, number: int, learn: bool, checkpoint: float) -> Job:
     kind, steps = int(load.job_class[number]), float(load.steps[number])
     rates = dict(zip(_TYPES, load.rates[kind].tolist(), strict=True))
     best = max(rates.values())
@@ -76,9 +76,9 @@ def _job(load: Load, number: int, learn: bool) -> Job:
         RequestId(str(number)),
         ticks(float(load.arrival[number])),
         str(kind),
-        Request(throughput=told, preemptible=True, checkpoint_every=_CHECKPOINT),
+        Request(throughput=told, preemptible=True, checkpoint_every=checkpoint),
         tuple((name, steps / rate) for name, rate in rates.items()),
-        _CHECKPOINT,
+        checkpoint,
         steps=steps,
     )
 
