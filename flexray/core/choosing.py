@@ -31,6 +31,7 @@ class Pace(NamedTuple):
 
     version: tuple[int, int]
     speeds: dict[str, float]
+    likely: dict[str, float]
     seconds: dict[str, float]
 
 
@@ -65,6 +66,10 @@ class Chooser:
         """
         return self._pace(task_class, request).speeds
 
+    def likely_speeds(self, task_class: str, request: Request) -> dict[str, float]:
+        """The same for work that runs already, exactly: what little is known of a type is no reason to move there."""
+        return self._pace(task_class, request).likely
+
     def seconds_for(self, task_class: str, request: Request) -> dict[str, float]:
         """How long a task of a class is expected to take on the types there are; {} where nothing is known of it."""
         return self._pace(task_class, request).seconds
@@ -79,7 +84,8 @@ class Chooser:
             exact = learnt.relative(task_class, nominal, request.throughput)
             speeds = {name: round(speed * 50) / 50 for name, speed in exact.items()}
             seconds = learnt.seconds(task_class, nominal, request.throughput, request.runtime)
-            known = self._paces[key] = Pace(version, speeds, seconds)
+            likely = learnt.likely(task_class, nominal, request.throughput)
+            known = self._paces[key] = Pace(version, speeds, likely, seconds)
         return known
 
     def place(self, request: Request, policy: Policy, task_class: str = "", near: Near = ()) -> Choice | None:

@@ -99,13 +99,14 @@ def _faster_soon(state: State, request: RequestRecord, place: Placement, start: 
     """Whether the request finishes sooner if it waits for a faster device than at this place, where it fits now.
 
     Only where run times are known, and never for longer in all than the faster device saves: so a
-    wrong expectation costs at most as much again as a right one would have gained.
+    wrong expectation costs at most as much again as a right one would have gained. Long work
+    that rounds may move takes what there is, and is moved.
     """
     if not state.options.policy.uses_speed or request.request.devices != 1:
         return False
     seconds = state.pool.chooser.seconds_for(request.task_class, request.request)
     here = seconds.get(state.pool.kind_of(place)[0])
-    if here is None:
+    if here is None or _is_moved_within(state, request, here):
         return False
     since = request.waits_since if request.waits_since is not None else now
     for there, kind in sorted((s, name) for name, s in seconds.items() if s < (1 - _WAIT_SAVES) * here):
@@ -115,6 +116,11 @@ def _faster_soon(state: State, request: RequestRecord, place: Placement, start: 
             state.look_again(min(end, since + here - there))
             return True
     return False
+
+
+def _is_moved_within(state: State, request: RequestRecord, seconds: float) -> bool:
+    """Whether a round comes that may move it, before so many seconds have passed."""
+    return request.id in state.preemptible and 0 < state.options.rematch_seconds < seconds
 
 
 def _next_end(state: State, request: RequestRecord, kind: str, seconds: float, now: float) -> float | None:

@@ -8,6 +8,7 @@ the room; it goes there the moment its lease is over. Choosing whom is done else
 
 from __future__ import annotations
 
+from flexray.core.granting import SLICE_START_SECONDS
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.commands import RecallLease
@@ -21,17 +22,25 @@ from flexray.model.lifecycle import (
     StopReason,
 )
 
-#: A request that was taken back so often stays where it is, so that nothing is moved round in circles.
-MOST_MOVES = 16
+#: A request loses no more than this part of its life by being taken back, so that nothing only goes round in circles.
+_PART_LOST = 0.05
+#: Seconds that it may lose before that counts.
+_LOST_AT_FIRST = 60.0
 
 
-def may_preempt(state: State, record: SliceRecord) -> RequestRecord | None:
+def may_preempt(state: State, record: SliceRecord, now: float) -> RequestRecord | None:
     """The request whose lease on a slice may be taken back in the middle, or None."""
     request = state.holder_of(record)
     held = record.state is SliceState.HELD and record.id not in state.evictions
-    if request is None or request.id not in state.preemptible or not held or request.moves >= MOST_MOVES:
+    if request is None or request.id not in state.preemptible or not held or request.lease in state.blocked:
         return None
-    return None if request.lease in state.blocked else request
+    spent = request.lost > _LOST_AT_FIRST + _PART_LOST * (now - request.submitted)
+    return None if spent else request
+
+
+def loses(request: RequestRecord, now: float) -> float:
+    """Seconds that being taken back now costs a request that runs, at most: its start, and work done again."""
+    return SLICE_START_SECONDS + min(now - request.leased_at, request.request.checkpoint_every or float("inf"))
 
 
 def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float, winner: str = "") -> None:
@@ -40,7 +49,7 @@ def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float,
     assert request is not None
     if request.state is RequestState.LEASED:  # it may have been asked already to hand it back when it is done
         request.step(RequestStep.RECALL)
-    request.moves += 1
+    request.lost += loses(request, now)
     state.slices.set_draining(record, True)
     state.evictions[record.id] = now + state.options.grace_seconds
     state.out.append(RecallLease(request.session, request.lease, stop=True, reason=reason, winner=winner))
@@ -65,7 +74,7 @@ def evict(state: State, record: SliceRecord, now: float) -> None:
     del state.evictions[record.id]
     if request is not None:
         kind, _ = state.pool.kind_of(record.placement)
-        speed = state.pool.chooser.speeds_for(request.task_class, request.request).get(kind, 1.0)
+        speed = state.pool.chooser.likely_speeds(request.task_class, request.request).get(kind, 1.0)
         request.served += (now - request.leased_at) * speed
         request.idle_since = now
     state.end_lease(record, EndReason.PREEMPTED, "another request needs its place, or it goes on elsewhere")

@@ -45,8 +45,9 @@ class RequestRecord:
     passes_over: bool = False
     #: the slice planned for when its lease, which is taken back, is over (see ``preempting.py``).
     next: SliceId | None = None
-    #: how often it was taken back, and seconds of work so far, as on its best device type.
-    moves: int = 0
+    #: seconds that being taken back has cost it so far, at most.
+    lost: float = 0.0
+    #: seconds of work so far, as on its best device type.
     served: float = 0.0
     #: what it takes of the pool, for the books of its queue, while it has a place; whether it counts as waiting there.
     charged: dict[str, tuple[int, int]] | None = None

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexray.core.granting import SLICE_START_SECONDS
 from flexray.core.placement import Pool
-from flexray.core.preempting import may_preempt, preempt
+from flexray.core.preempting import loses, may_preempt, preempt
 from flexray.core.reclaim import idle_slices_to_stop
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.rounds import WAITING, Options, Standing, assign
@@ -82,7 +81,7 @@ def _hasten(state: State, now: float) -> None:
             continue
         there = (one for device in pending.placement.devices for one in state.slices.by_device[device].values())
         for record in [one for one in there if one.draining]:
-            request = may_preempt(state, record)
+            request = may_preempt(state, record, now)
             if request is not None:
                 preempt(state, record, RecallReason.REMATCH, now, waiter.id)
                 request.sequence = state.next_sequence()  # behind the one it makes room for
@@ -94,7 +93,7 @@ def _groups(state: State, now: float) -> dict[tuple[object, ...], list[Member]]:
     for request in state.preemptible.values():
         record = state.slice_of(request)
         settled = now - request.leased_at >= state.options.rematch_seconds
-        if record is not None and settled and not record.draining and may_preempt(state, record) is request:
+        if record is not None and settled and not record.draining and may_preempt(state, record, now) is request:
             groups.setdefault(_size(request.request), []).append(Member(request, record))
     if groups:
         for request in state.waiting()[:_MOST_WAITING]:
@@ -135,7 +134,7 @@ def _round(state: State, members: list[Member], now: float) -> None:
 
 def _standing(state: State, members: list[Member], names: list[str], now: float) -> Standing:
     chooser = state.pool.chooser
-    speeds = [_wanted(m.request, chooser.speeds_for(m.request.task_class, m.request.request)) for m in members]
+    speeds = [_wanted(m.request, chooser.likely_speeds(m.request.task_class, m.request.request)) for m in members]
     place = [WAITING if m.record is None else names.index(state.pool.kind_of(m.record.placement)[0]) for m in members]
     running = [0.0 if m.record is None else now - m.request.leased_at for m in members]
     pace = [0.0 if at == WAITING else one.get(names[at], 0.0) for at, one in zip(place, speeds, strict=True)]
@@ -145,7 +144,7 @@ def _standing(state: State, members: list[Member], names: list[str], now: float)
         elapsed=np.array([now - m.request.submitted for m in members]),
         idle=np.array([now - m.request.idle_since if m.record is None else 0.0 for m in members]),
         served=np.array([m.request.served for m in members]) + np.array(running) * np.array(pace),
-        loses=np.array([min(ran, _lost_at_most(m)) for ran, m in zip(running, members, strict=True)]),
+        loses=np.array([0.0 if m.record is None else loses(m.request, now) for m in members]),
     )
 
 
@@ -157,17 +156,13 @@ def _wanted(request: RequestRecord, speeds: dict[str, float]) -> dict[str, float
     return {name: speed for name, speed in speeds.items() if speed == fastest}
 
 
-def _lost_at_most(member: Member) -> float:
-    """Seconds of work that are done again when it is stopped, whenever that is."""
-    return member.request.request.checkpoint_every or float("inf")
-
-
 def _options(state: State, members: list[Member]) -> Options:
     chooser = state.pool.chooser
     known = [chooser.seconds_for(m.request.task_class, m.request.request) for m in members]
     best = [min(seconds.values()) for seconds in known if seconds]
-    prior = statistics.median(best) if best else _UNKNOWN_SECONDS
-    return Options(prior=prior, move_cost=SLICE_START_SECONDS, patience=state.options.patience_seconds)
+    # lengths vary: a short one must not pass for timely until it has waited as long as a typical one runs
+    prior = min(statistics.median(best), state.options.patience_seconds) if best else _UNKNOWN_SECONDS
+    return Options(prior=prior, patience=state.options.patience_seconds)
 
 
 def _free(pool: Pool, request: Request, names: list[str], most: int) -> list[int]:

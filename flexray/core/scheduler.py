@@ -31,6 +31,7 @@ from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.rematch import Rounds
 from flexray.core.state import Blocked, CoreOptions, State
 from flexray.core.takeback import take_back
+from flexray.model.amounts import WHOLE
 from flexray.model.commands import Command, RecallLease, StopSlice
 from flexray.model.events import (
     Event,
@@ -49,6 +50,7 @@ from flexray.model.events import (
     SliceFailed,
     SliceStarted,
     SpeedsRestored,
+    StepsRan,
     TasksRan,
 )
 from flexray.model.lease import Placement
@@ -78,6 +80,7 @@ class Scheduler:
             LeaseYielded: self._lease_yielded,
             QueuesConfigured: self._queues_configured,
             TasksRan: self._tasks_ran,
+            StepsRan: self._steps_ran,
             SpeedsRestored: self._speeds_restored,
             LeaseBlocked: self._lease_blocked,
             LeaseUnblocked: self._lease_unblocked,
@@ -231,6 +234,14 @@ class Scheduler:
             mean = pool.company.alone(task_class, kind)
             if mean is not None:
                 pool.speeds.correct(task_class, kind, mean)
+
+    def _steps_ran(self, event: StepsRan, now: float) -> None:
+        """Of whole devices only: on a part, steps would have to be told apart from what others there slow down."""
+        request = self.state.holder(event.lease)
+        record = self.state.slice_of(request) if request is not None else None
+        if request is not None and record is not None and record.placement.share == WHOLE:
+            kind, _ = self.state.pool.kind_of(record.placement)
+            self.state.pool.speeds.observe_steps(request.task_class, kind, event.steps, event.seconds)
 
     def _speeds_restored(self, event: SpeedsRestored, now: float) -> None:
         self.state.pool.speeds.restore(event.rows)

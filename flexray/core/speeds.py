@@ -7,6 +7,9 @@ had been measured as 0 a few times, so that one odd run decides nothing and a pa
 never seen is completed from the others. What is little known counts as faster than it
 looks, by an upper confidence bound, and so gets tried now and then: less and less often
 where it disappoints.
+
+Calls of a class may be of any length; where they say how many steps they did, steps are
+compared instead, which are alike, and known long before a call ends.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 #: Weight of the prior, in measured calls: for a type's correction, and for a class on a type.
 _PRIOR_TYPE, _PRIOR_PAIR = 4.0, 1.0
@@ -22,6 +26,10 @@ _PRIOR_TYPE, _PRIOR_PAIR = 4.0, 1.0
 _DEVIATION = 1.25
 #: A type is not tried out where a call is expected to take longer than this many seconds.
 _LONGEST_TRIAL = 30.0
+#: Deviation of a type that a class has never been on, for who has to move there to find out: a factor of two.
+_DOUBT = 0.7
+#: Steps of a class are kept as a class of their own, of this name after its own.
+_STEPS = "/steps"
 #: Later calls count no more than this many, so that a class that changes is learnt anew.
 _MOST = 50.0
 #: A class that has had many leases is expected to have this many more at most.
@@ -60,9 +68,9 @@ class Speeds:
 
     def version(self, task_class: str) -> tuple[int, int]:
         """Changes when ``relative`` of a class may give something else."""
-        return self._observed.get(task_class, 0), self._due
+        return self._observed.get(task_class, 0) + self._observed.get(task_class + _STEPS, 0), self._due
 
-    def observe(self, task_class: str, device_type: str, calls: int, seconds: float) -> None:
+    def observe(self, task_class: str, device_type: str, calls: float, seconds: float) -> None:
         """Calls of a class ran on a type for so many seconds together."""
         if calls > 0 and seconds > 0:
             found = self._measured.setdefault(task_class, {}).setdefault(device_type, _Measured())
@@ -72,6 +80,10 @@ class Speeds:
             self._total += 1
             if self._total >= self._due:
                 self._due = self._total + max(16, self._total // 10)
+
+    def observe_steps(self, task_class: str, device_type: str, steps: float, seconds: float) -> None:
+        """A call of a class that goes on did so many steps on a type in so many seconds."""
+        self.observe(task_class + _STEPS, device_type, steps, seconds)
 
     def expected(self, task_class: str, device_type: str) -> tuple[float, float]:
         """Mean of log seconds that a call of the class took on a type, and its weight in calls: 0 if it never ran."""
@@ -107,15 +119,26 @@ class Speeds:
             nominal: speeds of the types there are, from the catalog.
             declared: (pattern, speed) pairs that the user gave; they replace the catalog's.
         """
-        tried = self._observed.get(task_class, 0)
+        compared = self._compared(task_class)
+        tried = self._observed.get(compared, 0)
         estimate = {}
-        for name, (log_seconds, weight) in self._log_seconds(task_class, nominal, declared).items():
+        for name, (log_seconds, weight) in self._log_seconds(compared, nominal, declared).items():
             # UCB1 (Auer et al., 2002), on log seconds
             trial = not declared and log_seconds < math.log(_LONGEST_TRIAL)
             bonus = _DEVIATION * math.sqrt(2 * math.log1p(tried) / (1 + weight)) if trial else 0.0
             estimate[name] = log_seconds - bonus
-        fastest = min(estimate.values(), default=0.0)
-        return {name: math.exp(fastest - value) for name, value in estimate.items()}
+        return _relative(estimate)
+
+    def likely(
+        self, task_class: str, nominal: Mapping[str, float], declared: tuple[tuple[str, float], ...] = ()
+    ) -> dict[str, float]:
+        """As ``relative``, for work that runs already and gives up a place it knows to try another.
+
+        A type counts as faster by one standard deviation, and not the more the longer it was left untried.
+        """
+        known = self._log_seconds(self._compared(task_class), nominal, declared)
+        doubt = 0.0 if declared else _DOUBT
+        return _relative({name: mean - doubt / math.sqrt(1 + weight) for name, (mean, weight) in known.items()})
 
     def seconds(
         self,
@@ -131,14 +154,24 @@ class Speeds:
             runtime: what the user declared, for the slowest type it may use; what was measured replaces it.
         """
         log_seconds = self._log_seconds(task_class, nominal, declared)
+        compared = self._log_seconds(self._compared(task_class), nominal, declared)
         if any(weight >= 1 for _, weight in log_seconds.values()):
-            return {name: math.exp(mean) for name, (mean, _) in log_seconds.items()}
+            # so much longer than a step is a call, whatever the type
+            total = sum(weight for _, weight in log_seconds.values())
+            longer = sum(w * (mean - compared[name][0]) for name, (mean, w) in log_seconds.items()) / total
+            return {name: math.exp(mean + longer) for name, (mean, _) in compared.items()}
         if runtime is None:
             return {}
+        log_seconds = compared
         longest = max((mean for mean, _ in log_seconds.values()), default=0.0)
         if declared:  # one of the declared types may not be there
             longest = max(longest, -math.log(min(speed for _, speed in declared)))
         return {name: runtime * math.exp(mean - longest) for name, (mean, _) in log_seconds.items()}
+
+    def _compared(self, task_class: str) -> str:
+        """The class whose seconds say how the types compare: that of its steps, where it told them."""
+        steps = task_class + _STEPS
+        return steps if steps in self._measured else task_class
 
     def _log_seconds(
         self, task_class: str, nominal: Mapping[str, float], declared: tuple[tuple[str, float], ...]
@@ -153,7 +186,9 @@ class Speeds:
             expected = scale - log_speed + corrections.get(name, 0.0)
             one = known.get(name)
             weight, mean = (one.weight, one.mean) if one is not None else (0.0, 0.0)
-            found[name] = ((_PRIOR_PAIR * expected + weight * mean) / (_PRIOR_PAIR + weight), weight)
+            stands = _declared(name, declared) is not None
+            mixed = expected if stands else (_PRIOR_PAIR * expected + weight * mean) / (_PRIOR_PAIR + weight)
+            found[name] = (mixed, weight)
         return found
 
     def work_ahead(self, task_class: str) -> float:
@@ -194,5 +229,11 @@ class Speeds:
         return {name: total[name] / (weights[name] + _PRIOR_TYPE) for name in nominal}
 
 
+def _relative(log_seconds: Mapping[str, float]) -> dict[str, float]:
+    fastest = min(log_seconds.values(), default=0.0)
+    return {name: math.exp(fastest - value) for name, value in log_seconds.items()}
+
+
+@lru_cache(maxsize=4096)
 def _declared(name: str, declared: tuple[tuple[str, float], ...]) -> float | None:
     return next((speed for pattern, speed in declared if fnmatchcase(name, pattern)), None)

@@ -5,7 +5,7 @@
 
 Victims are those that lose the least work: seconds since their last checkpoint x share. As many as are needed, and
 those that turn out not to be needed are spared. Nobody who has run for less than the minimum run time is
-taken back, and nobody more often than the budget of moves allows, so nothing goes round in circles.
+taken back. Nothing goes round in circles: what is taken back for a quota stays within it, and priorities only rise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import heapq
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from flexray.core.preempting import MOST_MOVES, preempt
+from flexray.core.preempting import loses, preempt
 from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
@@ -100,13 +100,13 @@ def _victim(state: State, record: SliceRecord, now: float) -> Victim | None:
     if request is None or request.slice != record.id or request.state is not RequestState.LEASED:
         return None
     held = record.state is SliceState.HELD and record.reusable and request.restartable
-    if not held or request.moves >= MOST_MOVES or request.lease in state.blocked or not record.placement.devices:
+    if not held or request.lease in state.blocked or not record.placement.devices:
         return None
     ran = now - request.leased_at
     if ran < state.options.min_run_seconds:
         state.look_again(request.leased_at + state.options.min_run_seconds)
         return None
-    lost = min(ran, request.request.checkpoint_every or ran) if not record.has_run else 0.0
+    lost = loses(request, now) if not record.has_run else 0.0  # between its calls nothing is lost
     return Victim(lost * record.placement.share * len(record.placement.devices), record, request)
 
 

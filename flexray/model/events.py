@@ -93,6 +93,18 @@ class TasksRan:
 
 
 @dataclass(frozen=True, slots=True)
+class StepsRan:
+    """A call that goes on did so many steps on a lease since the last report, in so many seconds.
+
+    Steps are alike in all calls of a class and may be few or many: what lies between two looks at ``should_yield()``.
+    """
+
+    lease: LeaseId
+    steps: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpeedsRestored:
     """What an earlier incarnation had learnt.
 
@@ -169,6 +181,7 @@ Event = (
     | LeaseReleased
     | LeaseYielded
     | TasksRan
+    | StepsRan
     | SpeedsRestored
     | QueuesConfigured
     | LeaseBlocked

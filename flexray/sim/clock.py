@@ -82,7 +82,7 @@ class Simulation:
         if queues:
             self.configure(queues)
         for time, happening in happenings:
-            self._agenda.put(time, HAPPENING, lambda act=happening: act(self))  # type: ignore[misc]
+            self.at(time, happening)
         for job in jobs:
             self._agenda.put(job.at, ARRIVAL, lambda course=self.courses[job.id]: self._arrive(course))  # type: ignore[misc]
 
@@ -110,6 +110,10 @@ class Simulation:
         """These are the queues from now on."""
         self._tell(events.QueuesConfigured(tuple(queues)))
 
+    def at(self, time: Ticks, happening: Happening) -> None:
+        """Let something happen, now or later."""
+        self._agenda.put(time, HAPPENING, lambda: happening(self))
+
     def report(self, inventory: Inventory) -> None:
         """A node joins, or what it offers has changed."""
         self.inventories[inventory.node] = self.nodes_ever[inventory.node] = inventory
@@ -121,6 +125,23 @@ class Simulation:
         if self.inventories.pop(node, None) is not None:
             self._tell(events.NodeLost(node))
             self._note_capacity()
+
+    def report_steps(self, measured: Callable[[float], float] = float) -> None:
+        """Running jobs that count their steps say how many they have done since they last said so.
+
+        Args:
+            measured: what is told of the true seconds.
+        """
+        for course in map(self.courses.__getitem__, self._ends):
+            attempt, whole = course.live, 0
+            if attempt is not None and course.job.steps:
+                attempt.count(self.now)
+                whole = course.job.work_on(attempt.lease.device_type) or 0
+            if attempt is not None and attempt.worked > attempt.told < whole:
+                work = attempt.worked - attempt.told
+                attempt.told = attempt.worked
+                took = measured(seconds(work) * attempt.factor)
+                self._tell(events.StepsRan(attempt.lease.lease, course.job.steps * work / whole, took))
 
     def cancel(self, job: RequestId) -> None:
         """The client of a job no longer wants it. One that runs is stopped and hands its lease back."""

@@ -5,7 +5,8 @@ Rounds of 360 s on a cluster of V100, P100 and K80 (Narayanan et al., OSDI 2020,
 when it is moved; a move costs nothing unless ``move_cost`` says so, as in Gavel's simulation.
 
 Policies: ``rounds`` (``core.rounds``, told the throughputs), ``rounds-learnt`` (the same,
-learning them from the rounds by ``core.rates``), ``las`` (Gavel's own, ``gavel_las``).
+learning them from the rounds by ``core.rates``), ``las`` (Gavel's own, ``gavel_las``), and
+``core`` and ``core-learnt``: the whole core, as in the live pool (``gavel_core``).
 """
 
 from __future__ import annotations
@@ -19,46 +20,22 @@ import numpy as np
 
 from flexray.core.rounds import WAITING, Options
 from flexray.errors import UnknownPolicy, UsageError
+from flexray.sim.gavel_core import play
 from flexray.sim.gavel_las import Las
 from flexray.sim.gavel_policies import LearntRounds, Moment, Policy, Rounds
-from flexray.sim.gavel_trace import KINDS, Floats, Ints, Load, read_load, read_throughputs
+from flexray.sim.gavel_setting import ROUND, Played, Setting, refuse_endless
+from flexray.sim.gavel_trace import Floats, Ints, Load, read_load, read_throughputs
 from flexray.sim.reading import did_you_mean
 
-ROUND = 360.0
-"""Seconds of a round."""
+POLICIES = ("rounds", "rounds-learnt", "core", "core-learnt", "las")
 
-POLICIES = ("rounds", "rounds-learnt", "las")
+#: by policy, whether the core has to learn the throughputs.
+_OF_THE_CORE = {"core": False, "core-learnt": True}
 
 _HOUR = 3600.0
 
 Progress = Callable[[float, float], None]
 """Told (done, of how many) measured jobs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What an experiment is run on."""
-
-    slots: tuple[int, ...] = (36, 36, 36)
-    """Devices of each kind."""
-    measure: tuple[int, int] = (4000, 5000)
-    """First job that is measured, and the one after the last."""
-    move_cost: float = 0.0
-    """Seconds that a job loses by a move."""
-    noise: float = 0.05
-    """Standard deviation of the rates that ``rounds-learnt`` measures, as part of the rate."""
-    seed: int = 0
-    """Of that noise."""
-
-    def __post_init__(self) -> None:
-        if len(self.slots) != len(KINDS) or min(self.slots) < 0 or not any(self.slots):
-            raise UsageError(f"the cluster is a number of devices for each of {', '.join(KINDS)}, such as 36:36:36")
-        if not 0 <= self.measure[0] < self.measure[1]:
-            raise UsageError(
-                f"jobs {self.measure[0]}:{self.measure[1]} cannot be measured; give FIRST:END, FIRST < END"
-            )
-        if not 0 <= self.move_cost < ROUND or not 0 <= self.noise < 1:
-            raise UsageError(f"a move costs 0 to {ROUND:g} s, and noise is a part of the rate, below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +142,7 @@ def policy_by_name(name: str, load: Load, setting: Setting) -> Policy:
         return LearntRounds(load, setting.slots, options, setting.noise, setting.seed)
     if name == "las":
         return Las(load, setting.slots)
-    raise UnknownPolicy(f"no policy {name!r}: rounds, rounds-learnt, las.{did_you_mean(name, POLICIES)}")
+    raise UnknownPolicy(f"no policy {name!r}: {', '.join(POLICIES)}.{did_you_mean(name, POLICIES)}")
 
 
 def run(
@@ -176,18 +153,28 @@ def run(
     Args:
         alone: ``isolated`` of the same load and setting, if it is known already.
     """
-    measured = slice(*setting.measure)
     if setting.measure[1] > load.given:
         raise UsageError(f"jobs {setting.measure[0]}:{setting.measure[1]} of {load.given} cannot be measured")
+    many = float(setting.measure[1] - setting.measure[0])
+    if policy in _OF_THE_CORE:
+        played = play(load, setting, _OF_THE_CORE[policy], lambda done: progress(float(done), many))
+    else:
+        played = _in_rounds(load, policy, setting, lambda done: progress(float(done), many))
+    if alone is None:
+        alone = isolated(load, setting)
+    return _result(policy, load, setting, played, alone)
+
+
+def _in_rounds(load: Load, policy: str, setting: Setting, progress: Callable[[int], None]) -> Played:
+    """Round by round, until the measured jobs are done."""
+    measured = slice(*setting.measure)
     course = Course(load, setting, policy_by_name(policy, load, setting))
     there: list[int] = []
     while np.isnan(course.finish[measured]).any():
-        _refuse_endless(load, course.arrived)
+        refuse_endless(load, course.arrived)
         there.append(course.step(len(there) * ROUND))
-        progress(float((~np.isnan(course.finish[measured])).sum()), float(setting.measure[1] - setting.measure[0]))
-    if alone is None:
-        alone = isolated(load, setting)
-    return _result(policy, load, setting, course, np.array(there), alone)
+        progress(int((~np.isnan(course.finish[measured])).sum()))
+    return Played(course.finish, course.first_start, course.gap, course.moves, np.array(there))
 
 
 def isolated(load: Load, setting: Setting) -> Floats:
@@ -198,7 +185,7 @@ def isolated(load: Load, setting: Setting) -> Floats:
     there = np.zeros(0, dtype=np.int64)
     arrived = turn = 0
     while np.isnan(finish[measured]).any():
-        _refuse_endless(load, arrived)
+        refuse_endless(load, arrived)
         now = turn * ROUND
         more = int(np.searchsorted(load.arrival, now, side="right"))
         there = np.concatenate([there, np.arange(arrived, more)])
@@ -228,7 +215,8 @@ def simulate_gavel(
 
     Args:
         rate: jobs an hour.
-        known: whether the policy is told the throughputs; ``rounds`` without them is ``rounds-learnt``.
+        known: whether the policy is told the throughputs; ``rounds`` without them is ``rounds-learnt``, ``core``
+            is ``core-learnt``.
         seed: of the jobs after the trace, and of the noise of what is measured.
     """
     if not known and policy == "las":
@@ -238,19 +226,15 @@ def simulate_gavel(
     load = read_load(trace, table, rate, seed=seed)
     if measure[1] == load.given:  # nothing comes after the measured jobs: the cluster drains
         load = read_load(trace, table, rate, go_on=False)
-    return run(load, policy if known or policy != "rounds" else "rounds-learnt", setting, progress)
+    learns = f"{policy}-learnt"
+    return run(load, learns if not known and learns in POLICIES else policy, setting, progress)
 
 
-def _refuse_endless(load: Load, arrived: int) -> None:
-    if load.arrival.size > load.given and arrived == load.arrival.size:
-        raise UsageError(f"the cluster is too small: {arrived} jobs came, and the measured ones are not done")
-
-
-def _result(policy: str, load: Load, setting: Setting, course: Course, there: Ints, alone: Floats) -> GavelResult:
+def _result(policy: str, load: Load, setting: Setting, played: Played, alone: Floats) -> GavelResult:
     measured = slice(*setting.measure)
-    arrival, finish = load.arrival[measured], course.finish[measured]
+    arrival, finish = load.arrival[measured], played.finish[measured]
     completion = finish - arrival
-    share = completion / _on_a_share(load, setting, finish, there)
+    share = completion / _on_a_share(load, setting, finish, played.there)
     hours = completion / _HOUR
     return GavelResult(
         version=1,
@@ -266,10 +250,10 @@ def _result(policy: str, load: Load, setting: Setting, course: Course, there: In
         finish_time_fairness_worst=float(share.max()),
         isolated_fairness_mean=float((completion / alone).mean()),
         isolated_fairness_worst=float((completion / alone).max()),
-        longest_wait_hours=float((course.first_start[measured] - arrival).max()) / _HOUR,
-        longest_gap_hours=float(course.gap[measured].max()) / _HOUR,
-        moves=course.moves,
-        mean_jobs=float(there.mean()),
+        longest_wait_hours=float((played.first_start[measured] - arrival).max()) / _HOUR,
+        longest_gap_hours=float(played.gap[measured].max()) / _HOUR,
+        moves=played.moves,
+        mean_jobs=float(played.there.mean()),
         extended=bool(finish.max() > load.arrival[load.given - 1]) and load.arrival.size > load.given,
     )
 

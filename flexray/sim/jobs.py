@@ -61,6 +61,7 @@ class Job:
         durations: (device type pattern, seconds of work there), the first match counts.
         checkpoint_every: seconds of work after which its state is saved; 0 means never.
         reusable: whether its slice may serve the next job of its class.
+        steps: what its work is made of, if it says now and then how many it has done.
     """
 
     id: RequestId
@@ -70,6 +71,7 @@ class Job:
     durations: tuple[tuple[str, float], ...]
     checkpoint_every: float = 0.0
     reusable: bool = True
+    steps: float = 0.0
 
     def work_on(self, device_type: str) -> Ticks | None:
         """Its work on a device type alone there, or None where none is given for that type."""
@@ -105,6 +107,7 @@ class Attempt:
         setup: what comes before the work: the warm start, the restoring.
         ended: "" while it runs; else "done", "cancelled", or the EndReason it was revoked for.
         lost: work that was done and has to be done again.
+        told: work of which it has said that it is done.
         factor: how much slower than alone it runs at present.
     """
 
@@ -118,6 +121,7 @@ class Attempt:
     end: Ticks | None = None
     ended: str = ""
     lost: Ticks = 0
+    told: Ticks = 0
 
     def count(self, now: Ticks) -> None:
         """Bring ``done`` up to now."""

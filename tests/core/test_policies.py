@@ -243,6 +243,38 @@ def test_declared_speeds_stand() -> None:
         speeds.observe("c", "fast", 1, 0.1)
     declared = (("fa*", 0.5), ("slow", 1.0))
     assert speeds.relative("new", NOMINAL, declared) == {"fast": pytest.approx(0.5), "slow": 1.0}
+    for known in (speeds.relative, speeds.likely):  # the calls of this class happened to be short on the one type
+        assert known("c", NOMINAL, declared) == {"fast": pytest.approx(0.5), "slow": 1.0}
+    assert speeds.seconds("c", NOMINAL, declared) == {"fast": pytest.approx(0.1), "slow": pytest.approx(0.05)}
+
+
+def test_steps_are_compared_where_calls_are_of_any_length() -> None:
+    """The slow type was given the short calls: by their lengths it would be the faster one."""
+    speeds = Speeds()
+    for number in range(10):
+        speeds.observe("c", "fast", 1, 1000.0 + number)
+        speeds.observe("c", "slow", 1, 10.0 + number)
+        speeds.observe_steps("c", "fast", 50, 10.0)
+        speeds.observe_steps("c", "slow", 50, 100.0)
+    assert speeds.likely("c", NOMINAL) == {"fast": 1.0, "slow": pytest.approx(0.1, rel=0.05)}
+    assert speeds.relative("c", NOMINAL)["slow"] == pytest.approx(0.1, rel=0.05)
+    seconds = speeds.seconds("c", NOMINAL)
+    assert seconds["slow"] == pytest.approx(10 * seconds["fast"], rel=0.05)
+    assert 10 < seconds["fast"] < 1000  # a call is as long as calls were
+    only_steps = Speeds()
+    only_steps.observe_steps("c", "fast", 50, 10.0)
+    assert only_steps.seconds("c", NOMINAL) == {}  # how long a call is they do not say
+    assert only_steps.seconds("c", NOMINAL, runtime=100.0)["slow"] == pytest.approx(100.0)
+
+
+def test_what_runs_is_not_moved_for_the_mere_chance_of_a_faster_device() -> None:
+    """Of two types that should be equal, one was never tried: new work tries it, work that runs hardly gains by it."""
+    speeds, equal = Speeds(), {"a": 1.0, "b": 1.0}
+    for _ in range(1000):
+        speeds.observe("c", "a", 1, 0.1)
+    assert speeds.relative("c", equal)["a"] < 0.05
+    assert 0.4 < speeds.likely("c", equal)["a"] < 0.6
+    assert speeds.likely("c", equal, (("a", 1.0), ("b", 1.0))) == {"a": pytest.approx(1.0), "b": pytest.approx(1.0)}
 
 
 def test_what_was_learnt_can_be_kept() -> None:

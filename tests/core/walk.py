@@ -48,7 +48,7 @@ class _Walker:
             (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
             (2, self.cancel), (8, self.block), (8, self.unblock), (1, self.report_node), (1, self.lose_node),
             (1, self.close_session), (5, self.run), (25, self.give_way),
-            (1, self.configure),
+            (2, self.configure),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -115,6 +115,7 @@ class _Walker:
         if self.world.leases:
             lease = self.world.leases[self.rng.choice(list(self.world.leases))].lease
             self.world.apply(events.TasksRan(lease, self.rng.randrange(1, 9), self.rng.random() + 0.1))
+            self.world.apply(events.StepsRan(lease, 8.0, 0.5))
 
     def lose_slice(self) -> None:
         if self.world.leases:

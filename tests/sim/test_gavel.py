@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from flexray.errors import UnknownPolicy, UsageError
-from flexray.sim.gavel import ROUND, Course, GavelResult, Moment, Setting, isolated, policy_by_name, run, simulate_gavel
+from flexray.sim.gavel import Course, GavelResult, isolated, policy_by_name, run, simulate_gavel
 from flexray.sim.gavel_las import solve
+from flexray.sim.gavel_policies import Moment
+from flexray.sim.gavel_setting import ROUND, Setting
 from flexray.sim.gavel_trace import Load, draw_load, read_load, read_throughputs
 
 A, B = "A (batch size 1)", "B (batch size 2)"

@@ -410,7 +410,8 @@ def test_a_preemptible_job_makes_way_and_loses_what_it_had_not_saved(every: int 
     little, much = result.requests
     first, second, *rest = little.attempts
     assert (first.devices, second.devices) == (["n/gpu0"], ["n/gpu1"])
-    assert [a.devices for a in much.attempts] == [["n/gpu0"]] and much.attempts[0].start == first.end
+    began, moved = much.attempts  # on what there was, until the next round
+    assert (began.devices, moved.devices) == (["n/gpu1"], ["n/gpu0"]) and moved.start >= first.end
     assert first.ended == "preempted" and first.start == 0
     if every:
         assert first.lost == 1  # what it did while it saved its state
