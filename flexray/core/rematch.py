@@ -1,7 +1,7 @@
 """Rounds in the live pool: preemptible work, and what waits, is matched to device types again now and then.
 
 ``rounds.py`` says who is to be where; here that becomes leases taken back and slices planned.
-Requests of one size are matched with each other: only they can take each other's room.
+Requests of one size, queue and priority are matched with each other: only they can, and may, take each other's room.
 A round is carried out for a size as a whole or not at all, and leaves a request where it is
 for at least the time between two rounds.
 """
@@ -82,7 +82,7 @@ def _hasten(state: State, now: float) -> None:
         there = (one for device in pending.placement.devices for one in state.slices.by_device[device].values())
         for record in [one for one in there if one.draining]:
             request = may_preempt(state, record, now)
-            if request is not None:
+            if request is not None and request.queue == waiter.queue:  # a recall looks at priorities itself
                 preempt(state, record, RecallReason.REMATCH, now, waiter.id)
                 request.sequence = state.next_sequence()  # behind the one it makes room for
 
@@ -94,10 +94,10 @@ def _groups(state: State, now: float) -> dict[tuple[object, ...], list[Member]]:
         record = state.slice_of(request)
         settled = now - request.leased_at >= state.options.rematch_seconds
         if record is not None and settled and not record.draining and may_preempt(state, record, now) is request:
-            groups.setdefault(_size(request.request), []).append(Member(request, record))
+            groups.setdefault(_size(request), []).append(Member(request, record))
     if groups:
         for request in state.waiting()[:_MOST_WAITING]:
-            if (members := groups.get(_size(request.request))) is not None:
+            if (members := groups.get(_size(request))) is not None:
                 members.append(Member(request, None))
     return groups
 
@@ -114,8 +114,11 @@ def _rounds(state: State, groups: list[list[Member]], now: float) -> None:
         slices.set_draining(record, True)
 
 
-def _size(request: Request) -> tuple[object, ...]:
-    return (request.devices, request.share, request.memory, *request.host, request.isolation)
+def _size(request: RequestRecord) -> tuple[object, ...]:
+    """Who can take whose room, and may: between queues and priorities it is taken back by other rules."""
+    asked = request.request
+    amounts = (asked.devices, asked.share, asked.memory, *asked.host, asked.isolation)
+    return (request.queue, asked.priority, *amounts)
 
 
 def _round(state: State, members: list[Member], now: float) -> None:

@@ -79,7 +79,7 @@ def test_queues_are_shown_and_changed_while_the_pool_runs(teams: None) -> None:
     task = flex.task(gpu=0.5, queue="c")(work)
     assert task.remote("/dev/null", "c", "/", True).result(60) == "c"
     flexray("remove", "c")
-    with pytest.raises(flex.errors.UnknownQueue, match="Known: a, b, default"):
-        task.remote("/dev/null", "c", "/", True).result(60)
+    with pytest.raises(flex.errors.UnknownQueue, match="Known: a, b, default"):  # another class: none is held
+        task.options(gpu=0.25).remote("/dev/null", "c", "/", True).result(60)
     failed = run.invoke(main, ["queue", "remove", "d", "--address", "auto"])
     assert failed.exit_code == 1 and "unknown queue 'd'" in failed.output

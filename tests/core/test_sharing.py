@@ -267,3 +267,15 @@ def test_promises_are_scaled_when_a_node_is_lost() -> None:
 
 def test_amounts_say_what_they_are() -> None:
     assert parse_queue_amount(2.5) == QueueAmount(devices=2500)
+
+
+def test_rounds_take_nothing_from_another_queue_or_a_higher_priority() -> None:
+    there = world("1xA100", {"name": "a", "quota": 1}, {"name": "b"}, patience_seconds=50, rematch_seconds=10)
+    ask(there, "a", 1, priority=1, request=Request(preemptible=True, checkpoint_every=1.0))
+    there.settle()
+    ask(there, "b", 1)
+    ask(there, "a", 1, name="low")
+    for _ in range(30):
+        there.wait(20)
+        give_way(there)
+    assert set(there.leases) == {"a0"}
