@@ -51,6 +51,12 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
     return True
 
 
+def may_fit(state: State, request: RequestRecord) -> bool:
+    """Whether there is room for a request of that shape, or it can never fit and has to be told so."""
+    never = (len(state.pool.books.rows) or not request.request.devices) and not state.pool.ever_fits(request.request)
+    return bool(never) or _choose(state, request) is not None
+
+
 def _choose(state: State, request: RequestRecord) -> Choice | None:
     policy = state.options.policy
     return state.pool.chooser.place(request.request, policy, request.task_class, request.near)

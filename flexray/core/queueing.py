@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from flexray.core.granting import serve
+from flexray.core.granting import may_fit, serve
 from flexray.core.queues import QueueTree
 from flexray.core.records import RequestRecord
 from flexray.core.sharing import Sharing
@@ -72,39 +72,60 @@ def place_in_order(state: State, heads: Iterable[RequestRecord], now: float) -> 
 
 
 class Turnstile:
-    """One cycle of taking turns between queues."""
+    """One cycle of taking turns between queues.
+
+    Lines that cannot be served take no turns: in a full pool with a long backlog that is nearly all of them, and they
+    are told apart by the few shapes they have.
+    """
 
     def __init__(self, state: State, heads: Iterable[RequestRecord], now: float) -> None:
         self._state, self._now = state, now
         self._full: set[tuple[object, ...]] = set()
+        self._fits: set[tuple[object, ...]] = set()
         self._lines: dict[str, list[tuple[object, int, RequestRecord]]] = {}
         for request in heads:
-            self._lines.setdefault(request.queue, []).append((request.line[0], request.sequence, request))
+            request.limited_by = ""
+            if self._may_be_served(request):
+                self._lines.setdefault(request.queue, []).append((request.line[0], request.sequence, request))
         for lines in self._lines.values():
             heapq.heapify(lines)
 
     def run(self) -> None:
         """Serve whoever's turn it is until nobody can be served."""
+        if not self._lines:
+            return
         sharing = self._state.sharing
         sharing.begin(self._state.holders, self._now)
         for name in sorted(self._lines):
             self._join(sharing, name)
         while (leaf := sharing.turns.next()) is not None:
-            self._serve_head(sharing, leaf)
+            self._serve_head(leaf)
             self._join(sharing, leaf)
 
-    def _join(self, sharing: Sharing, leaf: str) -> None:
-        lines = self._lines[leaf]
-        if lines:
-            sharing.turns.join(leaf, sharing.size_of(lines[0][2]))
-        else:
-            sharing.turns.leave(leaf)
+    def _may_be_served(self, request: RequestRecord) -> bool:
+        """Whether a warm slice is there for it, or some room for its shape."""
+        shape = request.shape
+        if shape not in self._full and shape not in self._fits:
+            there = may_fit(self._state, request)
+            (self._fits if there else self._full).add(shape)
+        return shape not in self._full or (request.reusable and self._state.slices.has_warm(request))
 
-    def _serve_head(self, sharing: Sharing, leaf: str) -> None:
-        """The head of a queue is served, or its line is set aside for this cycle."""
+    def _join(self, sharing: Sharing, leaf: str) -> None:
+        """A queue takes turns with the first of its lines that can be served."""
+        lines = self._lines[leaf]
+        while lines:
+            request = lines[0][2]
+            if self._may_be_served(request):
+                request.limited_by = sharing.limited_by(request) or ""
+                if not request.limited_by:
+                    sharing.turns.join(leaf, sharing.size_of(request))
+                    return
+            heapq.heappop(lines)  # set aside for this cycle
+        sharing.turns.leave(leaf)
+
+    def _serve_head(self, leaf: str) -> None:
         _, _, request = heapq.heappop(self._lines[leaf])
-        request.limited_by = sharing.limited_by(request) or ""
-        if not request.limited_by and serve(self._state, request, self._full, self._now):
+        if serve(self._state, request, self._full, self._now):
             successor = self._state.head(request.line) if request.line in self._state.lines else None
             if successor is not None:
                 heapq.heappush(self._lines[leaf], (successor.line[0], successor.sequence, successor))

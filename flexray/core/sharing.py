@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from flexray.core.borrowing import Borrowing
 from flexray.core.fairness import Entitlement, Wants, shares
 from flexray.core.history import History
-from flexray.core.loads import Load, capacity_load, capacity_of, load_of, total, worth
+from flexray.core.loads import Load, capacity_load, capacity_of, covered, load_of, total, worth
 from flexray.core.placement import Pool
 from flexray.core.promises import QueueWarning, fitted
 from flexray.core.queue_books import QueueBooks
@@ -48,6 +48,8 @@ class Sharing:
         self.turns = Turns(self.tree)
         self._history = History(self.tree)
         self._stale = True
+        #: what each queue is promised of this pool, in worth.
+        self._quotas: dict[str, int] = {}
 
     @property
     def plain(self) -> bool:
@@ -80,6 +82,8 @@ class Sharing:
                 self.books.take(request.queue, request.charged)
             else:
                 self.waits(request)
+        pool = capacity_load(capacity)
+        self._quotas = {name: worth(covered(pool, own, capacity), capacity) for name, own in self.tree.promises.items()}
         for name in self.tree.queues if not self.plain else ():
             self._note(name, now)
 
@@ -128,12 +132,16 @@ class Sharing:
         kind = self._pool.devices[placement.devices[0]].type
         return load_of(kind.name, kind.memory, placement)
 
+    def refresh(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
+        """Measure promises against the devices there are now."""
+        if self._stale:
+            self.rebuild(holders(), now)
+
     # -- whose turn it is ----------------------------------------------------------------------
 
     def begin(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
         """Bring entitlements up to date, before turns are taken."""
-        if self._stale:
-            self.rebuild(holders(), now)
+        self.refresh(holders, now)
         capacity = self.books.capacity
         whole = worth(capacity_load(capacity), capacity)
         self.entitled = shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
@@ -150,6 +158,10 @@ class Sharing:
     def limited_by(self, request: RequestRecord) -> str | None:
         """The queue whose limit keeps a request waiting, or None."""
         return None if self.plain else self.books.limited_by(request.queue, self.expected(request))
+
+    def owed(self) -> set[str]:
+        """Queues that use less than they were promised."""
+        return {name for name, used in self.books.worths().items() if used < self._quotas.get(name, 0)}
 
     # -- who may take back ----------------------------------------------------------------------
 

@@ -94,6 +94,10 @@ class Slices:
             record.request = request.id
             self._index(record)
 
+    def has_warm(self, request: RequestRecord) -> bool:
+        """Whether some slice of the request's class is free, on a device that may be sick."""
+        return (request.environment, request.task_class) in self._free_by_key
+
     def warm_for(self, request: RequestRecord) -> list[SliceRecord]:
         """Free slices of the request's class: idle before starting, last used first. Leaves them where they are."""
         free = self._free_by_key.get((request.environment, request.task_class))

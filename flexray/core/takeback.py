@@ -21,8 +21,8 @@ from flexray.core.state import State
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import RecallReason, RequestState, SliceState
 
-#: So many requests a cycle look for victims, and so many victims one of them takes at most.
-_REQUESTS_PER_CYCLE, _MOST_VICTIMS = 8, 64
+#: So many victims one request takes at most.
+_MOST_VICTIMS = 64
 
 
 class Victim(NamedTuple):
@@ -35,27 +35,68 @@ class Victim(NamedTuple):
 
 def take_back(state: State, now: float) -> None:
     """Look for victims for the requests whose turn is next and for whom there was no room."""
-    if state.sharing.plain and not state.priorities_differ:
+    if (state.sharing.plain and not state.priorities_differ) or not state.lines:
         return
     in_vain: set[tuple[object, ...]] = set()
-    lines = [(r.line[0], r.sequence, r) for r in map(state.head, list(state.lines)) if r is not None]
+    state.sharing.refresh(state.holders, now)
+    heads = _entitled(state)
+    if not heads:
+        return
+    hunt = _Hunt(state, now)
+    lines = [(r.line[0], r.sequence, r) for r in heads if hunt.may_win(r)]
     heapq.heapify(lines)
-    while lines and len(in_vain) < _REQUESTS_PER_CYCLE:
+    while lines:
         _, _, request = heapq.heappop(lines)
         key = (request.queue, request.request.priority, request.shape)
-        if request.passes_over or request.limited_by or key in in_vain:
+        if key in in_vain:
             continue
-        if not _make_way(state, request, now):
+        if not _make_way(state, request, hunt, now):
             in_vain.add(key)
             continue
+        hunt = _Hunt(state, now)
         successor = state.head(request.line) if request.line in state.lines else None
-        if successor is not None:
+        if successor is not None and hunt.may_win(successor):
             heapq.heappush(lines, (successor.line[0], successor.sequence, successor))
 
 
-def _make_way(state: State, request: RequestRecord, now: float) -> bool:
+def _entitled(state: State) -> list[RequestRecord]:
+    """Heads of lines that may be entitled to more than is free: a quick look, since in most cycles nobody is."""
+    owed = set() if state.sharing.plain else state.sharing.owed()
+    if not owed and not (state.preemptible and state.priorities_differ):
+        return []
+    heads = [r for r in map(state.head, list(state.lines)) if r is not None]
+    tree, rising = state.sharing.tree, bool(state.preemptible) and state.priorities_differ
+    return [r for r in heads if rising or any(name in owed for name in tree.path(r.queue))]
+
+
+class _Hunt:
+    """What may be taken back at this moment: found once, since most requests find nothing."""
+
+    def __init__(self, state: State, now: float) -> None:
+        self._state = state
+        self.movable = [victim for victim in (_victim(state, r, now) for r in state.slices.by_id.values()) if victim]
+        self._lowest: dict[str, int] = {}
+        for one in self.movable:
+            if one.request.id in state.preemptible:
+                priority, queue = one.request.request.priority, one.request.queue
+                self._lowest[queue] = min(priority, self._lowest.get(queue, priority))
+        self.borrowing = None if state.sharing.plain else state.sharing.borrowing()
+        standings = self.borrowing.standings if self.borrowing is not None else {}
+        self._lent = any(one.borrowed > one.spare for one in standings.values())
+        self._owed = {name for name, one in standings.items() if one.idle > 0}
+
+    def may_win(self, request: RequestRecord) -> bool:
+        """Whether somebody may have to give way for a request, as far as queues and priorities go."""
+        if request.passes_over or request.limited_by or not self.movable:
+            return False
+        if self._lowest.get(request.queue, request.request.priority) < request.request.priority:
+            return True
+        return self._lent and any(name in self._owed for name in self._state.sharing.tree.path(request.queue))
+
+
+def _make_way(state: State, request: RequestRecord, hunt: _Hunt, now: float) -> bool:
     """Have victims give way for a request, if there are some; it has its place from now on."""
-    reason, victims = _victims(state, request, now)
+    reason, victims = _victims(state, request, hunt)
     found = _enough(state, request, victims) if victims else None
     if found is None:
         return False
@@ -67,25 +108,24 @@ def _make_way(state: State, request: RequestRecord, now: float) -> bool:
     return True
 
 
-def _victims(state: State, request: RequestRecord, now: float) -> tuple[RecallReason, list[Victim]]:
+def _victims(state: State, request: RequestRecord, hunt: _Hunt) -> tuple[RecallReason, list[Victim]]:
     """Leases that the request may take back, those that lose least first."""
-    movable = [victim for victim in map(lambda r: _victim(state, r, now), state.slices.by_id.values()) if victim]
     inside = [
         v
-        for v in movable
+        for v in hunt.movable
         if v.request.queue == request.queue
         and v.request.request.priority < request.request.priority
         and v.request.id in state.preemptible
     ]
     if inside:
         return RecallReason.PRIORITY, sorted(inside, key=_least)
-    if state.sharing.plain:
+    borrowing = hunt.borrowing
+    if borrowing is None:
         return RecallReason.PRIORITY, []
     wanted = state.sharing.expected(request)
-    borrowing = state.sharing.borrowing()
     borrowed = [
         v
-        for v in movable
+        for v in hunt.movable
         if v.request.charged and borrowing.may_reclaim(request.queue, wanted, v.request.queue, v.request.charged)
     ]
     return RecallReason.RECLAIM, sorted(borrowed, key=_least)
@@ -112,22 +152,32 @@ def _victim(state: State, record: SliceRecord, now: float) -> Victim | None:
 
 def _enough(state: State, request: RequestRecord, victims: list[Victim]) -> tuple[Placement, list[Victim]] | None:
     """The fewest of the first victims whose end makes room, and where; None if all of them do not."""
-    slices, chosen = state.slices, dict[str, Victim]()
-    try:
-        for victim in _may_all_go(state, request, victims):
-            chosen[victim.record.id] = victim
-            slices.set_draining(victim.record, True)
-            choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class, request.near)
-            if choice is not None:
-                break
+    chosen = list(_may_all_go(state, request, victims))
+    if _place_without(state, request, chosen) is None:
+        return None
+    least, most = 0, len(chosen)  # more room never hurts: the first so many that do are found by halving
+    while most - least > 1:
+        middle = (least + most) // 2
+        if _place_without(state, request, chosen[:middle]) is not None:
+            most = middle
         else:
-            return None
-    finally:
-        for victim in chosen.values():
-            slices.set_draining(victim.record, False)
-    missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
-    needed = needed_of([v.record for v in chosen.values()], missing, choice.placement.node)
-    return choice.placement, [chosen[record.id] for record in needed]
+            least = middle
+    placement = _place_without(state, request, chosen[:most])
+    if placement is None:
+        return None
+    missing = missing_for(state.pool, placement, request.request.host, count_idle=True)
+    needed = {record.id for record in needed_of([v.record for v in chosen[:most]], missing, placement.node)}
+    return placement, [victim for victim in chosen if victim.record.id in needed]
+
+
+def _place_without(state: State, request: RequestRecord, victims: list[Victim]) -> Placement | None:
+    """Where the request would go if some leases were over. Changes nothing."""
+    for victim in victims:
+        state.slices.set_draining(victim.record, True)
+    choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class, request.near)
+    for victim in victims:
+        state.slices.set_draining(victim.record, False)
+    return choice.placement if choice is not None else None
 
 
 def _may_all_go(state: State, request: RequestRecord, victims: list[Victim]) -> Iterator[Victim]:

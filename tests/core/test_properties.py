@@ -11,7 +11,7 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from typing import Any
 
-from harness import World, node
+from harness import World, kinds, node
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -107,7 +107,8 @@ class Pool(RuleBasedStateMachine):
     def cycle(self) -> None:
         self.world.decide()
         self._note()
-        assert self.world.decide() == [], "a second cycle at the same instant has nothing to do"
+        again = self.world.decide()
+        assert again == [], f"a second cycle at the same instant has nothing to do: {kinds(again)}"
 
     @rule(seconds=st.sampled_from([0.5, 3, 31]))
     def time_passes(self, seconds: float) -> None:
