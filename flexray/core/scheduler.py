@@ -33,6 +33,7 @@ from flexray.model.commands import Command, RecallLease, StopSlice
 from flexray.model.events import (
     Event,
     LeaseBlocked,
+    LeaseCheckpointed,
     LeaseReleased,
     LeaseUnblocked,
     LeaseYielded,
@@ -74,6 +75,7 @@ class Scheduler:
             RequestCancelled: self._request_cancelled,
             LeaseReleased: self._lease_released,
             LeaseYielded: self._lease_yielded,
+            LeaseCheckpointed: self._lease_checkpointed,
             TasksRan: self._tasks_ran,
             SpeedsRestored: self._speeds_restored,
             LeaseBlocked: self._lease_blocked,
@@ -186,6 +188,12 @@ class Scheduler:
         request = self.state.holder(event.lease)
         if request is not None:
             yielded(self.state, request, now)
+
+    def _lease_checkpointed(self, event: LeaseCheckpointed, now: float) -> None:
+        request = self.state.holder(event.lease)
+        record = self.state.slice_of(request) if request is not None else None
+        if record is not None:
+            record.safe_at = now
 
     def _tasks_ran(self, event: TasksRan, now: float) -> None:
         request = self.state.holder(event.lease)

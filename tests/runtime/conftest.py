@@ -42,7 +42,8 @@ def pool() -> Iterator[str]:
     import flexray as flex
     from flexray.runtime.pool import stop_pool
 
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # slices import the functions of these tests by name
+    tests = Path(__file__).parents[1]  # slices import the functions of these tests by name, and flexray from beside them
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(tests.parent), str(tests)))
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
     del os.environ["PYTHONPATH"]
     try:
