@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flexray.errors import UsageError
 from flexray.model.amounts import share_as_float
 from flexray.model.devices import Device
 from flexray.runtime.protocol import SliceIdentity, Token
+
+if TYPE_CHECKING:
+    from flexray.runtime.checkpoints import Attempt, Checkpoints
 
 _TORCH_BACKEND = {"nvidia": "cuda", "amd": "cuda", "ascend": "npu", "intel": "xpu"}
 
@@ -38,9 +42,9 @@ class Current:
     isolation: str
     request: str
     attempt: int
+    _here: Running = field(repr=False)
     rank: int = 0
     world_size: int = 1
-    _yield: StopFlag = field(default_factory=lambda: StopFlag(), repr=False)
 
     @property
     def device(self) -> Device:
@@ -62,8 +66,53 @@ class Current:
         return f"{backend}:0" if module is not None and module.is_available() else "cpu"
 
     def should_yield(self) -> bool:
-        """Whether the task was asked to stop: cancelled, or past its timeout. Look now and then, and return."""
-        return self._yield.raised
+        """Whether the task was asked to stop: preempted, cancelled, or past its timeout. Look now and then, and return.
+
+        A preempted task that raises ``flex.errors.Preempted`` is run again elsewhere; ``checkpoint`` does that by itself.
+        """
+        return self._here.flag.raised
+
+    def on_yield(self, callback: Callable[[], None]) -> None:
+        """Call ``callback()`` once when ``should_yield()`` becomes true; at once if it is already.
+
+        It runs in a thread of flexray's beside the task, and not at all when the task is done before. It should set
+        a flag or wake somebody: it cannot end the task, and what it raises is printed.
+        """
+        self._checkpoints.on_yield(callback, self._here.flag)
+
+    def checkpoint(self, state: Any, *, every: float = 0.0) -> None:
+        """Store the state of this call; a later attempt finds it in ``restored``. Ends a task that is to give way.
+
+        Stored is what pickles, by value; it is safe from the end of the slice once this returns, which takes about as
+        long as copying it once. Only the last one is kept. When the task is asked to give way, the state is
+        stored, whatever ``every`` says, and ``flex.errors.Preempted`` raised: it ends here, and goes on elsewhere.
+
+        Args:
+            state: arrays and tensors in it are not copied first; tensors come back on the CPU.
+            every: seconds since this attempt's start or last checkpoint before which nothing is stored.
+
+        Raises:
+            Preempted: the state is stored and the task has to end; let it pass.
+            Cancelled: the task was cancelled, or is past its timeout; nothing is stored.
+            NotSerializable: the state cannot be pickled.
+            UsageError: in an actor's method or a stream, which are never repeated.
+            OSError: ``checkpoint_place`` cannot be written to (or what its file system raises).
+        """
+        self._checkpoints.checkpoint(state, every, self._here.attempt)
+
+    @property
+    def restored(self) -> Any:
+        """The state of this call's last good checkpoint, from an earlier attempt; None when there is none.
+
+        For the start of an attempt: it is read anew at each look, into memory that is the task's own, and after a
+        checkpoint of this attempt it raises UsageError. With ``checkpoint_place`` a failure to read raises OSError;
+        a file that is not whole is passed over for the one before.
+        """
+        return self._checkpoints.restored()
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return self._here.begin(self._here.attempt)
 
 
 class StopFlag:
@@ -76,11 +125,13 @@ class StopFlag:
 
 
 class Running(NamedTuple):
-    """One call that runs in this process: the slice, the lease it runs under, and its flag."""
+    """One call that runs in this process: the slice, the lease it runs under, its flag, and what has its checkpoints."""
 
     identity: SliceIdentity
     token: Token
     flag: StopFlag
+    attempt: Attempt
+    begin: Callable[[Attempt], Checkpoints]
 
 
 running: ContextVar[Running | None] = ContextVar("flexray_running", default=None)
@@ -100,5 +151,5 @@ def current() -> Current:
         identity.isolation,
         lease.request,
         lease.attempt,
-        _yield=here.flag,
+        here,
     )

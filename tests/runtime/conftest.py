@@ -42,7 +42,9 @@ def pool() -> Iterator[str]:
     import flexray as flex
     from flexray.runtime.pool import stop_pool
 
-    tests = Path(__file__).parents[1]  # slices import the functions of these tests by name, and flexray from beside them
+    tests = Path(__file__).parents[
+        1
+    ]  # slices import the functions of these tests by name, and flexray from beside them
     os.environ["PYTHONPATH"] = os.pathsep.join((str(tests.parent), str(tests)))
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
     del os.environ["PYTHONPATH"]
