@@ -68,7 +68,7 @@ class Current:
     def should_yield(self) -> bool:
         """Whether the task was asked to stop: preempted, cancelled, or past its timeout. Look now and then, and return.
 
-        A preempted task that raises ``flex.errors.Preempted`` is run again elsewhere; ``checkpoint`` does that by itself.
+        A preempted task that raises ``flex.errors.Preempted`` is run again elsewhere; ``checkpoint`` raises it for you.
         """
         return self._here.flag.raised
 
@@ -125,7 +125,7 @@ class StopFlag:
 
 
 class Running(NamedTuple):
-    """One call that runs in this process: the slice, the lease it runs under, its flag, and what has its checkpoints."""
+    """One call that runs in this process: the slice, the lease it runs under, its flag; ``begin`` has its checkpoints."""
 
     identity: SliceIdentity
     token: Token

@@ -208,8 +208,8 @@ def check_place(place: str) -> None:
         import fsspec
     except ImportError:
         raise InvalidRequest(
-            f"checkpoint_place={place!r} is a URL, which takes fsspec: `pip install fsspec[{protocol}]`, here and on the "
-            f"nodes, or name a directory that the nodes share"
+            f"checkpoint_place={place!r} is a URL, which takes fsspec: `pip install fsspec[{protocol}]`, here and on "
+            f"the nodes, or name a directory that the nodes share"
         ) from None
     try:
         fsspec.get_filesystem_class(protocol)

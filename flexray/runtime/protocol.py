@@ -115,8 +115,8 @@ Payload = tuple[tuple[Any, ...], dict[str, Any]] | bytes | None
 
 #: One call inside a batch, short where it can be: (the client's number for it, its arguments), or with two more:
 #: what the top-level placeholders stand for (each an index of a Ray argument, or packed bytes), and first index and
-#: number of the nested references that belong to the call, in the batch's list. With one more, the same of references to
-#: its checkpoint, best first, where an earlier attempt has left one.
+#: number of the nested references that belong to the call, in the batch's list. With one more, the same of references
+#: to its checkpoint, best first, where an earlier attempt has left one.
 Item = (
     tuple[int, Payload]
     | tuple[int, Payload, tuple[int | bytes, ...], tuple[int, int]]

@@ -36,7 +36,7 @@ from flexray.runtime.run_queue import Outcome, Run, RunQueue, holder_of
 _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
 _RUN_THREADS = 64
-_NEVER_REPEATED = "flex.current().checkpoint() is for tasks: an actor's method and a stream are never repeated, so nobody would find it"
+_NEVER_REPEATED = "checkpoint() is for tasks: an actor's method and a stream are never repeated, nobody would find it"
 
 M = TypeVar("M", bound=Callable[..., Any])
 

@@ -90,7 +90,7 @@ def test_any_state_that_pickles_is_stored(state: Any) -> None:
 def test_what_cannot_be_stored_is_named() -> None:
     import threading
 
-    with pytest.raises(NotSerializable, match="checkpoint of type dict cannot be stored.*lock"):
+    with pytest.raises(NotSerializable, match=r"checkpoint of type dict cannot be stored.*lock"):
         freeze({"lock": threading.Lock()})
 
 
