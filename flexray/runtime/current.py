@@ -125,7 +125,7 @@ class StopFlag:
 
 
 class Running(NamedTuple):
-    """One call that runs in this process: the slice, the lease it runs under, its flag; ``begin`` has its checkpoints."""
+    """One call that runs in this process: slice, lease, flag, the attempt itself; ``begin`` finds its checkpoints."""
 
     identity: SliceIdentity
     token: Token

@@ -133,7 +133,7 @@ class Inside:
             self._engine.calls.settle(call, kind, outcome)
 
     def _checkpoints_of(self, call: Call, here: Running) -> Checkpoints:
-        """It finds what an attempt elsewhere has left, and stores nothing: its client is this slice, and ends with it."""
+        """It finds what an attempt elsewhere has left, and stores nothing: its client ends with this slice."""
         token = here.token._replace(session=self._engine.leases.session.id)
         found = call.kept.references if call.kept is not None else ()
         folder = folder_of(call.target.request.checkpoint_place, token, call.number)
