@@ -56,7 +56,7 @@ class Desk:
         self._serials = itertools.count(1)
         self._grant = (0, 0)
 
-    def hand_over(self, holder: Holder, call: int, state: Frozen, filed: bool) -> None:
+    def hand_over(self, holder: Holder, call: int, filed: bool, state: Frozen) -> None:
         """Wait until the client has it. Raises Cancelled when the slice is somebody else's meanwhile."""
         parcel = None if filed else [state.head, *map(PickleBuffer, state.buffers)]
         with self._changed:

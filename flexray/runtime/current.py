@@ -70,7 +70,7 @@ class Current:
 
         A preempted task that raises ``flex.errors.Preempted`` is run again elsewhere; ``checkpoint`` raises it for you.
         """
-        return self._here.flag.raised
+        return self._here.attempt.flag.raised
 
     def on_yield(self, callback: Callable[[], None]) -> None:
         """Call ``callback()`` once when ``should_yield()`` becomes true; at once if it is already.
@@ -78,7 +78,7 @@ class Current:
         It runs in a thread of flexray's beside the task, and not at all when the task is done before. It should set
         a flag or wake somebody: it cannot end the task, and what it raises is printed.
         """
-        self._checkpoints.on_yield(callback, self._here.flag)
+        self._checkpoints.on_yield(callback, self._here.attempt.flag)
 
     def checkpoint(self, state: Any, *, every: float = 0.0) -> None:
         """Store the state of this call; a later attempt finds it in ``restored``. Ends a task that is to give way.
@@ -112,7 +112,7 @@ class Current:
 
     @property
     def _checkpoints(self) -> Checkpoints:
-        return self._here.begin(self._here.attempt)
+        return self._here.stage.begin(self._here.attempt)
 
 
 class StopFlag:
@@ -124,14 +124,24 @@ class StopFlag:
         self.raised = False
 
 
-class Running(NamedTuple):
-    """One call that runs in this process: slice, lease, flag, the attempt itself; ``begin`` finds its checkpoints."""
+class Stage(NamedTuple):
+    """Where calls run: the slice, the lease they run under, and what finds or makes the checkpoints of one."""
 
     identity: SliceIdentity
     token: Token
-    flag: StopFlag
-    attempt: Attempt
     begin: Callable[[Attempt], Checkpoints]
+
+
+class Running(NamedTuple):
+    """One call that runs in this process. Made for every call, so what it shares with others is made once."""
+
+    stage: Stage
+    attempt: Attempt
+
+    @property
+    def token(self) -> Token:
+        """The lease it runs under."""
+        return self.stage.token
 
 
 running: ContextVar[Running | None] = ContextVar("flexray_running", default=None)
@@ -142,7 +152,7 @@ def current() -> Current:
     here = running.get()
     if here is None:
         raise UsageError("flex.current() works inside a running flexray task or actor method only")
-    identity, lease = here.identity, here.token.lease
+    identity, lease = here.stage.identity, here.token.lease
     return Current(
         identity.slice,
         identity.devices,

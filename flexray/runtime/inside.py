@@ -22,7 +22,7 @@ from flexray.model.events import LeaseBlocked, LeaseUnblocked
 from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.checkpoints import Attempt, Checkpoints, folder_of
-from flexray.runtime.current import Running, StopFlag, running
+from flexray.runtime.current import Running, Stage, StopFlag, running
 from flexray.runtime.engine import Engine
 from flexray.runtime.packing import pack_error
 from flexray.runtime.protocol import SliceIdentity
@@ -115,7 +115,7 @@ class Inside:
 
     def _run_here(self, call: Call, here: Running) -> None:
         guest = Guest(StopFlag(), checkpoints=self._checkpoints_of(call, here))
-        running.set(Running(self._identity, here.token, guest.flag, guest, _begun))
+        running.set(Running(Stage(self._identity, here.token, _begun), guest))
         kind, outcome = Kind.VALUE, None
         try:
             args, kwargs = unpack_arguments(call.payload, call.slots, call.held, ray.get)

@@ -318,6 +318,7 @@ class RunQueue:
         elapsed = time.perf_counter() - (run.started or 0.0)
         if run.timeout is not None:
             self._watchdog.discard(run)
+        run.call = _over  # with its arguments: the run itself stays the thread's present one until the next
         if run.checkpoints is not None:
             run.checkpoints.close()
         if run.timed_out:
@@ -355,6 +356,10 @@ class RunQueue:
         if not run.done:
             self._note(run.id)
             self._give_up("timeout")
+
+
+def _over() -> None:
+    """What stands for a call that has run."""
 
 
 def _ask(run: Run) -> None:

@@ -23,9 +23,9 @@ from flexray.errors import TaskError
 from flexray.model.lease import SessionId
 from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.channel import Channel, Pump
-from flexray.runtime.checkpoints import Attempt, Checkpoints, Desk, folder_of
+from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
 from flexray.runtime.confine import confine, take_on
-from flexray.runtime.current import Running, running
+from flexray.runtime.current import Running, Stage, running
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.notes import Notes, notes_directory
 from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error, unpack
@@ -184,15 +184,16 @@ class SliceActor:
     def _make_runs(self, batch: Batch, values: tuple[Any, ...]) -> list[Run]:
         find = self._find_target(batch.method, self._functions[batch.function])
         held = values[batch.held] if batch.held >= 0 else ()
-        begin = partial(self._begin, batch)
-        enter = partial(self._enter, batch.token, begin)
+        refusal = _NEVER_REPEATED if batch.method or batch.streams else ""
+        begin = partial(self._begin, batch.token, batch.place, refusal)
+        enter = partial(_enter, Stage(self._identity, batch.token, begin))
         runs = []
         for item in batch.items:
             call: Callable[[], Any] = partial(_perform, find, values, held, *item[1:4])
             if batch.streams:
                 call = Pump(call, self._channel(batch.token.session, item[0]))
             run = Run(item[0], call, enter, batch.timeout)
-            if len(item) > 4:
+            if held and len(item) > 4:
                 begin(run, _part(held, item[4]))
             runs.append(run)
         return runs
@@ -208,18 +209,11 @@ class SliceActor:
     def _create(self, cls: type, *args: Any, **kwargs: Any) -> None:
         self._instance = cls(*args, **kwargs)
 
-    def _enter(self, token: Token, begin: Callable[[Attempt], Checkpoints], run: Run) -> None:
-        running.set(Running(self._identity, token, run.flag, run, begin))
-
-    def _begin(self, batch: Batch, run: Run, found: Sequence[Any] = ()) -> Checkpoints:
+    def _begin(self, token: Token, place: str, refusal: str, run: Run, found: Sequence[Any] = ()) -> Checkpoints:
         """The checkpoints of a call, made when it asks for them."""
         if run.checkpoints is None:
-            refusal = _NEVER_REPEATED if batch.method or batch.streams else ""
-            folder = folder_of(batch.place, batch.token, run.id)
-            holder, filed = holder_of(batch.token), bool(batch.place)
-            run.checkpoints = Checkpoints(
-                found, folder, lambda state: self._desk.hand_over(holder, run.id, state, filed), refusal
-            )
+            hand_over = partial(self._desk.hand_over, holder_of(token), run.id, bool(place))
+            run.checkpoints = Checkpoints(found, folder_of(place, token, run.id), hand_over, refusal)
         return run.checkpoints
 
     def _encode(self, ok: bool, result: Any) -> Outcome:
@@ -303,6 +297,10 @@ def _read_batch(message: bytes) -> Batch:
     """Batches travel as plain tuples, which pickle several times faster than named ones."""
     token, *rest = pickle.loads(message)
     return Batch(Token(*token), *rest)
+
+
+def _enter(stage: Stage, run: Run) -> None:
+    running.set(Running(stage, run))
 
 
 def _perform(

@@ -160,7 +160,7 @@ class Writer(threading.Thread):
 
     def __init__(self, desk: Desk, state: Any, holder: Holder = MINE, call: int = 7) -> None:
         super().__init__()
-        self.work = lambda: desk.hand_over(holder, call, freeze(state), False)
+        self.work = lambda: desk.hand_over(holder, call, False, freeze(state))
         self.failure: BaseException | None = None
         self.start()
 
