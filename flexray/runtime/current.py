@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flexray.errors import UsageError
@@ -42,9 +42,9 @@ class Current:
     isolation: str
     request: str
     attempt: int
-    _here: Running = field(repr=False)
     rank: int = 0
     world_size: int = 1
+    _here: Running | None = field(default=None, repr=False)
 
     @property
     def device(self) -> Device:
@@ -70,7 +70,7 @@ class Current:
 
         A preempted task that raises ``flex.errors.Preempted`` is run again elsewhere; ``checkpoint`` raises it for you.
         """
-        return self._here.attempt.flag.raised
+        return self._running.attempt.flag.raised
 
     def on_yield(self, callback: Callable[[], None]) -> None:
         """Call ``callback()`` once when ``should_yield()`` becomes true; at once if it is already.
@@ -78,14 +78,14 @@ class Current:
         It runs in a thread of flexray's beside the task, and not at all when the task is done before. It should set
         a flag or wake somebody: it cannot end the task, and what it raises is printed.
         """
-        self._checkpoints.on_yield(callback, self._here.attempt.flag)
+        self._checkpoints.on_yield(callback, self._running.attempt.flag)
 
     def checkpoint(self, state: Any, *, every: float = 0.0) -> None:
         """Store the state of this call; a later attempt finds it in ``restored``. Ends a task that is to give way.
 
-        Stored is what pickles, by value; it is safe from the end of the slice once this returns, which takes about as
-        long as copying it once. Only the last one is kept. When the task is asked to give way, the state is
-        stored, whatever ``every`` says, and ``flex.errors.Preempted`` raised: it ends here, and goes on elsewhere.
+        Stored is what pickles, by value. This returns once the client has it, or it is in its ``checkpoint_place``: it
+        is safe from the end of the slice then. Only the last one is kept. When the task is asked to give way, the state
+        is stored, whatever ``every`` says, and ``flex.errors.Preempted`` raised: it ends here, and goes on elsewhere.
 
         Args:
             state: arrays and tensors in it are not copied first; tensors come back on the CPU.
@@ -98,7 +98,7 @@ class Current:
             UsageError: in an actor's method or a stream, which are never repeated.
             OSError: ``checkpoint_place`` cannot be written to (or what its file system raises).
         """
-        self._checkpoints.checkpoint(state, every, self._here.attempt)
+        self._checkpoints.checkpoint(state, every, self._running.attempt)
 
     @property
     def restored(self) -> Any:
@@ -110,9 +110,19 @@ class Current:
         """
         return self._checkpoints.restored()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """What it says may be sent elsewhere; what it does works where the task runs only."""
+        return (Current, tuple(getattr(self, one.name) for one in fields(self) if one.name != "_here"))
+
+    @property
+    def _running(self) -> Running:
+        if self._here is None:
+            raise UsageError("this flex.current() has been sent elsewhere: ask for it anew where a task runs")
+        return self._here
+
     @property
     def _checkpoints(self) -> Checkpoints:
-        return self._here.stage.begin(self._here.attempt)
+        return self._running.stage.begin(self._running.attempt)
 
 
 class StopFlag:
@@ -161,5 +171,5 @@ def current() -> Current:
         identity.isolation,
         lease.request,
         lease.attempt,
-        here,
+        _here=here,
     )

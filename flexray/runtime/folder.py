@@ -146,9 +146,19 @@ class _Local:
                 file.flush()
                 os.fsync(file.fileno())  # or the name could be there, after the node's death, without the bytes
             os.replace(part, self._path / name)
+            self._flush_names()
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+    def _flush_names(self) -> None:
+        """The new name has to be on the disk before the old file is deleted."""
+        number = os.open(self._path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems know no such thing
+                os.fsync(number)
+        finally:
+            os.close(number)
 
     def open(self, name: str) -> Any:
         return open(self._path / name, "rb")

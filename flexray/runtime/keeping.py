@@ -23,6 +23,8 @@ from flexray.runtime.targets import HeldLease
 
 #: A slice whose calls run longer than this is asked for their checkpoints: one message that waits there.
 _LONG_SECONDS = 0.25
+#: The scheduler hears of a lease's checkpoints this often at most.
+_TELL_SECONDS = 1.0
 #: Bytes of copies on this node, all calls of the client together. What is larger stays on its slice's node alone.
 MOST_COPIED = 2**30
 
@@ -91,8 +93,14 @@ class Keeping:
             call = lease.in_flight.get(number)
             if call is not None:
                 self._keep(lease, call, size, refs[1])
-                self._leases.session.tell(LeaseCheckpointed(lease.id))
+                self._tell(lease)
             self._ask(lease, serial)  # which tells the task to go on
+
+    def _tell(self, lease: HeldLease) -> None:
+        """The scheduler weighs what stopping a lease would lose; it need not hear of every one of many."""
+        if time.monotonic() - lease.safe_told_at >= _TELL_SECONDS:
+            lease.safe_told_at = time.monotonic()
+            self._leases.session.tell(LeaseCheckpointed(lease.id))
 
     def _keep(self, lease: HeldLease, call: Call, size: int, state: Any) -> None:
         kept = call.kept = call.kept or Kept()

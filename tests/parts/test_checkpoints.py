@@ -285,3 +285,15 @@ def test_a_place_travels_with_the_batch() -> None:
     made.backlog[0].kept = Kept()
     batch, values = message(held(made), [made.backlog[0]])
     assert batch[10] == "/shared" and values == [] and len(batch[5][0]) == 4
+
+
+def test_what_flex_current_says_may_be_sent_elsewhere() -> None:
+    from flexray.runtime.current import Current
+
+    here = Current("s1", (), 0.5, 2**30, "none", "r1", 2, _here=threading.Lock())  # type: ignore[arg-type]
+    there = pickle.loads(pickle.dumps(here))
+    assert (there.slice, there.attempt, there.memory) == ("s1", 2, 2**30)
+    with pytest.raises(UsageError, match="sent elsewhere"):
+        there.checkpoint(1)
+    with pytest.raises(UsageError, match="sent elsewhere"):
+        there.should_yield()

@@ -180,7 +180,7 @@ def test_a_name_is_there_only_with_all_its_bytes(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "fsync", look)
     folder.write(freeze("after"))
-    assert seen == [(True, "before")] and folder.read() == (True, "after")
+    assert seen == [(True, "before"), (True, "after")] and folder.read() == (True, "after")
 
 
 def test_a_file_that_may_not_be_read_is_no_reason_to_start_afresh(
