@@ -153,7 +153,7 @@ class LeaseLost(LeaseError):
 
 
 class Preempted(LeaseError):
-    """Raised by a preemptible task that stops because ``should_yield()`` is true: it is run again elsewhere."""
+    """Raised in a preemptible task that is to give way, by its checkpoint or by itself: it is run again elsewhere."""
 
 
 class Cancelled(LeaseError, _FuturesCancelledError):

@@ -45,6 +45,7 @@ OUTSIDE = {
     "scipy": {"policies", "sim"},
     "pynvml": {"devices"},
     "torch": {"runtime", "demo"},
+    "fsspec": {"runtime"},
     "sklearn": {"demo"},
     "click": {"cli"},
     "rich": {"demo", "dashboard", "tables", "tasks"},

@@ -38,9 +38,10 @@ def may_preempt(state: State, record: SliceRecord, now: float) -> RequestRecord 
     return None if spent else request
 
 
-def loses(request: RequestRecord, now: float) -> float:
+def loses(request: RequestRecord, record: SliceRecord, now: float) -> float:
     """Seconds that being taken back now costs a request that runs, at most: its start, and work done again."""
-    return SLICE_START_SECONDS + min(now - request.leased_at, request.request.checkpoint_every or float("inf"))
+    since_safe = now - max(request.leased_at, record.safe_at)
+    return SLICE_START_SECONDS + min(since_safe, request.request.checkpoint_every or float("inf"))
 
 
 def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float, winner: str = "") -> None:
@@ -49,7 +50,7 @@ def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float,
     assert request is not None
     if request.state is RequestState.LEASED:  # it may have been asked already to hand it back when it is done
         request.step(RequestStep.RECALL)
-    request.lost += loses(request, now)
+    request.lost += loses(request, record, now)
     state.slices.set_draining(record, True)
     state.evictions[record.id] = now + state.options.grace_seconds
     state.out.append(RecallLease(request.session, request.lease, stop=True, reason=reason, winner=winner))

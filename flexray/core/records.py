@@ -108,6 +108,8 @@ class SliceRecord:
     grants: int = 0
     #: whether something has run to its end on its present lease.
     has_run: bool = False
+    #: since when the work on its present lease is lost when it is stopped: its grant, or the last checkpoint.
+    safe_at: float = 0.0
     #: when its lease is expected to end, as far as anything is known (see ``ends.py``).
     expected_end: float = 0.0
     #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.

@@ -147,7 +147,7 @@ def _standing(state: State, members: list[Member], names: list[str], now: float)
         elapsed=np.array([now - m.request.submitted for m in members]),
         idle=np.array([now - m.request.idle_since if m.record is None else 0.0 for m in members]),
         served=np.array([m.request.served for m in members]) + np.array(running) * np.array(pace),
-        loses=np.array([0.0 if m.record is None else loses(m.request, now) for m in members]),
+        loses=np.array([0.0 if m.record is None else loses(m.request, m.record, now) for m in members]),
     )
 
 

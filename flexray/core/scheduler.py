@@ -36,6 +36,7 @@ from flexray.model.commands import Command, RecallLease, StopSlice
 from flexray.model.events import (
     Event,
     LeaseBlocked,
+    LeaseCheckpointed,
     LeaseReleased,
     LeaseUnblocked,
     LeaseYielded,
@@ -79,6 +80,7 @@ class Scheduler:
             LeaseReleased: self._lease_released,
             LeaseYielded: self._lease_yielded,
             QueuesConfigured: self._queues_configured,
+            LeaseCheckpointed: self._lease_checkpointed,
             TasksRan: self._tasks_ran,
             StepsRan: self._steps_ran,
             SpeedsRestored: self._speeds_restored,
@@ -219,6 +221,12 @@ class Scheduler:
         request = self.state.holder(event.lease)
         if request is not None:
             yielded(self.state, request, now)
+
+    def _lease_checkpointed(self, event: LeaseCheckpointed, now: float) -> None:
+        request = self.state.holder(event.lease)
+        record = self.state.slice_of(request) if request is not None else None
+        if record is not None:
+            record.safe_at = now
 
     def _tasks_ran(self, event: TasksRan, now: float) -> None:
         request = self.state.holder(event.lease)

@@ -171,7 +171,7 @@ class State:
         request.slice, request.leased_at = record.id, now
         request.attempt += 1
         record.grants += 1
-        record.has_run = False
+        record.has_run, record.safe_at = False, now
         kind, isolation = self.pool.kind_of(record.placement)
         self._expect_end(request, record, now)
         lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants)

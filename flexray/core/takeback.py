@@ -146,7 +146,7 @@ def _victim(state: State, record: SliceRecord, now: float) -> Victim | None:
     if ran < state.options.min_run_seconds:
         state.look_again(request.leased_at + state.options.min_run_seconds)
         return None
-    lost = loses(request, now) if not record.has_run else 0.0  # between its calls nothing is lost
+    lost = loses(request, record, now) if not record.has_run else 0.0  # between its calls nothing is lost
     return Victim(lost * record.placement.share * len(record.placement.devices), record, request)
 
 

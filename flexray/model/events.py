@@ -84,6 +84,13 @@ class LeaseYielded:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseCheckpointed:
+    """What runs on a lease has stored its state: stopping it from now on loses only the work since."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
 class TasksRan:
     """Calls ran to their end on a lease since the last report: how many, and for how many seconds together."""
 
@@ -180,6 +187,7 @@ Event = (
     | RequestCancelled
     | LeaseReleased
     | LeaseYielded
+    | LeaseCheckpointed
     | TasksRan
     | StepsRan
     | SpeedsRestored

@@ -52,6 +52,8 @@ class Request:
             period to notice ``should_yield()``.
         checkpoint_every: seconds of work after which the task saves its state: what stopping it costs at most. None:
             all of it is done again.
+        checkpoint_place: where ``flex.current().checkpoint()`` stores: a directory that all nodes share, or a URL
+            for fsspec such as ``"s3://bucket/path"``. None: in Ray's object store, held by the client.
     """
 
     share: Share = WHOLE
@@ -69,6 +71,7 @@ class Request:
     throughput: tuple[tuple[str, float], ...] = ()
     preemptible: bool = False
     checkpoint_every: float | None = None
+    checkpoint_place: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.memory, str):
@@ -104,6 +107,7 @@ class Request:
             raise InvalidRequest(f"preemptible={self.preemptible!r} must be True or False")
         if self.checkpoint_every is not None and not self.preemptible:
             raise InvalidRequest("checkpoint_every= says what stopping a task costs; it needs preemptible=True")
+        _check_place(self.checkpoint_place)
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -163,6 +167,14 @@ def _parse_types(types: object) -> tuple[str, ...]:
     if not isinstance(types, (tuple, list)) or not all(isinstance(t, str) and t for t in types):
         raise InvalidRequest(f'types={types!r} must be device types such as "nvidia/A100*", or a list of them')
     return tuple(types)
+
+
+def _check_place(place: object) -> None:
+    absolute = isinstance(place, str) and (place.startswith("/") or "://" in place)
+    if place is not None and not absolute:
+        raise InvalidRequest(
+            f'checkpoint_place={place!r} must be an absolute directory that all nodes share, or a URL such as "s3://..."'
+        )
 
 
 def _parse_throughput(value: object) -> tuple[tuple[str, float], ...]:

@@ -19,6 +19,7 @@ from flexray.runtime.protocol import Payload
 
 if TYPE_CHECKING:
     from flexray.runtime.client import Client
+    from flexray.runtime.keeping import Kept
     from flexray.runtime.targets import Target
 
 _NO_ARGUMENTS: Payload = ((), {})
@@ -65,6 +66,7 @@ class Call:
         "attempts",
         "awaited",
         "held",
+        "kept",
         "lease",
         "method",
         "number",
@@ -86,6 +88,8 @@ class Call:
         self.payload: Payload = _NO_ARGUMENTS
         self.slots: tuple[Any, ...] = ()
         self.held: tuple[Any, ...] = ()
+        #: its last checkpoint, if it has stored one.
+        self.kept: Kept | None = None
         #: how many arguments are not ready yet.
         self.waits_for = 0
         self.attempts = 0
@@ -111,7 +115,7 @@ class Call:
         if self.phase is Phase.DONE:
             return ()
         self.phase, self._kind, self._outcome = Phase.DONE, kind, outcome
-        self.payload, self.slots, self.held = None, (), ()
+        self.payload, self.slots, self.held, self.kept = None, (), (), None
         callbacks, self._callbacks = self._callbacks, None
         return callbacks or ()
 

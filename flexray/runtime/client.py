@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import ray
 
 from flexray.config import PoolConfig, load_config
-from flexray.errors import Cancelled, LeaseLost, NotConnected, UsageError, WaitTimeout
+from flexray.errors import Cancelled, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
 from flexray.model.request import Request
 from flexray.model.snapshot import Explanation, Snapshot
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
@@ -23,6 +23,7 @@ from flexray.runtime.call import Call, Kind, Phase, describe_call
 from flexray.runtime.current import running
 from flexray.runtime.engine import Engine
 from flexray.runtime.environment import capture_environment
+from flexray.runtime.folder import check_place
 from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
 from flexray.runtime.pool import connect_ray, ensure_pool, greet, wait_ready
@@ -117,6 +118,8 @@ class Client:
         with self._engine.calls.lock:
             found = self._targets.get(key)
             if found is None:
+                if request.checkpoint_place is not None:
+                    check_place(request.checkpoint_place)
                 found = Target(key, name, request, packed, function, retries, timeout, parent=_parent())
                 self._targets[key] = found
         return found
@@ -131,6 +134,8 @@ class Client:
         kwargs: dict[str, Any],
     ) -> Target:
         """An actor: asks for its slice once the constructor's arguments are ready; the constructor runs there."""
+        if request.checkpoint_place is not None:
+            raise InvalidRequest("checkpoint_place= is for tasks: an actor is made afresh when its slice is lost")
         packed = pack_function(cls)
         number = next(self._numbers)
         key = f"{cls.__qualname__}/{packed.key}/{self._session.id}.{number}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flexray.errors import UsageError
 from flexray.model.amounts import share_as_float
 from flexray.model.devices import Device
 from flexray.runtime.protocol import SliceIdentity, Token
+
+if TYPE_CHECKING:
+    from flexray.runtime.checkpoints import Attempt, Checkpoints
 
 _TORCH_BACKEND = {"nvidia": "cuda", "amd": "cuda", "ascend": "npu", "intel": "xpu"}
 
@@ -40,7 +44,7 @@ class Current:
     attempt: int
     rank: int = 0
     world_size: int = 1
-    _yield: StopFlag = field(default_factory=lambda: StopFlag(), repr=False)
+    _here: Running | None = field(default=None, repr=False)
 
     @property
     def device(self) -> Device:
@@ -62,8 +66,63 @@ class Current:
         return f"{backend}:0" if module is not None and module.is_available() else "cpu"
 
     def should_yield(self) -> bool:
-        """Whether the task was asked to stop: cancelled, or past its timeout. Look now and then, and return."""
-        return self._yield.raised
+        """Whether the task was asked to stop: preempted, cancelled, or past its timeout. Look now and then, and return.
+
+        A preempted task that raises ``flex.errors.Preempted`` is run again elsewhere; ``checkpoint`` raises it for you.
+        """
+        return self._running.attempt.flag.raised
+
+    def on_yield(self, callback: Callable[[], None]) -> None:
+        """Call ``callback()`` once when ``should_yield()`` becomes true; at once if it is already.
+
+        It runs in a thread of flexray's beside the task, and not at all when the task is done before. It should set
+        a flag or wake somebody: it cannot end the task, and what it raises is printed.
+        """
+        self._checkpoints.on_yield(callback, self._running.attempt.flag)
+
+    def checkpoint(self, state: Any, *, every: float = 0.0) -> None:
+        """Store the state of this call; a later attempt finds it in ``restored``. Ends a task that is to give way.
+
+        Stored is what pickles, by value. This returns once the client has it, or it is in its ``checkpoint_place``: it
+        is safe from the end of the slice then. Only the last one is kept. When the task is asked to give way, the state
+        is stored, whatever ``every`` says, and ``flex.errors.Preempted`` raised: it ends here, and goes on elsewhere.
+
+        Args:
+            state: arrays and tensors in it are not copied first; tensors come back on the CPU.
+            every: seconds since this attempt's start or last checkpoint before which nothing is stored.
+
+        Raises:
+            Preempted: the state is stored and the task has to end; let it pass.
+            Cancelled: the task was cancelled, or is past its timeout; nothing is stored.
+            NotSerializable: the state cannot be pickled.
+            UsageError: in an actor's method or a stream, which are never repeated.
+            OSError: ``checkpoint_place`` cannot be written to (or what its file system raises).
+        """
+        self._checkpoints.checkpoint(state, every, self._running.attempt)
+
+    @property
+    def restored(self) -> Any:
+        """The state of this call's last good checkpoint, from an earlier attempt; None when there is none.
+
+        For the start of an attempt: it is read anew at each look, into memory that is the task's own, and after a
+        checkpoint of this attempt it raises UsageError. With ``checkpoint_place`` a failure to read raises OSError;
+        a file that is not whole is passed over for the one before.
+        """
+        return self._checkpoints.restored()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """What it says may be sent elsewhere; what it does works where the task runs only."""
+        return (Current, tuple(getattr(self, one.name) for one in fields(self) if one.name != "_here"))
+
+    @property
+    def _running(self) -> Running:
+        if self._here is None:
+            raise UsageError("this flex.current() has been sent elsewhere: ask for it anew where a task runs")
+        return self._here
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return self._running.stage.begin(self._running.attempt)
 
 
 class StopFlag:
@@ -75,12 +134,24 @@ class StopFlag:
         self.raised = False
 
 
-class Running(NamedTuple):
-    """One call that runs in this process: the slice, the lease it runs under, and its flag."""
+class Stage(NamedTuple):
+    """Where calls run: the slice, the lease they run under, and what finds or makes the checkpoints of one."""
 
     identity: SliceIdentity
     token: Token
-    flag: StopFlag
+    begin: Callable[[Attempt], Checkpoints]
+
+
+class Running(NamedTuple):
+    """One call that runs in this process. Made for every call, so what it shares with others is made once."""
+
+    stage: Stage
+    attempt: Attempt
+
+    @property
+    def token(self) -> Token:
+        """The lease it runs under."""
+        return self.stage.token
 
 
 running: ContextVar[Running | None] = ContextVar("flexray_running", default=None)
@@ -91,7 +162,7 @@ def current() -> Current:
     here = running.get()
     if here is None:
         raise UsageError("flex.current() works inside a running flexray task or actor method only")
-    identity, lease = here.identity, here.token.lease
+    identity, lease = here.stage.identity, here.token.lease
     return Current(
         identity.slice,
         identity.devices,
@@ -100,5 +171,5 @@ def current() -> Current:
         identity.isolation,
         lease.request,
         lease.attempt,
-        _yield=here.flag,
+        _here=here,
     )

@@ -171,7 +171,7 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int, patience: flo
     held: list[Any] = []
     values: list[Any] = []
     for call in calls:
-        if not call.slots and not call.held:
+        if not call.slots and not call.held and call.kept is None:
             items.append((call.number, call.payload))
             continue
         filled: list[Any] = []
@@ -180,12 +180,15 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int, patience: flo
                 values.append(slot)
                 slot = len(values) - 1
             filled.append(slot)
-        items.append((call.number, call.payload, tuple(filled), (len(held), len(call.held))))
+        item = (call.number, call.payload, tuple(filled), (len(held), len(call.held)))
         held.extend(call.held)
+        found = call.kept.references if call.kept is not None else ()
+        items.append((*item, (len(held), len(found))) if found else item)
+        held.extend(found)
     blob = _function_blob(lease, values)
     if held:
         values.append(held)  # a list: Ray resolves references at the top level only
-    batch = (
+    batch: tuple[Any, ...] = (
         tuple(lease.token),
         target.function.key,
         blob,
@@ -197,6 +200,8 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int, patience: flo
         len(values) - 1 if held else -1,
         calls[0].streams,
     )
+    if target.request.checkpoint_place:
+        batch = (*batch, target.request.checkpoint_place)
     return pickle.dumps(batch, protocol=5), values
 
 

@@ -21,6 +21,7 @@ from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.calls import Calls
 from flexray.runtime.dispatch import BURST_DEPTH, DEPTH, pump
 from flexray.runtime.exchange import Exchange
+from flexray.runtime.keeping import Keeping
 from flexray.runtime.leases import Leases
 from flexray.runtime.orders import Orders
 from flexray.runtime.packing import PackedFunction
@@ -35,7 +36,8 @@ class Engine:
         self, config: PoolConfig, post: Callable[..., None], later: Callable[[float, Callable[[], None]], None]
     ) -> None:
         self.calls = Calls(lambda: self.leases.session.flush())
-        self.leases = Leases(self.calls, config, later, self.advance)
+        self.leases = Leases(self.calls, config, later, self.advance, lambda lease: self._keeping.look(lease))
+        self._keeping = Keeping(self.calls, self.leases, post)
         self._exchange = Exchange(self.calls, self.leases, config, post, later, self.advance)
         self.orders = Orders(self.calls, self.leases, self._exchange, self.advance)
         self._config = config

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,7 +21,8 @@ from flexray.model.devices import ISOLATION_ORDER, Family
 from flexray.model.events import LeaseBlocked, LeaseUnblocked
 from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.call import Call, Kind, Phase
-from flexray.runtime.current import Running, StopFlag, running
+from flexray.runtime.checkpoints import Attempt, Checkpoints, folder_of
+from flexray.runtime.current import Running, Stage, StopFlag, running
 from flexray.runtime.engine import Engine
 from flexray.runtime.packing import pack_error
 from flexray.runtime.protocol import SliceIdentity
@@ -112,7 +114,8 @@ class Inside:
         )
 
     def _run_here(self, call: Call, here: Running) -> None:
-        running.set(Running(self._identity, here.token, StopFlag()))
+        guest = Guest(StopFlag(), checkpoints=self._checkpoints_of(call, here))
+        running.set(Running(Stage(self._identity, here.token, _begun), guest))
         kind, outcome = Kind.VALUE, None
         try:
             args, kwargs = unpack_arguments(call.payload, call.slots, call.held, ray.get)
@@ -124,8 +127,17 @@ class Inside:
         except BaseException as error:  # SystemExit of a child ends the child, not its parent
             failure = TaskError(f"{type(error).__name__}: {error}")
             kind, outcome = Kind.ERROR, failure
+        if call.kept is not None and guest.checkpoints is not None:
+            guest.checkpoints.clear()
         with self._engine.calls.step():
             self._engine.calls.settle(call, kind, outcome)
+
+    def _checkpoints_of(self, call: Call, here: Running) -> Checkpoints:
+        """It finds what an attempt elsewhere has left, and stores nothing: its client ends with this slice."""
+        token = here.token._replace(session=self._engine.leases.session.id)
+        found = call.kept.references if call.kept is not None else ()
+        folder = folder_of(call.target.request.checkpoint_place, token, call.number)
+        return Checkpoints(found, folder, None)
 
     def _tell_blocked(self, calls: list[Call], here: Running) -> None:
         with self._engine.calls.step():
@@ -137,6 +149,20 @@ class Inside:
     def _tell_unblocked(self, here: Running) -> None:
         with self._engine.calls.step():
             self._engine.leases.session.tell(LeaseUnblocked(here.token.lease))
+
+
+@dataclass(slots=True)
+class Guest:
+    """A call that runs in the thread that waits for it: nobody asks it to give way."""
+
+    flag: StopFlag
+    giving_way: bool = False
+    checkpoints: Checkpoints | None = None
+
+
+def _begun(guest: Attempt) -> Checkpoints:
+    assert guest.checkpoints is not None
+    return guest.checkpoints
 
 
 def wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> Callable[[Any], None]:

@@ -26,7 +26,10 @@ _REPORT_SECONDS = 1.0
 
 
 class Leases:
-    """What a client holds and has asked for. ``advance`` goes on with a target after a change."""
+    """What a client holds and has asked for.
+
+    ``advance`` goes on with a target after a change; ``look`` is called now and then with each lease that is in use.
+    """
 
     def __init__(
         self,
@@ -34,9 +37,10 @@ class Leases:
         config: PoolConfig,
         later: Callable[[float, Callable[[], None]], None],
         advance: Callable[[Target], None],
+        look: Callable[[HeldLease], None],
     ) -> None:
         self.session: Session  # set by the client once it has joined
-        self._calls, self._config, self._later, self._advance = calls, config, later, advance
+        self._calls, self._config, self._later, self._advance, self._look = calls, config, later, advance, look
         self._numbers = itertools.count(1)
         self._by_request: dict[RequestId, Target] = {}
         self._by_lease: dict[LeaseId, HeldLease] = {}
@@ -158,6 +162,8 @@ class Leases:
             before = time.monotonic() - self._config.linger_seconds
             for lease in list(self._by_lease.values()):
                 target = lease.target
+                if lease.in_flight and not lease.watched:
+                    self._look(lease)
                 if not lease.idle or lease.broken or target.backlog or (target.actor and not target.ended):
                     continue
                 if target.ended or lease.recalled or lease.idle_since <= before:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flexray.model.devices import Device
 from flexray.model.lease import LeaseId, Placement, SessionId, SliceId
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -115,8 +115,13 @@ Payload = tuple[tuple[Any, ...], dict[str, Any]] | bytes | None
 
 #: One call inside a batch, short where it can be: (the client's number for it, its arguments), or with two more:
 #: what the top-level placeholders stand for (each an index of a Ray argument, or packed bytes), and first index and
-#: number of the nested references that belong to the call, in the batch's list.
-Item = tuple[int, Payload] | tuple[int, Payload, tuple[int | bytes, ...], tuple[int, int]]
+#: number of the nested references that belong to the call, in the batch's list. With one more, the same of references
+#: to its checkpoint, best first, where an earlier attempt has left one.
+Item = (
+    tuple[int, Payload]
+    | tuple[int, Payload, tuple[int | bytes, ...], tuple[int, int]]
+    | tuple[int, Payload, tuple[int | bytes, ...], tuple[int, int], tuple[int, int]]
+)
 
 
 class Batch(NamedTuple):
@@ -132,6 +137,7 @@ class Batch(NamedTuple):
         slots: how many of the actor call's return values may carry large results.
         held: which Ray argument is the list of nested references; -1 without one.
         streams: whether the call is a generator whose items go out through ``stream``.
+        place: where its calls keep their checkpoints; "": with the client.
     """
 
     token: Token
@@ -144,6 +150,7 @@ class Batch(NamedTuple):
     slots: int = 0
     held: int = -1
     streams: bool = False
+    place: str = ""
 
 
 class Reply(NamedTuple):

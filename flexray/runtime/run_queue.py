@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import Any
 
-from flexray.errors import Preempted
+from flexray.errors import Cancelled, Preempted
 from flexray.model.lease import SessionId
+from flexray.runtime.checkpoints import Checkpoints
 from flexray.runtime.current import StopFlag
 from flexray.runtime.protocol import Code, Token
 from flexray.runtime.watchdog import Watchdog
@@ -42,7 +43,7 @@ class Run:
 
     id: int
     call: Callable[[], Any]
-    enter: Callable[[StopFlag], None]
+    enter: Callable[[Run], None]
     timeout: float | None
     holder: Holder = _NOBODY
     flag: StopFlag = field(default_factory=StopFlag)
@@ -52,6 +53,8 @@ class Run:
     timed_out: bool = False
     giving_way: bool = False
     task: asyncio.Task[Any] | None = None
+    #: what it stores and finds, and whom it tells; None until it asks.
+    checkpoints: Checkpoints | None = None
 
 
 def holder_of(token: Token) -> Holder:
@@ -216,7 +219,7 @@ class RunQueue:
         run = self._runs.get((holder, number))
         if run is None or run.done:
             return False
-        run.flag.raised = True
+        _ask(run)
         if run.task is not None:
             run.task.get_loop().call_soon_threadsafe(run.task.cancel)
             return True
@@ -226,7 +229,13 @@ class RunQueue:
         """The lease is taken back: what runs sees should_yield(), and is run again elsewhere if it raises Preempted."""
         with self._lock:
             for run in [run for run in self._runs.values() if run.holder == holder]:
-                run.giving_way = run.flag.raised = True
+                run.giving_way = True
+                _ask(run)
+
+    def is_busy(self, holder: Holder) -> bool:
+        """Whether something of a holder is queued or running here."""
+        outbox = self._outboxes.get(holder)
+        return outbox is not None and outbox.unfinished > 0
 
     def is_known(self, holder: Holder, number: int) -> bool:
         """Whether a call is queued or running here."""
@@ -246,7 +255,7 @@ class RunQueue:
 
     def _run_sync(self, run: Run) -> Outcome:
         try:
-            run.enter(run.flag)
+            run.enter(run)
             result = run.call()
             if isinstance(result, CoroutineType):
                 result = self._run_coroutine(run, result)
@@ -259,6 +268,8 @@ class RunQueue:
     def _failed(self, run: Run, error: BaseException) -> Outcome:
         if run.giving_way and isinstance(error, Preempted):
             return Code.YIELDED, None
+        if run.flag.raised and isinstance(error, Cancelled):  # raised by a checkpoint
+            return Code.CANCELLED, None
         return self._encode(False, error)
 
     def _run_coroutine(self, run: Run, coroutine: Any) -> Any:
@@ -287,7 +298,7 @@ class RunQueue:
         if not self._start(run):
             return
         context = contextvars.copy_context()
-        context.run(run.enter, run.flag)
+        context.run(run.enter, run)
         run.task = context.run(asyncio.get_event_loop().create_task, self._run_async(run))
 
     async def _run_async(self, run: Run) -> None:
@@ -307,6 +318,9 @@ class RunQueue:
         elapsed = time.perf_counter() - (run.started or 0.0)
         if run.timeout is not None:
             self._watchdog.discard(run)
+        run.call = _over  # with its arguments: the run itself stays the thread's present one until the next
+        if run.checkpoints is not None:
+            run.checkpoints.close()
         if run.timed_out:
             outcome = (Code.TIMEOUT, elapsed)
         with self._lock:
@@ -342,3 +356,14 @@ class RunQueue:
         if not run.done:
             self._note(run.id)
             self._give_up("timeout")
+
+
+def _over() -> None:
+    """What stands for a call that has run."""
+
+
+def _ask(run: Run) -> None:
+    """Let a call see that it should stop. The flag goes first: who asks to be told looks at it afterwards."""
+    run.flag.raised = True
+    if run.checkpoints is not None:
+        run.checkpoints.asked()

@@ -23,8 +23,9 @@ from flexray.errors import TaskError
 from flexray.model.lease import SessionId
 from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.channel import Channel, Pump
+from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
 from flexray.runtime.confine import confine, take_on
-from flexray.runtime.current import Running, StopFlag, running
+from flexray.runtime.current import Running, Stage, running
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.notes import Notes, notes_directory
 from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error, unpack
@@ -35,6 +36,7 @@ from flexray.runtime.run_queue import Outcome, Run, RunQueue, holder_of
 _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
 _RUN_THREADS = 64
+_NEVER_REPEATED = "checkpoint() is for tasks: an actor's method and a stream are never repeated, nobody would find it"
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -64,6 +66,7 @@ class SliceActor:
         self._kept: dict[tuple[SessionId, int], Any] = {}
         self._channels: dict[tuple[SessionId, int], Channel] = {}
         self._channels_lock = threading.Lock()
+        self._desk = Desk()
         self._notes = Notes(notes_directory(identity.placement.node) / identity.slice)
         self._runs = RunQueue(self._encode, self._notes.running, self._give_up, grace)
 
@@ -142,6 +145,20 @@ class SliceActor:
         """A large result, as an object that the caller owns."""
         return self._kept.pop((token.session, number))
 
+    @_run
+    def next_checkpoint(self, token: Token, taken: int) -> tuple[bytes, Any]:
+        """The next state that a call stores, with what it is; the client has the one numbered ``taken``."""
+        holder = holder_of(token)
+        offer = self._desk.next(holder, taken, _POLL_SECONDS, lambda: self._runs.is_busy(holder))
+        return (b"", None) if offer is None else (pickle.dumps(tuple(offer[:3])), offer.parcel)
+
+    @_run
+    def forget_checkpoints(self, token: Token, place: str, number: int) -> None:
+        """A call is done: delete what it stored in its place."""
+        folder = folder_of(place, token, number)
+        assert folder is not None
+        folder().remove()
+
     def _admit(self, batch: Batch, values: tuple[Any, ...]) -> Reply | None:
         """Refuse stale grants; take in the function. None when the batch may run."""
         grant = (batch.token.epoch, batch.token.grant)
@@ -149,6 +166,7 @@ class SliceActor:
             return Reply((), 0, refused="the slice has another holder now")
         if grant > self._grant:
             self._runs.new_grant(grant)
+            self._desk.new_grant(grant)
         self._grant = grant
         if batch.blob is not None and batch.function not in self._functions:
             blob = values[batch.blob] if isinstance(batch.blob, int) else batch.blob
@@ -166,13 +184,18 @@ class SliceActor:
     def _make_runs(self, batch: Batch, values: tuple[Any, ...]) -> list[Run]:
         find = self._find_target(batch.method, self._functions[batch.function])
         held = values[batch.held] if batch.held >= 0 else ()
-        enter = partial(self._enter, batch.token)
+        refusal = _NEVER_REPEATED if batch.method or batch.streams else ""
+        begin = partial(self._begin, batch.token, batch.place, refusal)
+        enter = partial(_enter, Stage(self._identity, batch.token, begin))
         runs = []
         for item in batch.items:
-            call: Callable[[], Any] = partial(_perform, find, values, held, *item[1:])
+            call: Callable[[], Any] = partial(_perform, find, values, held, *item[1:4])
             if batch.streams:
                 call = Pump(call, self._channel(batch.token.session, item[0]))
-            runs.append(Run(item[0], call, enter, batch.timeout))
+            run = Run(item[0], call, enter, batch.timeout)
+            if held and len(item) > 4:
+                begin(run, _part(held, item[4]))
+            runs.append(run)
         return runs
 
     def _find_target(self, method: str, function: _Lazy) -> Callable[[], Callable[..., Any]]:
@@ -186,8 +209,12 @@ class SliceActor:
     def _create(self, cls: type, *args: Any, **kwargs: Any) -> None:
         self._instance = cls(*args, **kwargs)
 
-    def _enter(self, token: Token, flag: StopFlag) -> None:
-        running.set(Running(self._identity, token, flag))
+    def _begin(self, token: Token, place: str, refusal: str, run: Run, found: Sequence[Any] = ()) -> Checkpoints:
+        """The checkpoints of a call, made when it asks for them."""
+        if run.checkpoints is None:
+            hand_over = partial(self._desk.hand_over, holder_of(token), run.id, bool(place))
+            run.checkpoints = Checkpoints(found, folder_of(place, token, run.id), hand_over, refusal)
+        return run.checkpoints
 
     def _encode(self, ok: bool, result: Any) -> Outcome:
         if not ok:
@@ -272,6 +299,10 @@ def _read_batch(message: bytes) -> Batch:
     return Batch(Token(*token), *rest)
 
 
+def _enter(stage: Stage, run: Run) -> None:
+    running.set(Running(stage, run))
+
+
 def _perform(
     find: Callable[[], Callable[..., Any]],
     values: Sequence[Any],
@@ -280,9 +311,13 @@ def _perform(
     slots: Sequence[int | bytes] = (),
     of_held: tuple[int, int] = (0, 0),
 ) -> Any:
-    start, count = of_held
-    args, kwargs = unpack_arguments(payload, slots, held[start : start + count], values.__getitem__)
+    args, kwargs = unpack_arguments(payload, slots, _part(held, of_held), values.__getitem__)
     return find()(*args, **kwargs)
+
+
+def _part(held: Sequence[Any], of_held: tuple[int, int]) -> Sequence[Any]:
+    start, count = of_held
+    return held[start : start + count]
 
 
 def make_slice_class() -> Any:

@@ -46,6 +46,10 @@ class HeldLease:
     broken: bool = False
     exclusive: bool = False
     taking_back: bool = False
+    #: whether the slice has been asked for the next checkpoint.
+    watched: bool = False
+    #: when the scheduler was last told of a checkpoint.
+    safe_told_at: float = 0.0
     #: when the slice last answered, or was given something to do.
     last_heard: float = field(default_factory=time.monotonic)
     #: whether the lease is another session's, lent with an actor handle.

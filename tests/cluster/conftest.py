@@ -28,8 +28,9 @@ def ray_environment() -> Iterator[None]:
     """No token, a short private directory (socket paths are limited), nothing left behind in this process."""
     saved = dict(os.environ)
     directory = tempfile.mkdtemp(prefix="fxc", dir="/tmp")
-    tests = str(Path(__file__).parents[1])  # slices import what these tests define by name
-    os.environ.update(RAY_AUTH_MODE="disabled", RAY_TMPDIR=directory, RAY_DEDUP_LOGS="0", PYTHONPATH=tests)
+    tests = Path(__file__).parents[1]  # slices import what these tests define by name, and flexray from beside them
+    path = os.pathsep.join((str(tests.parent), str(tests)))
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_TMPDIR=directory, RAY_DEDUP_LOGS="0", PYTHONPATH=path)
     yield
     os.environ.clear()
     os.environ.update(saved)

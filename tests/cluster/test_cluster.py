@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import flexray as flex
@@ -118,3 +120,30 @@ def test_work_of_a_lost_node_runs_again_elsewhere(pool: Any, tmp_path: Any) -> N
     pool.remove_node(doomed, allow_graceful=False)
     assert future.result(90) == "declared/gpu"
     until(lambda: all(d.type != "nvidia/T4" for d in flex.pool().devices))
+
+
+def test_a_checkpoint_outlives_its_node_once_its_copy_has_arrived(pool: Any, tmp_path: Path) -> None:
+    doomed = pool.add_node(num_cpus=4, labels={"flexray.fake": "1xT4"})
+    until(lambda: any(d.type == "nvidia/T4" and d.state == "ready" for d in flex.pool().devices))
+    stored = tmp_path / "stored"
+    t4_first = flex.Request(throughput={"nvidia/T4": 1.0, "declared/gpu": 0.1})
+
+    @flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2, request=t4_first)
+    def stubborn() -> tuple[str, Any]:
+        here = flex.current()
+        found = here.restored
+        if here.device.type.name == "nvidia/T4":
+            for number in range(1, 4):
+                here.checkpoint(np.full(300_000, number))
+            stored.touch()
+            while True:
+                time.sleep(0.05)
+        return here.device.type.name, None if found is None else set(found.tolist())
+
+    future = stubborn.remote()
+    until(stored.exists)
+    until(lambda: future.kept is not None and future.kept.safe is not None and future.kept.coming is None)
+    assert future.kept.references == (future.kept.newest,)
+    pool.remove_node(doomed, allow_graceful=False)
+    assert future.result(90) == ("declared/gpu", {3})
+    assert future.kept is None

@@ -116,6 +116,7 @@ class _Walker:
             lease = self.world.leases[self.rng.choice(list(self.world.leases))].lease
             self.world.apply(events.TasksRan(lease, self.rng.randrange(1, 9), self.rng.random() + 0.1))
             self.world.apply(events.StepsRan(lease, 8.0, 0.5))
+            self.world.apply(events.LeaseCheckpointed(lease))
 
     def lose_slice(self) -> None:
         if self.world.leases:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -165,3 +167,15 @@ def test_async_calls_run_beside_each_other(here: Slice) -> None:
     runs = here.runs(*[lambda: meet(barrier)] * 3)
     here.queue.execute_async(here.queue.register(MINE, runs, LONG))
     assert sorted(here.take()) == [(n, (True, 3)) for n in (1, 2, 3)]
+
+
+def test_what_a_call_was_given_is_let_go_when_it_has_run(here: Slice) -> None:
+    class Large:
+        pass
+
+    given = Large()
+    seen = weakref.ref(given)
+    runs = here.runs(partial(lambda large: None, given))
+    del given
+    here.queue.execute(here.queue.register(MINE, runs, 0.005))
+    assert seen() is None  # though the run itself is still to be fetched

@@ -42,9 +42,10 @@ def pool() -> Iterator[str]:
     import flexray as flex
     from flexray.runtime.pool import stop_pool
 
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # slices import the functions of these tests by name
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
-    del os.environ["PYTHONPATH"]
+    tests = Path(__file__).parents[1]  # slices import the functions of these tests by name, and flexray beside them
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(tests.parent), str(tests))))
+        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
         flex.init(config={"cpu_devices": DEVICES, "linger_seconds": 0.1, "grace_seconds": 0.5})
         yield ray.get_runtime_context().gcs_address
