@@ -39,7 +39,7 @@ def requests(journal: Path, name: str) -> list[Any]:
     """``near`` of the requests of a function's class, as the scheduler's journal has them."""
     events = [json.loads(line).get("event", {}) for line in journal.read_text().splitlines()]
     submitted = [event for event in events if event.get("kind") == "RequestSubmitted"]
-    return [event["near"] for event in submitted if f"{name}/" in event["task_class"]]
+    return [event.get("near", []) for event in submitted if f"{name}/" in event["task_class"]]
 
 
 def make(mebibytes: float) -> Any:
