@@ -11,6 +11,9 @@ import time
 
 #: A full collection that takes longer is not to look at the same objects again.
 _LONG_SECONDS = 0.02
+#: Objects made before the youngest are looked at, and how often the older are: a decision makes some hundreds, and
+#: nearly all of them go by themselves.
+_THRESHOLDS = (20_000, 20, 50)
 
 
 def keep_collections_short() -> None:
@@ -30,5 +33,6 @@ def keep_collections_short() -> None:
         elif time.perf_counter() - began > _LONG_SECONDS:
             gc.freeze()
 
+    gc.set_threshold(*_THRESHOLDS)
     gc.freeze()
     gc.callbacks.append(notice)
