@@ -1,4 +1,4 @@
-"""Choosing leases to recall, so that nobody waits for ever behind a client with endless work.
+"""Recalling leases, so that nobody waits for ever behind a client with endless work.
 
 A recalled lease loses nothing: its session finishes what runs, hands it back and asks
 again, behind those who waited.
@@ -6,15 +6,86 @@ again, behind those who waited.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
-from flexray.core.reclaim import missing_for, needed_of
+from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
+from flexray.model.commands import RecallLease
 from flexray.model.devices import DeviceState
 from flexray.model.lease import Placement
-from flexray.model.lifecycle import RequestState, SliceState
+from flexray.model.lifecycle import RequestState, RequestStep, SliceState
 from flexray.model.request import Request, memory_needed
+
+#: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
+_RECALLS_PER_CYCLE = 8
+
+
+class Recalls:
+    """Recalls leases for those who have waited long, and lets these take other room that comes free first."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._turn = 0
+
+    def for_starving(self, now: float) -> None:
+        """A lease that has been held for a term makes room for a request that has waited for one."""
+        state = self._state
+        before = now - state.options.lease_term_seconds
+        first = [r for r in map(state.head, list(state.lines)) if r is not None]
+        heads = [r for r in first if r.submitted <= before and not r.passes_over]
+        heads.sort(key=lambda r: (-r.request.priority, r.sequence))
+        hopeless: set[tuple[object, ...]] = set()
+        for request in self._in_turn(heads):
+            shape = (request.request.priority, request.shape)
+            if shape in hopeless or state.sharing.limited_by(request) is not None:
+                continue
+            found = leases_to_recall(state, request, before)
+            if found is None:
+                hopeless.add(shape)
+                if len(hopeless) >= _RECALLS_PER_CYCLE:
+                    break
+                continue
+            self._recall(request, *found, now)
+
+    def _recall(self, request: RequestRecord, placement: Placement, records: list[SliceRecord], now: float) -> None:
+        for record in records:
+            holder = self._state.holder_of(record)
+            if holder is not None:
+                holder.step(RequestStep.RECALL)
+                self._state.slices.set_draining(record, True)
+                self._state.out.append(RecallLease(holder.session, holder.lease, winner=request.id))
+        self._reserve(request, placement, now)
+
+    def _reserve(self, request: RequestRecord, placement: Placement, now: float) -> None:
+        idle = idle_slices_to_stop(self._state.slices, self._state.pool, placement, request.request.host)
+        self._state.reserve_new_slice(request, placement, idle, now)
+
+    def take_other_room(self, now: float) -> None:
+        """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
+        waiting = [r for r in self._state.slices.pending.values() if self._waits_for_recall(r)]
+        for record in waiting[:_RECALLS_PER_CYCLE]:
+            request = self._state.holder_of(record)
+            placement = free_place(self._state, request) if request is not None else None
+            if request is not None and placement is not None:
+                self._state.displace([record], now)
+                self._reserve(request, placement, now)
+
+    def _waits_for_recall(self, record: SliceRecord) -> bool:
+        holder = self._state.holder_of(record)
+        if holder is not None and holder.next == record.id:
+            return False
+        on_it = (s for d in record.placement.devices for s in self._state.slices.by_device.get(d, {}).values())
+        return any(s.draining for s in on_it)
+
+    def _in_turn(self, heads: list[RequestRecord]) -> Iterator[RequestRecord]:
+        """All of them, starting where the last cycle stopped, so that hopeless ones do not hide the others."""
+        start = self._turn if self._turn < len(heads) else 0
+        for offset in range(len(heads)):
+            self._turn = (start + offset + 1) % len(heads)
+            yield heads[(start + offset) % len(heads)]
 
 
 def leases_to_recall(state: State, request: RequestRecord, before: float) -> tuple[Placement, list[SliceRecord]] | None:

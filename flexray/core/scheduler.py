@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from flexray.core.deadlock import find_deadlock
@@ -25,14 +25,13 @@ from flexray.core.inventory import apply_inventory, drop_node
 from flexray.core.preempting import evict_overdue, yielded
 from flexray.core.queueing import Turnstile, place_in_order, refused_by_queue, within_queue
 from flexray.core.queues import QueueTree
-from flexray.core.recall import free_place, leases_to_recall
-from flexray.core.reclaim import idle_slices_to_stop
-from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.recall import Recalls
+from flexray.core.records import RequestRecord
 from flexray.core.rematch import Rounds
 from flexray.core.state import Blocked, CoreOptions, State
 from flexray.core.takeback import take_back
 from flexray.model.amounts import WHOLE
-from flexray.model.commands import Command, RecallLease, StopSlice
+from flexray.model.commands import Command, StopSlice
 from flexray.model.events import (
     Event,
     LeaseBlocked,
@@ -54,12 +53,8 @@ from flexray.model.events import (
     StepsRan,
     TasksRan,
 )
-from flexray.model.lease import Placement
-from flexray.model.lifecycle import EndReason, RequestState, RequestStep, SliceState, SliceStep, StopReason
+from flexray.model.lifecycle import EndReason, RequestState, SliceState, SliceStep, StopReason
 from flexray.model.wire import encode
-
-#: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
-_RECALLS_PER_CYCLE = 8
 
 
 class Scheduler:
@@ -67,7 +62,7 @@ class Scheduler:
 
     def __init__(self, options: CoreOptions, record: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.state = State(options)
-        self._recall_turn = 0
+        self._recalls = Recalls(self.state)
         self._rounds = Rounds()
         self._record = record
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -114,10 +109,10 @@ class Scheduler:
         if self.state.evictions:
             evict_overdue(self.state, now)
         self.state.start_pending(now)
-        self._free_from_recall(now)
+        self._recalls.take_other_room(now)
         self._place_waiting(now)
         take_back(self.state, now)
-        self._recall_for_starving(now)
+        self._recalls.for_starving(now)
         self._rounds.run(self.state, now)
         self._break_deadlocks(now)
         commands = [c for c in self.state.out if not isinstance(c, StopSlice) or c.slice in self.state.slices.by_id]
@@ -303,61 +298,6 @@ class Scheduler:
             place_in_order(self.state, heads, now)
         else:
             Turnstile(self.state, heads, now).run()
-
-    def _victims(self, request: RequestRecord, placement: Placement) -> list[SliceRecord]:
-        return idle_slices_to_stop(self.state.slices, self.state.pool, placement, request.request.host)
-
-    def _recall_for_starving(self, now: float) -> None:
-        """A lease that has been held for a term makes room for a request that has waited for one."""
-        if not self.state.lines:
-            return
-        before = now - self.state.options.lease_term_seconds
-        first = [r for r in map(self.state.head, list(self.state.lines)) if r is not None]
-        heads = [r for r in first if r.submitted <= before and not r.passes_over]
-        heads.sort(key=lambda r: (-r.request.priority, r.sequence))
-        hopeless: set[tuple[object, ...]] = set()
-        for request in self._in_turn(heads):
-            shape = (request.request.priority, request.shape)
-            found = None if shape in hopeless else leases_to_recall(self.state, request, before)
-            if found is None:
-                hopeless.add(shape)
-                if len(hopeless) >= _RECALLS_PER_CYCLE:
-                    break
-                continue
-            placement, records = found
-            for record in records:
-                holder = self.state.holder_of(record)
-                if holder is not None:
-                    holder.step(RequestStep.RECALL)
-                    self.state.slices.set_draining(record, True)
-                    self.state.out.append(RecallLease(holder.session, holder.lease, winner=request.id))
-            self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
-
-    def _free_from_recall(self, now: float) -> None:
-        """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
-        if not self.state.slices.pending:
-            return
-        waiting = [r for r in self.state.slices.pending.values() if self._waits_for_recall(r)]
-        for record in waiting[:_RECALLS_PER_CYCLE]:
-            request = self.state.holder_of(record)
-            placement = free_place(self.state, request) if request is not None else None
-            if request is not None and placement is not None:
-                self.state.displace([record], now)
-                self.state.reserve_new_slice(request, placement, self._victims(request, placement), now)
-
-    def _waits_for_recall(self, record: SliceRecord) -> bool:
-        holder = self.state.holder_of(record)
-        if holder is not None and holder.next == record.id:
-            return False
-        on_it = (s for d in record.placement.devices for s in self.state.slices.by_device.get(d, {}).values())
-        return any(s.draining for s in on_it)
-
-    def _in_turn(self, heads: list[RequestRecord]) -> Iterator[RequestRecord]:
-        """All of them, starting where the last cycle stopped, so that hopeless ones do not hide the others."""
-        start = self._recall_turn if self._recall_turn < len(heads) else 0
-        for offset in range(len(heads)):
-            self._recall_turn = (start + offset + 1) % len(heads)
-            yield heads[(start + offset) % len(heads)]
 
     def _break_deadlocks(self, now: float) -> None:
         patience = self.state.options.deadlock_seconds

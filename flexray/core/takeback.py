@@ -87,11 +87,13 @@ class _Hunt:
 
     def may_win(self, request: RequestRecord) -> bool:
         """Whether somebody may have to give way for a request, as far as queues and priorities go."""
-        if request.passes_over or request.limited_by or not self.movable:
+        if request.passes_over or not self.movable:
             return False
         if self._lowest.get(request.queue, request.request.priority) < request.request.priority:
-            return True
-        return self._lent and any(name in self._owed for name in self._state.sharing.tree.path(request.queue))
+            return True  # whatever the limit: the room stays within the queue
+        sharing = self._state.sharing
+        owed = self._lent and any(name in self._owed for name in sharing.tree.path(request.queue))
+        return owed and sharing.limited_by(request) is None
 
 
 def _make_way(state: State, request: RequestRecord, hunt: _Hunt, now: float) -> bool:

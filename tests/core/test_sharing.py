@@ -279,3 +279,29 @@ def test_rounds_take_nothing_from_another_queue_or_a_higher_priority() -> None:
         there.wait(20)
         give_way(there)
     assert set(there.leases) == {"a0"}
+
+
+def test_no_way_leads_past_a_limit() -> None:
+    """Neither recalls for those who waited long, nor rounds, nor reclaim give a queue more than its limit."""
+    there = world(
+        "4xA100", {"name": "a", "quota": 1, "limit": 1}, {"name": "b"},
+        lease_term_seconds=5, patience_seconds=20, rematch_seconds=5,
+    )  # fmt: skip
+    ask(there, "b", 3, request=Request(preemptible=True, checkpoint_every=1.0))
+    ask(there, "a", 3, request=Request(preemptible=True, checkpoint_every=1.0))
+    for _ in range(30):
+        there.wait(6)
+        give_way(there)
+        assert running(there)["a"] <= 1
+    assert running(there) == {"a": 1, "b": 3}
+
+
+def test_a_limit_does_not_protect_low_priorities_from_high_ones() -> None:
+    there = world("4xA100", {"name": "a", "limit": 1}, {"name": "b"})
+    ask(there, "a", 1, name="low", request=Request(preemptible=True))
+    there.settle()
+    there.now += 10
+    ask(there, "a", 1, name="high", priority=1)
+    there.settle()
+    give_way(there)
+    assert set(there.leases) == {"high0"}
