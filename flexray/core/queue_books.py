@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 
 from flexray.core.loads import Capacity, Load, TypeRoom, expected_load, minus, over, total, worth
 from flexray.core.queues import QueueTree
@@ -15,8 +15,8 @@ _Loads = dict[str, tuple[int, int]]
 class QueueBooks:
     """Loads by queue. ``used`` has every queue, groups too; what waits is kept for leaves.
 
-    What a waiting request will take is only expected (``expected_load``) and changes with the pool; so it is counted
-    by shape, and ``pool_changed`` counts afresh.
+    What a waiting request will take is only expected (``expected_load``), by its shape, and changes with the pool: for
+    another pool, or other queues, there are other books (``Sharing.rebuild``).
     """
 
     def __init__(self, tree: QueueTree, capacity: Capacity) -> None:
@@ -80,32 +80,6 @@ class QueueBooks:
             if limit is not None and over(total((self.used[name], load)), limit, self.capacity):
                 return name
         return None
-
-    def pool_changed(self, capacity: Capacity) -> None:
-        """Count what waits afresh, for the devices there are now."""
-        self.capacity = capacity
-        self._may_use = self._allowed()
-        for leaf, shapes in self._shapes.items():
-            for shape, (request, _, count) in shapes.items():
-                shapes[shape] = (request, self._expected(leaf, request), count)
-            many = ({n: (s * k, m * k) for n, (s, m) in load.items()} for _, load, k in shapes.values())
-            self._waiting[leaf] = total(many)
-
-    def moved(self, tree: QueueTree, heirs: Mapping[str, str]) -> QueueBooks:
-        """The same leases and waiting requests under another configuration.
-
-        Args:
-            heirs: for each leaf that is none any more, the one that its leases and requests go to.
-        """
-        other = QueueBooks(tree, self.capacity)
-        for leaf, shapes in self._shapes.items():
-            heir = heirs.get(leaf, leaf)
-            other.take(heir, self.used[leaf])
-            for shape, (request, load, count) in shapes.items():
-                before = other._shapes[heir].get(shape, (request, load, 0))
-                other._shapes[heir][shape] = (request, load, before[2] + count)
-        other.pool_changed(self.capacity)
-        return other
 
     def _allowed(self) -> dict[str, dict[str, TypeRoom]]:
         """By leaf: what the pool has of the types it may use."""

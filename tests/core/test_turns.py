@@ -237,7 +237,8 @@ def test_limits_of_types_and_expected_loads() -> None:
     books.wait("default", flexible)
     assert books.demand()["a"] == {"nvidia/T4": (500, 500)}  # where it is promised something
     assert books.demand()["default"] == {A100: (375, 75), "nvidia/T4": (125, 125)}
-    books.pool_changed({A100: TypeRoom(1000, 1000, MemoryMiB(80 * 1024), ("gpu",))})
+    books = QueueBooks(tree, {A100: TypeRoom(1000, 1000, MemoryMiB(80 * 1024), ("gpu",))})
+    books.wait("a", flexible)
     assert books.demand()["a"] == {A100: (500, 100)}
     books.stop_waiting("a", flexible)
     assert books.demand()["a"] == {}
@@ -249,19 +250,3 @@ def test_what_waits_is_expected_on_types_its_queue_may_use() -> None:
     books = QueueBooks(tree, pool(A100=3, T4=1))
     books.wait("c", request_from_options({"gpu": 2}))
     assert books.demand()["c"] == {"nvidia/T4": (2000, 2000)}
-
-
-def test_another_configuration_keeps_leases_and_what_waits() -> None:
-    books = QueueBooks(QueueTree([queue("a"), queue("b")]), pool(A100=4))
-    wanted = request_from_options({"gpu": 1})
-    for leaf in ("a", "b", "b"):
-        books.wait(leaf, wanted)
-        books.take(leaf, devices(0.5))
-    moved = books.moved(QueueTree([queue("p", limit=2), queue("a", parent="p")]), {"b": "a"})
-    assert moved.demand() == {"a": devices(4.5), "default": {}}
-    assert moved.worths()["p"] == 1_500_000
-    assert moved.limited_by("a", devices(1)) == "p"
-    for _ in range(3):
-        moved.stop_waiting("a", wanted)
-    with pytest.raises(InternalError, match="no such request waits in queue 'a'"):
-        moved.stop_waiting("a", wanted)
