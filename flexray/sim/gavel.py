@@ -5,7 +5,7 @@ Rounds of 360 s on a cluster of V100, P100 and K80 (Narayanan et al., OSDI 2020,
 when it is moved; a move costs nothing unless ``move_cost`` says so, as in Gavel's simulation.
 
 Policies: ``rounds`` (``core.rounds``, told the throughputs), ``rounds-learnt`` (the same,
-learning them from the rounds by ``core.rates``), ``las`` (Gavel's own, ``gavel_las``), and
+learning them from the rounds by ``rates``), ``las`` (Gavel's own, ``gavel_las``), and
 ``core`` and ``core-learnt``: the whole core, as in the live pool (``gavel_core``).
 """
 

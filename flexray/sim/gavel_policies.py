@@ -6,9 +6,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from flexray.core.rates import Rates
 from flexray.core.rounds import Options, Standing, assign
 from flexray.sim.gavel_trace import Floats, Ints, Load
+from flexray.sim.rates import Rates
 
 
 class Moment(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexray.core.rates import Cells, Floats, Rates
 from flexray.errors import UsageError
+from flexray.sim.rates import Cells, Floats, Rates
 
 TYPES = np.array([0.0, -0.7, -1.6])  # log speeds
 
