@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from flexray.config import PoolConfig
     from flexray.future import DoneFuture, Future, Stream, as_completed, get, wait
+    from flexray.model.gang import Gang
     from flexray.model.request import Request
     from flexray.model.snapshot import Explanation, Snapshot
     from flexray.runtime.current import Current, current
@@ -34,6 +35,7 @@ _LAZY = {
     "DoneFuture": "flexray.future",
     "Explanation": "flexray.model.snapshot",
     "Future": "flexray.future",
+    "Gang": "flexray.model.gang",
     "PoolConfig": "flexray.config",
     "Request": "flexray.model.request",
     "Snapshot": "flexray.model.snapshot",
@@ -55,6 +57,7 @@ __all__ = [
     "DoneFuture",
     "Explanation",
     "Future",
+    "Gang",
     "PoolConfig",
     "Request",
     "Snapshot",

@@ -28,10 +28,15 @@ class StopSlice:
 
 @dataclass(frozen=True, slots=True)
 class GrantLease:
-    """Tell a session that it may run on a slice."""
+    """Tell a session that it may run on a slice.
+
+    ``gang`` names the leases of all members that run together from now on, in the order of their ranks; () for a
+    request by itself. Members are granted at once; a gang that grows is told with each new member.
+    """
 
     session: SessionId
     lease: Lease
+    gang: tuple[LeaseId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

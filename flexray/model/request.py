@@ -21,10 +21,11 @@ from flexray.model.amounts import (
     share_of,
 )
 from flexray.model.devices import Device, Family, Isolation
+from flexray.model.gang import Gang, parse_gang
 
 DEFAULT_QUEUE = "default"
 _FAMILY_OPTIONS = {"gpu": Family.GPU, "npu": Family.NPU, "accelerator": Family.ANY}
-_REQUEST_OPTIONS = (*_FAMILY_OPTIONS, "memory", "types", "queue", "priority", "runtime", "cpus", "request")
+_REQUEST_OPTIONS = (*_FAMILY_OPTIONS, "memory", "types", "queue", "priority", "runtime", "cpus", "gang", "request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Request:
             all of it is done again.
         checkpoint_place: where ``flex.current().checkpoint()`` stores: a directory that all nodes share, or a URL
             for fsspec such as ``"s3://bucket/path"``. None: in Ray's object store, held by the client.
+        gang: how many members start together, each with all of the above; None: it is one by itself.
     """
 
     share: Share = WHOLE
@@ -72,6 +74,7 @@ class Request:
     preemptible: bool = False
     checkpoint_every: float | None = None
     checkpoint_place: str | None = None
+    gang: Gang | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.memory, str):
@@ -82,6 +85,7 @@ class Request:
         object.__setattr__(self, "types", _parse_types(self.types))
         object.__setattr__(self, "isolation", _parse_isolation(self.isolation))
         object.__setattr__(self, "throughput", _parse_throughput(self.throughput))
+        object.__setattr__(self, "gang", parse_gang(self.gang))
         host = (self.cpus, self.host_memory)
         amounts = (self.share, self.devices, *host, *(a for a in (self.memory, self.burst) if a is not None))
         if any(type(amount) is not int for amount in amounts):
@@ -121,6 +125,7 @@ class Request:
             self.cpus,
             self.host_memory,
             self.isolation,
+            self.gang,
         )
 
     @property
@@ -149,6 +154,8 @@ class Request:
             parts.append(f"cpus={share_as_float(self.cpus):g}")
         if self.host_memory:
             parts.append(f'host_memory="{self.host_memory}MiB"')
+        if self.gang is not None:
+            parts.append(f"gang={self.gang.describe()}")
         if self.isolation is not Isolation.NONE:
             parts.append(f'isolation="{self.isolation.value}"')
         return ", ".join(parts)
@@ -227,7 +234,7 @@ def unknown_option(name: str, known: tuple[str, ...]) -> InvalidRequest:
 
 
 def request_from_options(options: Mapping[str, object]) -> Request:
-    """Build a Request from user options (gpu=, memory=, types=, queue=, priority=, runtime=, cpus=, request=).
+    """Build a Request from user options (gpu=, memory=, types=, queue=, priority=, runtime=, cpus=, gang=, request=).
 
     Raises InvalidRequest, naming the option, for anything that makes no sense.
     """
@@ -244,7 +251,7 @@ def request_from_options(options: Mapping[str, object]) -> Request:
         raise InvalidRequest("say how much of a device is needed: gpu=0.25, npu=1 or accelerator=0.5")
     fields: dict[str, object] = _parse_amount(amounts[0], options[amounts[0]]) if amounts else {}
     parse = {"memory": parse_memory, "cpus": parse_cpus}
-    for name in ("memory", "types", "queue", "priority", "runtime", "cpus"):
+    for name in ("memory", "types", "queue", "priority", "runtime", "cpus", "gang"):
         value = options.get(name)
         if value is not None:
             fields[name] = parse[name](value) if name in parse else value

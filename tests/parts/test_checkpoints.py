@@ -127,18 +127,22 @@ def test_where_nobody_could_restore_it_nothing_is_stored() -> None:
 
 
 def test_who_wants_to_know_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
-    task, told, done = Task(), [], threading.Event()
+    task, told, first, late = Task(), [], threading.Event(), threading.Event()
 
     def fails() -> None:
         raise ValueError("mine")
 
+    def notes() -> None:
+        told.append(threading.current_thread().name)
+        first.set()
+
     task.own.on_yield(fails, task.attempt.flag)
-    task.own.on_yield(lambda: told.append(threading.current_thread().name), task.attempt.flag)
+    task.own.on_yield(notes, task.attempt.flag)
     assert told == []
     task.ask(giving_way=True)
     task.ask(giving_way=True)
-    task.own.on_yield(done.set, task.attempt.flag)  # late: told at once
-    assert done.wait(LONG)
+    task.own.on_yield(late.set, task.attempt.flag)  # late: told at once, in a thread of its own
+    assert first.wait(LONG) and late.wait(LONG)
     assert told == ["flexray-on-yield"]
     assert "ValueError: mine" in capfd.readouterr().err
 
