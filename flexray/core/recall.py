@@ -7,8 +7,9 @@ again, behind those who waited.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from flexray.core.choosing import Choice
 from flexray.core.ending import displace
 from flexray.core.gang_places import place_gang
 from flexray.core.landscape import host_levels
@@ -17,7 +18,7 @@ from flexray.core.preempting import preempt
 from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
 from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
-from flexray.core.victims import Victim, fewest_for_gang, spare_members
+from flexray.core.victims import Victim, fewest_for_gang, first_that_do, spare_members
 from flexray.model.commands import RecallLease
 from flexray.model.devices import DeviceState
 from flexray.model.lease import Placement
@@ -117,14 +118,12 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
     line, or a preemptible one on which nothing has ended yet: it will be handed back when it has, asked or not, and
     rounds know better who is to give way. Returns None when that frees no place. Changes nothing.
     """
-    eligible = _eligible(state, request, before)
-    if not eligible:
-        return None
-    for record in eligible:
-        state.slices.set_draining(record, True)
-    choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
-    for record in eligible:
-        state.slices.set_draining(record, False)
+    eligible, spare = _eligible(state, request, before)
+    choice = _place_without(state, request, eligible) if eligible else None
+    if choice is None and spare and _place_without(state, request, [*eligible, *spare]) is not None:
+        many = first_that_do(lambda some: _place_without(state, request, [*eligible, *some]) is not None, spare)
+        eligible = [*eligible, *spare[:many]]
+        choice = _place_without(state, request, eligible)
     if choice is None:
         return None
     missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
@@ -135,17 +134,28 @@ def leases_for_gang(
     state: State, request: RequestRecord, gang: GangRecord, before: float, now: float
 ) -> list[SliceRecord]:
     """The same for a gang that waits: what it takes for enough members; [] where that does not make room for them."""
-    eligible = [Victim(0.0, (record,), request, False) for record in _eligible(state, request, before)]
+    single, spare = _eligible(state, request, before)
+    eligible = [Victim(0.0, (record,), request, False) for record in [*single, *spare]]
     chosen = fewest_for_gang(state, gang, eligible, now) if eligible else None
     return [victim.records[0] for victim in chosen or ()]
 
 
-def _eligible(state: State, request: RequestRecord, before: float) -> list[SliceRecord]:
-    """Leases that may be asked back, oldest first, with members that gangs can do without, the last ones first."""
+def _place_without(state: State, request: RequestRecord, leases: Sequence[SliceRecord]) -> Choice | None:
+    """Where a request would go if some leases were over. Changes nothing."""
+    for record in leases:
+        state.slices.set_draining(record, True)
+    choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
+    for record in leases:
+        state.slices.set_draining(record, False)
+    return choice
+
+
+def _eligible(state: State, request: RequestRecord, before: float) -> tuple[list[SliceRecord], list[SliceRecord]]:
+    """Leases that may be asked back, oldest first; and members that gangs can do without, the last ones first."""
     single = [record for record in state.slices.by_id.values() if _may_recall(state, record, request, before)]
     gangs = [g for g in state.gangs.values() if g.since <= before and g.request.priority <= request.request.priority]
     spare = [record for gang in gangs for _, record in spare_members(state, gang)[::-1]]
-    return [*sorted(single, key=lambda record: (record.since, record.id)), *spare]
+    return sorted(single, key=lambda record: (record.since, record.id)), spare
 
 
 def _as_planned(state: State, request: RequestRecord, record: SliceRecord) -> Request:

@@ -165,7 +165,8 @@ class GangRecord:
         """With so many members it may run."""
         gang = self.request.gang
         assert gang is not None
-        return min(gang.enough, len(self.live))
+        ended = sum(member.state in (RequestState.DONE, RequestState.CANCELLED) for member in self.members)
+        return min(gang.enough, len(self.members) - ended)
 
     @property
     def runs(self) -> bool:

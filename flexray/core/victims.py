@@ -6,7 +6,7 @@ A gang gives up members beyond those it needs one by one, the highest index firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from flexray.core.gang_places import fits
 from flexray.core.gangs import take_gang_back
@@ -15,6 +15,8 @@ from flexray.core.preempting import loses, preempt
 from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.lifecycle import RecallReason, RequestState, SliceState
+
+T = TypeVar("T")
 
 
 class Victim(NamedTuple):
@@ -139,7 +141,7 @@ def fewest_for_gang(state: State, gang: GangRecord, victims: Sequence[Victim], n
     return chosen
 
 
-def first_that_do(enough: Callable[[Sequence[Victim]], bool], victims: Sequence[Victim]) -> int:
+def first_that_do(enough: Callable[[Sequence[T]], bool], victims: Sequence[T]) -> int:
     """How many of the first victims are enough, all of them being so. More room never hurts: it is found by halving."""
     least, most = 0, len(victims)
     while most - least > 1:
