@@ -115,6 +115,7 @@ class State:
         """Back to the place in its line that its arrival gave it, or on to the slice that is planned for it."""
         request.step(RequestStep.REQUEUE)
         request.slice = None
+        self.touch(request)  # a gang waits as a whole, or goes on without it
         self.sharing.gives_back(request, self.now)
         planned = self.slices.by_id.get(request.next) if request.next else None
         request.next = None
@@ -124,7 +125,6 @@ class State:
         self.sharing.waits(request)
         if request.gang is None:
             self.stand_in_line(request)
-        self.touch(request)  # a gang waits as a whole, or goes on without it
 
     def stand_in_line(self, request: RequestRecord) -> None:
         """Wait in the place that its sequence number gives it."""
