@@ -20,8 +20,8 @@ from .conftest import ready, until
 COMMAND = [str(Path(sys.executable).parent / "flexray")]
 
 
-@pytest.fixture
-def two_gpus() -> Iterator[str]:
+@pytest.fixture(scope="module")
+def node() -> Iterator[str]:
     """One node with two declared GPUs; its address."""
     import ray
     from ray.cluster_utils import Cluster
@@ -29,9 +29,21 @@ def two_gpus() -> Iterator[str]:
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2, "include_dashboard": False})
     ray.init(address=made.address, log_to_driver=False, logging_level="error")
     yield made.address
-    flex.shutdown()
     ray.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def two_gpus(node: str) -> Iterator[str]:
+    """The address of a cluster whose two GPUs are Ray's; the pool that a test makes of them ends with it."""
+    import ray
+
+    from flexray.runtime.pool import stop_pool
+
+    until(lambda: ray.available_resources().get("GPU") == 2)
+    yield node
+    flex.shutdown()
+    stop_pool()
 
 
 def flexray(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,16 +57,13 @@ def test_a_busy_card_joins_when_it_falls_free_and_stop_gives_all_back(two_gpus: 
 
     @ray.remote(num_gpus=1, num_cpus=0)
     def busy() -> str:
-        import time
 
         while not release.exists():
             time.sleep(0.05)
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
     plain = busy.remote()
-    deadline = time.monotonic() + 30
-    while ray.available_resources().get("GPU", 0) > 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: ray.available_resources().get("GPU", 0) <= 1)
 
     started = flexray("start", "--address", two_gpus)
     assert started.returncode == 0, started.stderr

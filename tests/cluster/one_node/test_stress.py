@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import flexray as flex
+from cluster.conftest import until
 from flexray.errors import Cancelled, LeaseLost
 
+CONFIG = {"fake_devices": "6xT4.4xA100-80GB", "lease_term_seconds": 1.0, "linger_seconds": 0.05}
 SHARES = (0.1, 0.18, 0.25, 0.5, 0.6, 1)
 
 
 @pytest.fixture
-def ten_devices() -> Iterator[Any]:
-    """A pool of ten fake devices on one node; its scheduler."""
-    import ray
+def scheduler(pool: None) -> Any:
+    """The scheduler of ten fake devices on one node."""
+    from flexray.runtime.session import find_scheduler
 
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
-    flex.init(config={"fake_devices": "6xT4.4xA100-80GB", "lease_term_seconds": 1.0, "linger_seconds": 0.05})
-    from flexray.runtime import process
-
-    yield process.client()._session.scheduler
-    flex.shutdown()
-    ray.shutdown()
+    return find_scheduler()
 
 
-def test_the_books_stay_exact_under_a_thousand_random_requests(ten_devices: Any) -> None:
+def test_the_books_stay_exact_under_a_thousand_random_requests(scheduler: Any) -> None:
     import ray
 
     dice = random.Random(7)
@@ -47,17 +42,17 @@ def test_the_books_stay_exact_under_a_thousand_random_requests(ten_devices: Any)
             victim = dice.choice(list(expected))
             cancelled += victim.cancel()
         if number % 20 == 0:
-            ray.get(ten_devices.check.remote())
+            ray.get(scheduler.check.remote())
             held = {d.id: round(d.share_held + d.share_free, 6) for d in flex.pool().devices}
             assert set(held.values()) == {1.0}
     for future, value in expected.items():
         error = future.exception(120)
         assert isinstance(error, Cancelled) or (error is None and future.result() == value)
     assert sum(future.cancelled() for future in expected) >= cancelled > 0
-    ray.get(ten_devices.check.remote())
+    ray.get(scheduler.check.remote())
 
 
-def test_actors_that_come_and_go_leave_nothing_behind(ten_devices: Any) -> None:
+def test_actors_that_come_and_go_leave_nothing_behind(scheduler: Any) -> None:
     import ray
 
     class Holder:
@@ -73,11 +68,9 @@ def test_actors_that_come_and_go_leave_nothing_behind(ten_devices: Any) -> None:
             gone, ping = alive.pop(dice.randrange(len(alive)))
             gone.stop()
             assert ping.exception(60) is None or isinstance(ping.exception(), LeaseLost)
-        ray.get(ten_devices.check.remote())
+        ray.get(scheduler.check.remote())
     assert flex.get([ping for _, ping in alive], timeout=120) == [1] * len(alive)
     for actor, _ in alive:
         actor.stop()
-    from .conftest import until
-
     until(lambda: not flex.pool().slices)
     assert all(d.share_free == 1.0 for d in flex.pool().devices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,10 @@ import flexray as flex
 from cluster.conftest import until
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("pool")
+
+CONFIG = {"fake_devices": "1xA100-80GB.1xT4", "rematch_seconds": 1, "grace_seconds": 5}
 STEPS = 60
-
-
-@pytest.fixture
-def two_types() -> Iterator[None]:
-    """One fake A100 and one fake T4; rounds every second."""
-    import ray
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
-    flex.init(config={"fake_devices": "1xA100-80GB.1xT4", "rematch_seconds": 1, "grace_seconds": 5})
-    yield
-    flex.shutdown()
-    ray.shutdown()
 
 
 def hold(file: str) -> None:
@@ -86,7 +76,7 @@ def train(log: str) -> tuple[list[float], dict[str, Any], int]:
     return training.losses, training.model.state_dict(), here.attempt
 
 
-def test_a_training_loop_that_is_moved_ends_with_the_same_parameters(two_types: None, tmp_path: Path) -> None:
+def test_a_training_loop_that_is_moved_ends_with_the_same_parameters(tmp_path: Path) -> None:
     busy, log = tmp_path / "busy", tmp_path / "log"
     busy.touch()
     first = flex.task(gpu=1, types="nvidia/A100*")(hold).remote(str(busy))

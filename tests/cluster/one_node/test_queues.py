@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,10 @@ import flexray as flex
 from cluster.conftest import until
 from flexray.cli import main
 
-QUEUES = [{"name": "a", "quota": 2}, {"name": "b", "quota": 2}]
+pytestmark = pytest.mark.usefixtures("pool")
 
-
-@pytest.fixture(scope="module")
-def teams() -> Iterator[None]:
-    """Four fake devices, two for each team."""
-    import ray
-
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
-    flex.init(config={"fake_devices": "4xA100-80GB", "grace_seconds": 1, "queues": QUEUES})
-    yield
-    flex.shutdown()
-    ray.shutdown()
+TEAMS = [{"name": "a", "quota": 2}, {"name": "b", "quota": 2}]
+CONFIG = {"fake_devices": "4xA100-80GB", "grace_seconds": 1, "queues": TEAMS}
 
 
 def work(log: str, name: str, until_there: str, listens: bool) -> str:
@@ -41,7 +31,7 @@ def work(log: str, name: str, until_there: str, listens: bool) -> str:
 
 
 @pytest.mark.parametrize("listens", [True, False], ids=["victims yield at once", "victims ignore it"])
-def test_a_team_gets_what_it_was_promised(teams: None, tmp_path: Path, listens: bool) -> None:
+def test_a_team_gets_what_it_was_promised(tmp_path: Path, listens: bool) -> None:
     log, end = tmp_path / "log", tmp_path / "end"
     log.touch()
     task = flex.task(gpu=1, queue="a", retries=0, request=flex.Request(checkpoint_every=None))(work)
@@ -62,7 +52,7 @@ def test_a_team_gets_what_it_was_promised(teams: None, tmp_path: Path, listens: 
     assert len([line for line in log.read_text().split() if line.startswith("a")]) == 6
 
 
-def test_queues_are_shown_and_changed_while_the_pool_runs(teams: None) -> None:
+def test_queues_are_shown_and_changed_while_the_pool_runs() -> None:
     run = CliRunner()
 
     def flexray(*arguments: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,10 @@ import pytest
 import flexray as flex
 from cluster.conftest import until
 
+pytestmark = pytest.mark.usefixtures("pool")
+
+CONFIG = {"fake_devices": "1xA100-80GB.1xT4", "rematch_seconds": 1, "grace_seconds": 1}
 SUITS_A100 = {"nvidia/A100*": 1.0, "nvidia/T4": 0.2}
-
-
-@pytest.fixture(scope="module")
-def two_types() -> Iterator[None]:
-    """One fake A100 and one fake T4; rounds every second."""
-    import ray
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
-    flex.init(config={"fake_devices": "1xA100-80GB.1xT4", "rematch_seconds": 1, "grace_seconds": 1})
-    yield
-    flex.shutdown()
-    ray.shutdown()
 
 
 def hold(file: str) -> str:
@@ -46,7 +36,7 @@ def train(listens: bool, file: str) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("listens", [True, False], ids=["it gives way", "it is stopped"])
-def test_work_moves_to_the_faster_device_when_that_comes_free(two_types: None, tmp_path: Path, listens: bool) -> None:
+def test_work_moves_to_the_faster_device_when_that_comes_free(tmp_path: Path, listens: bool) -> None:
     busy, log = tmp_path / "busy", tmp_path / f"log-{listens}"
     busy.touch()
     first = flex.task(gpu=1, types="nvidia/A100*")(hold).remote(str(busy))
@@ -63,7 +53,7 @@ def test_work_moves_to_the_faster_device_when_that_comes_free(two_types: None, t
     assert log.read_text() == "nvidia/T4\nnvidia/A100-80GB\n"
 
 
-def test_work_that_is_done_when_it_is_asked_to_stop_is_done(two_types: None, tmp_path: Path) -> None:
+def test_work_that_is_done_when_it_is_asked_to_stop_is_done(tmp_path: Path) -> None:
     busy = tmp_path / "busy"
     busy.touch()
 
