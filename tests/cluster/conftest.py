@@ -46,7 +46,7 @@ def cluster() -> Iterator[Any]:
     checks = {
         "health_check_initial_delay_ms": 0,
         "health_check_period_ms": 500,
-        "health_check_timeout_ms": 500,
+        "health_check_timeout_ms": 5000,  # a busy machine is no dead node; one that is killed refuses at once
         "health_check_failure_threshold": 3,
     }
     head = {"num_cpus": 4, "include_dashboard": False, "_system_config": checks}
@@ -60,7 +60,7 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def until(holds: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Poll until ``holds()`` is true; fails with what it last was."""
     from flexray.runtime import process
 

@@ -66,7 +66,7 @@ def test_several_devices_of_one_node(pool: Any) -> None:
 
     assert both.remote().result(60) == (2, "0,1")
     with pytest.raises(Infeasible, match="4 by count"):
-        both.options(gpu=3).remote().result(10)
+        both.options(gpu=3).remote().result(60)
 
 
 def test_plain_ray_tasks_never_share_a_pooled_card(pool: Any) -> None:
@@ -91,11 +91,11 @@ def test_a_node_that_joins_is_found_and_one_that_leaves_is_dropped(pool: Any) ->
     def on_t4() -> str:
         return flex.current().device.type.name
 
-    assert on_t4.remote().result(30) == "nvidia/T4"
+    assert on_t4.remote().result(60) == "nvidia/T4"
     pool.remove_node(added, allow_graceful=False)
-    until(lambda: new not in {node.id for node in flex.pool().nodes}, 30)
+    until(lambda: new not in {node.id for node in flex.pool().nodes}, 60)
     with pytest.raises(Infeasible):
-        on_t4.remote().result(20)
+        on_t4.remote().result(60)
 
 
 def test_work_of_a_lost_node_runs_again_elsewhere(pool: Any, tmp_path: Any) -> None:

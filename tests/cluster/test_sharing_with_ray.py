@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import flexray as flex
+from flexray.cli import main
 
 from .conftest import ready, until
 
@@ -77,12 +79,12 @@ def test_a_busy_card_joins_when_it_falls_free_and_stop_gives_all_back(two_gpus: 
 
     first = where.remote().result(60)
     release.touch()
-    assert {first, ray.get(plain, timeout=30)} == {"0", "1"}, "they never shared a card"
+    assert {first, ray.get(plain, timeout=60)} == {"0", "1"}, "they never shared a card"
     until(lambda: len(ready(flex.pool(), "gpu")) == 2)
 
-    status = flexray("status", "--address", two_gpus, "--json")
+    status, table = [CliRunner().invoke(main, ["status", "--address", two_gpus, *form]) for form in (["--json"], [])]
     assert {d["state"] for d in json.loads(status.stdout)["devices"]} == {"ready"}
-    assert "declared/gpu" in flexray("status", "--address", two_gpus).stdout
+    assert "declared/gpu" in table.stdout
 
     flex.shutdown()
     assert "stopped" in flexray("stop", "--address", two_gpus).stdout
@@ -103,7 +105,7 @@ def test_some_devices_can_be_left_to_ray(two_gpus: str) -> None:
     def plain() -> int:
         return 1
 
-    assert ray.get(plain.remote(), timeout=30) == 1
+    assert ray.get(plain.remote(), timeout=60) == 1
 
 
 def driver(address: str, code: str) -> Any:
@@ -118,5 +120,5 @@ def test_a_driver_that_ends_gives_back_what_it_held(two_gpus: str) -> None:
     until(lambda: len(ready(flex.pool(), "gpu")) == 2)
     code = "class A:\n  def f(self): return 1\na = flex.actor(gpu=1)(A).remote()\nprint(a.f.remote().result(60))"
     assert driver(two_gpus, code).strip().endswith("1")
-    until(lambda: not flex.pool().slices, 20)
+    until(lambda: not flex.pool().slices)
     assert all(d.share_held == 0 for d in flex.pool().devices)

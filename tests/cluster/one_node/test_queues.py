@@ -30,6 +30,11 @@ def work(log: str, name: str, until_there: str, listens: bool) -> str:
     return name
 
 
+def running_and_waiting(*names: str) -> list[tuple[int, int]]:
+    queues = {queue.name: queue for queue in flex.pool().queues}
+    return [(queues[name].running, queues[name].waiting) for name in names]
+
+
 @pytest.mark.parametrize("listens", [True, False], ids=["victims yield at once", "victims ignore it"])
 def test_a_team_gets_what_it_was_promised(tmp_path: Path, listens: bool) -> None:
     log, end = tmp_path / "log", tmp_path / "end"
@@ -39,13 +44,9 @@ def test_a_team_gets_what_it_was_promised(tmp_path: Path, listens: bool) -> None
     until(lambda: len(log.read_text().split()) == 4)
     time.sleep(1.1)  # the minimum run time
     other = flex.task(gpu=1, queue="b")(work)
-    asked = time.monotonic()
     promised = [other.remote(str(log), f"b{n}", str(end), True) for n in range(2)]
     until(lambda: {"b0", "b1"} <= set(log.read_text().split()))
-    waited = time.monotonic() - asked
-    assert waited < 30  # how fast it is, is measured in benchmarks; here it must happen at all
-    queues = {queue.name: queue for queue in flex.pool().queues}
-    assert (queues["b"].running, queues["a"].running) == (2, 2) and queues["a"].waiting == 2
+    until(lambda: running_and_waiting("a", "b") == [(2, 2), (2, 0)])
     end.touch()
     assert flex.get(borrowing, timeout=60) == ["a0", "a1", "a2", "a3"]  # uncharged: they had no retries
     assert flex.get(promised, timeout=60) == ["b0", "b1"]

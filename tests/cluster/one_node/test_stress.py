@@ -23,6 +23,30 @@ def scheduler(pool: None) -> Any:
     return find_scheduler()
 
 
+def test_actors_that_come_and_go_leave_nothing_behind(scheduler: Any) -> None:
+    import ray
+
+    class Holder:
+        def ping(self) -> int:
+            return 1
+
+    dice = random.Random(3)
+    alive: list[Any] = []
+    for _ in range(12):
+        actor = flex.actor(gpu=dice.choice(SHARES))(Holder).remote()
+        alive.append((actor, actor.ping.remote()))
+        if len(alive) > 4:
+            gone, ping = alive.pop(dice.randrange(len(alive)))
+            gone.stop()
+            assert ping.exception(60) is None or isinstance(ping.exception(), LeaseLost)
+        ray.get(scheduler.check.remote())
+    assert flex.get([ping for _, ping in alive], timeout=120) == [1] * len(alive)
+    for actor, _ in alive:
+        actor.stop()
+    until(lambda: not flex.pool().slices)
+    assert all(d.share_free == 1.0 for d in flex.pool().devices)
+
+
 def test_the_books_stay_exact_under_a_thousand_random_requests(scheduler: Any) -> None:
     import ray
 
@@ -50,27 +74,3 @@ def test_the_books_stay_exact_under_a_thousand_random_requests(scheduler: Any) -
         assert isinstance(error, Cancelled) or (error is None and future.result() == value)
     assert sum(future.cancelled() for future in expected) >= cancelled > 0
     ray.get(scheduler.check.remote())
-
-
-def test_actors_that_come_and_go_leave_nothing_behind(scheduler: Any) -> None:
-    import ray
-
-    class Holder:
-        def ping(self) -> int:
-            return 1
-
-    dice = random.Random(3)
-    alive: list[Any] = []
-    for _ in range(12):
-        actor = flex.actor(gpu=dice.choice(SHARES))(Holder).remote()
-        alive.append((actor, actor.ping.remote()))
-        if len(alive) > 4:
-            gone, ping = alive.pop(dice.randrange(len(alive)))
-            gone.stop()
-            assert ping.exception(60) is None or isinstance(ping.exception(), LeaseLost)
-        ray.get(scheduler.check.remote())
-    assert flex.get([ping for _, ping in alive], timeout=120) == [1] * len(alive)
-    for actor, _ in alive:
-        actor.stop()
-    until(lambda: not flex.pool().slices)
-    assert all(d.share_free == 1.0 for d in flex.pool().devices)
