@@ -192,7 +192,18 @@ def rows_of(day: Sequence[TeamJob], nodes: int, quick: bool) -> Iterator[Row]:
 def summary(rows: Sequence[Row]) -> Table:
     """One line for each scheduler."""
     made = Table(title="the day; shares in % of the pool, waits in hours", title_justify="left", box=None)
-    columns = ("", "Jain", "deviation", "short", "owed", "utilisation", "preemptions", "lost work, %", "wait mean", "p99")
+    columns = (
+        "",
+        "Jain",
+        "deviation",
+        "short",
+        "owed",
+        "utilisation",
+        "preemptions",
+        "lost work, %",
+        "wait mean",
+        "p99",
+    )
     for column in (*columns, "last done, h"):
         made.add_column(column, no_wrap=True)
     for one in rows:
@@ -243,7 +254,9 @@ def main() -> None:
     console.print(f"{len(day)} jobs that ask for {100 * load:.1f} % of {PER_NODE * options.nodes} devices over 24 h")
     rows = list(rows_of(day, options.nodes, options.quick))
     contended = rows[0].fairness.contended
-    console.print(f"more is wanted than there is for {100 * contended:.1f} % of the day (queues)", summary(rows), by_queue(rows))
+    console.print(
+        f"more is wanted than there is for {100 * contended:.1f} % of the day (queues)", summary(rows), by_queue(rows)
+    )
     if options.json:
         figures = {"version": 1, "jobs": len(day), "load": round(load, 4), "rows": [_plain(one) for one in rows]}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

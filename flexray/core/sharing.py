@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from flexray.core.balance import Balance
 from flexray.core.borrowing import Borrowing
 from flexray.core.fairness import Entitlement, Wants, shares
 from flexray.core.history import History
@@ -141,15 +142,30 @@ class Sharing:
 
     def begin(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
         """Bring entitlements up to date, before turns are taken."""
+        self.entitle(holders, now)
+        self.turns.settle(self.entitled, self.books.worths())
+
+    def entitle(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
+        """Bring entitlements up to date."""
         self.refresh(holders, now)
         capacity = self.books.capacity
         whole = worth(capacity_load(capacity), capacity)
         self.entitled = shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
-        self.turns.settle(self.entitled, self.books.worths())
+
+    def balance(self, apart_from: Iterable[RequestRecord] = ()) -> Balance:
+        """Who has less or more than it is entitled to, apart from what some requests have been given."""
+        used = self.books.used
+        gone: dict[str, list[Load]] = {}
+        for request in apart_from:
+            for name in self.tree.path(request.queue) if request.charged else ():
+                gone.setdefault(name, []).append(request.charged or {})
+        rest = {name: _less(used[name], total(loads)) for name, loads in gone.items()}
+        worths = {name: worth(rest.get(name, load), self.books.capacity) for name, load in used.items()}
+        return Balance(self.tree, worths, self.entitled)
 
     def size_of(self, request: RequestRecord) -> int:
-        """What a waiting request is going to take, in worth."""
-        return worth(self.expected(request), self.books.capacity)
+        """What a request has, or a waiting one is going to take, in worth."""
+        return worth(request.charged or self.expected(request), self.books.capacity)
 
     def expected(self, request: RequestRecord) -> dict[str, tuple[int, int]]:
         """What a waiting request is going to take, as far as can be told."""

@@ -89,9 +89,7 @@ class _Sums:
         self.owed += span * max(0, own.sure - held)
 
 
-def measure(
-    stays: Iterable[Stay], tree: QueueTree, capacity: Capacity, until: float
-) -> Fairness:
+def measure(stays: Iterable[Stay], tree: QueueTree, capacity: Capacity, until: float) -> Fairness:
     """How fair a run was from 0 to ``until``. ``capacity`` is of one device type, whose devices jobs hold whole."""
     (kind, room), *_ = capacity.items()
     tree, _ = fitted(tree, capacity)
