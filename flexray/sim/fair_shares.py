@@ -113,7 +113,7 @@ def measure(stays: Iterable[Stay], tree: QueueTree, capacity: Capacity, until: f
             parts = [unit * held[n] / now_entitled[n].amount for n in leaves if now_entitled[n].amount]
             index += (then - now) * jain(parts)
     found = tuple(_part(name, one, 100 / (whole * until)) for name, one in sums.items() if one.wanted)
-    return Fairness(found, index / contended if contended else None, contended / until)
+    return Fairness(found, round(index / contended, 4) if contended else None, round(contended / until, 4))
 
 
 def jain(parts: Sequence[float]) -> float:
@@ -123,15 +123,8 @@ def jain(parts: Sequence[float]) -> float:
 
 
 def _part(name: str, sums: _Sums, scale: float) -> QueueFairness:
-    return QueueFairness(
-        name,
-        sums.wanted * scale,
-        sums.entitled * scale,
-        sums.held * scale,
-        sums.deviation * scale,
-        sums.short * scale,
-        sums.owed * scale,
-    )
+    amounts = (sums.wanted, sums.entitled, sums.held, sums.deviation, sums.short, sums.owed)
+    return QueueFairness(name, *(round(scale * amount, 4) for amount in amounts))
 
 
 def _note(history: History, tree: QueueTree, held: Mapping[str, int], now: float) -> None:
