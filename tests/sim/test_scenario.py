@@ -459,6 +459,7 @@ def test_a_team_gets_back_what_it_was_promised_and_the_loss_is_recorded() -> Non
             {"id": "b", "at": 30, "gpu": 1, "queue": "b", "duration": 40},
         ],
         costs={"start": 0, "checkpoint": 1, "restore": 2},
+        config={"rematch_seconds": 0},  # with rounds the two of a would take turns
     )
     (taken,) = result.preemptions
     assert (taken.at, taken.reason, taken.winner, taken.lost) == (30, "reclaim", "b", 1)
