@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from flexray.config import PoolConfig
     from flexray.future import DoneFuture, Future, Stream, as_completed, get, wait
+    from flexray.model.explanation import Explanation
     from flexray.model.gang import Gang
     from flexray.model.request import Request
-    from flexray.model.snapshot import Explanation, Snapshot
+    from flexray.model.snapshot import Snapshot
     from flexray.runtime.current import Current, current
     from flexray.tasks import Actor, ActorHandle, Task, actor, task
 
@@ -33,7 +34,7 @@ _LAZY = {
     "ActorHandle": "flexray.tasks",
     "Current": "flexray.runtime.current",
     "DoneFuture": "flexray.future",
-    "Explanation": "flexray.model.snapshot",
+    "Explanation": "flexray.model.explanation",
     "Future": "flexray.future",
     "Gang": "flexray.model.gang",
     "PoolConfig": "flexray.config",

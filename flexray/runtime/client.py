@@ -16,8 +16,9 @@ import ray
 
 from flexray.config import PoolConfig, load_config
 from flexray.errors import Cancelled, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
+from flexray.model.explanation import Explanation
 from flexray.model.request import Request
-from flexray.model.snapshot import Explanation, Snapshot
+from flexray.model.snapshot import Snapshot
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
 from flexray.runtime.call import Call, Kind, Phase, describe_call
 from flexray.runtime.current import running

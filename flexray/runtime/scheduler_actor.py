@@ -17,12 +17,14 @@ from ray.experimental import internal_kv
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
-from flexray.core.views import check_invariants, explain, snapshot
+from flexray.core.explaining import explain
+from flexray.core.views import check_invariants, snapshot
 from flexray.model.commands import Command, StartSlice, StopSlice
 from flexray.model.events import Event, NodeLost, QueuesConfigured, SessionClosed, SessionOpened, SpeedsRestored
+from flexray.model.explanation import Explanation
 from flexray.model.lease import RequestId, SessionId
 from flexray.model.queue import Queue
-from flexray.model.snapshot import Explanation, Snapshot
+from flexray.model.snapshot import Snapshot
 from flexray.model.wire import journal_line
 from flexray.queue_file import parse_queues, plain_queue
 from flexray.runtime.collector import keep_collections_short
