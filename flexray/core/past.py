@@ -1,4 +1,4 @@
-"""What the core remembers of what is over: who was preempted for whom, and how requests ended. The latest only."""
+"""What the core remembers of what is over: preemptions, how requests ended, how long work took. The latest only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flexray.core.placement import Pool
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.model.lease import RequestId
 from flexray.model.lifecycle import EndReason, RecallReason, RequestState
@@ -13,6 +14,7 @@ from flexray.model.snapshot import Preemption
 
 _MOST_PREEMPTIONS = 1_000
 _MOST_ENDINGS = 1_000
+_MOST_RUNS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +32,40 @@ class Ending:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How long a task ran, or a lease on which nothing was reported.
+
+    Attributes:
+        work: seconds it would have taken on the fastest type it may use, as far as is known.
+        of_declared: its seconds as a part of those its user had declared; None where nothing was.
+    """
+
+    task_class: str
+    work: float
+    of_declared: float | None
+
+
 class Past:
-    """Two bounded memories; their entries never change."""
+    """Bounded memories; their entries never change."""
 
     def __init__(self) -> None:
         self.preemptions: deque[Preemption] = deque(maxlen=_MOST_PREEMPTIONS)
         self.endings: OrderedDict[RequestId, Ending] = OrderedDict()
+        self.runs: deque[Run] = deque(maxlen=_MOST_RUNS)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Past:
         copied = Past()
         copied.preemptions, copied.endings = self.preemptions.copy(), self.endings.copy()
+        copied.runs = self.runs.copy()
         return copied
+
+    def ran(self, pool: Pool, request: RequestRecord, kind: str, seconds: float) -> None:
+        """A task of a request took so many seconds on a type."""
+        asked = request.request
+        speed = pool.chooser.likely_speeds(request.task_class, asked).get(kind, 1.0)
+        declared = pool.chooser.declared_on(asked, kind)
+        self.runs.append(Run(request.task_class, seconds * speed, seconds / declared if declared else None))
 
     def preempted(
         self,

@@ -55,7 +55,8 @@ def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float,
     request.lost += lost
     state.past.preempted(request, record, state.requests.get(RequestId(winner)), (reason, lost), now)
     state.slices.set_draining(record, True)
-    state.evictions[record.id] = now + state.options.grace_seconds
+    state.evictions[record.id] = due = now + state.options.grace_seconds
+    state.look_again(due)
     state.out.append(RecallLease(request.session, request.lease, stop=True, reason=reason, winner=winner))
 
 

@@ -329,6 +329,8 @@ class State:
     def release(self, request: RequestRecord, now: float) -> None:
         """Its session handed the lease back: the slice stays warm if it can serve somebody again."""
         record = self.slice_of(request)
+        if record is not None and not record.has_run:
+            self.past.ran(self.pool, request, self.pool.kind_of(record.placement)[0], now - request.leased_at)
         self.finish(request, RequestStep.RELEASE)
         if record is None:
             raise InternalError(f"request {request.id} held a lease without a slice")

@@ -205,6 +205,11 @@ class Explanation:
     def __str__(self) -> str:
         return "\n  ".join([self._headline(), *filter(None, self._lines())])
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state in ("done", "cancelled", "failed")
+
     def _headline(self) -> str:
         where = f" on {', '.join(self.devices)}" if self.devices else ""
         why = f", waits for {self.wait_reason}" if self.wait_reason else ""

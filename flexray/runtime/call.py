@@ -173,7 +173,7 @@ class Call:
 
 def describe_call(phase: Phase, backlog: int, found: Explanation | None, request: RequestId | None) -> Explanation:
     """An Explanation of a call: what its request says, else what the client knows."""
-    if found is not None and phase in (Phase.BACKLOG, Phase.SENT):
+    if found is not None and not found.over and phase in (Phase.BACKLOG, Phase.SENT):
         return found
     state = {
         Phase.NEW: "waiting for arguments",

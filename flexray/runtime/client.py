@@ -17,6 +17,7 @@ import ray
 from flexray.config import PoolConfig, load_config
 from flexray.errors import Cancelled, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
 from flexray.model.explanation import Explanation
+from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
@@ -27,7 +28,7 @@ from flexray.runtime.environment import capture_environment
 from flexray.runtime.folder import check_place
 from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
-from flexray.runtime.pool import connect_ray, ensure_pool, greet, wait_ready
+from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_plan, wait_ready
 from flexray.runtime.protocol import SliceIdentity
 from flexray.runtime.router import Router
 from flexray.runtime.session import Session
@@ -330,6 +331,10 @@ class Client:
             self._ask("explain", request) if request is not None and phase < Phase.DONE else None
         )
         return describe_call(phase, backlog, found, request)
+
+    def plan(self, request: Request) -> PlanAnswer:
+        """When and where a request would start."""
+        return read_plan(self._session.scheduler, request)
 
     def _ask(self, method: str, *args: Any) -> Any:
         return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=_CONTROL_SECONDS)
