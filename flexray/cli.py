@@ -273,6 +273,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--policy", "policies", multiple=True, help="Placement policy; several are put side by side.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of scenarios and of results.")
 @click.option("--check", is_flag=True, help="Check the core's books at every instant, not only at the end.")
+@click.option("--estimates", is_flag=True, help="scenario: estimate every start, not only the first ones.")
 @click.option("--html", type=_FILE, help="Write a page of plots to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
 @_one_line_errors

@@ -47,15 +47,23 @@ def estimate_starts(
         now: of the scheduler's clock.
     """
     asked = [name for name in names if name in core.state.requests and core.state.requests[name].state in _WAITING]
-    return _Replay(core, asked, now, Outlook(core.state)).run(most_events)
+    return Replay(core, asked, now, Outlook(core.state)).run(most_events)
 
 
 @dataclass(slots=True)
-class _Replay:
+class Replay:
+    """One replay, until all that are asked about have started. It uses the core up.
+
+    Attributes:
+        asked: requests that wait.
+        events: how many were replayed.
+    """
+
     core: Scheduler
     asked: list[RequestId]
     begin: float
     outlook: Outlook
+    events: int = 0
     found: dict[RequestId, StartEstimate] = field(default_factory=dict)
     #: kinds of the ends of leases so far.
     ends: Counter[str] = field(default_factory=Counter)
@@ -65,8 +73,9 @@ class _Replay:
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _terms: set[float] = field(default_factory=set)
 
-    def run(self, most_events: int) -> dict[RequestId, StartEstimate]:
-        state, events, time = self.core.state, 0, self.begin
+    def run(self, most_events: int = MOST_EVENTS) -> dict[RequestId, StartEstimate]:
+        """When each starts."""
+        state, time = self.core.state, self.begin
         for record in list(state.slices.by_id.values()):
             self._foresee(record)
         for request in state.requests.values():
@@ -78,18 +87,17 @@ class _Replay:
             wake = self.core.wake_at
             if wake is not None and wake - self.begin < HORIZON_SECONDS:
                 self._look_at(max(wake, time + 0.001))
-            waits = self._waiting()
-            if not waits or not self._agenda or events >= most_events:
+            if not self._waiting() or not self._agenda or self.events >= most_events:
                 break
             time = self._agenda[0][0]
             if time - self.begin > HORIZON_SECONDS:
                 break
             while self._agenda and self._agenda[0][0] <= time:
                 _, _, event, kind = heapq.heappop(self._agenda)
-                events += 1
+                self.events += 1
                 if event is not None:
                     self._happens(event, kind, time)
-        why = self._why_not(events >= most_events, time)
+        why = self._why_not(self.events >= most_events, time)
         self.found.update((name, StartEstimate(None, "unknown", why=why)) for name in self._waiting())
         return {name: self.found[name] for name in self.asked}
 
