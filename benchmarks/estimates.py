@@ -1,6 +1,6 @@
 """Estimated starts against true ones: a trace is replayed at a load at which requests wait.
 
-    python benchmarks/estimates.py [--quick] [--data DIR] [--load 1.2] [--every 24] [--inflate 5] [--sample 10]
+    python benchmarks/estimates.py [--quick] [--data DIR] [--load 1.2] [--every 24] [--inflate 5] [--sample 5]
                                    [--seed 1] [--json FILE]
 
 ``DIR`` holds the openb trace (source: benchmarks/openb.py); without it the excerpt of the tests
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=1.2)
     parser.add_argument("--every", type=int, default=24, help="of the list's nodes, one in so many is in the pool")
     parser.add_argument("--inflate", type=float, default=5.0, help="GPUs asked for in all, as a multiple of the GPUs")
-    parser.add_argument("--sample", type=int, default=10, help="one in so many of those that wait is asked about")
+    parser.add_argument("--sample", type=int, default=5, help="one in so many of those that wait is asked about")
     parser.add_argument("--seed", type=int, default=1, help="of the order of arrival, and of the factors")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()

@@ -35,7 +35,7 @@ def test_declared_ends_come_first() -> None:
     (found,) = estimate(world, "next").values()
     assert (found.seconds, found.basis, found.declared, found.node) == (26.0, "declared", 1, "n1")
     assert found.devices == world.leases["short"].placement.devices
-    assert str(found) == "start: in about 26 s; run times of the 1 leases that end before: 1 declared"
+    assert str(found) == "start: in about 26 s; run times of the lease that ends before: 1 declared"
 
 
 def test_each_in_its_turn() -> None:
