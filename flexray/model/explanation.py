@@ -140,10 +140,9 @@ class StartEstimate:
             return f"start: cannot be estimated: {self.why}"
         ends = [(n, word) for n, word in zip(self._counts, ("declared", "learnt", "guessed"), strict=True) if n]
         rest = ", ".join(f"{count} {word}" for count, word in ends)
-        on = (
-            f"; run times of the {sum(self._counts)} leases that end before: {rest}" if ends else "; nothing has to end"
-        )
-        return f"start: in about {describe_seconds(self.seconds)}{on}"
+        leases = "lease that ends" if sum(self._counts) == 1 else f"{sum(self._counts)} leases that end"
+        basis = f"run times of the {leases} before: {rest}" if ends else "no lease has to end"
+        return f"start: in about {describe_seconds(self.seconds)}; {basis}"
 
     @property
     def _counts(self) -> tuple[int, int, int]:

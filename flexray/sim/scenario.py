@@ -68,7 +68,7 @@ def simulate(
     *,
     check: bool = False,
     foresight: Foresight | None = None,
-    record: Callable[[dict[str, Any]], None] | None = None,
+    record: Callable[[str], None] | None = None,
 ) -> Simulation:
     """The simulation of a scenario, after its run. ``record`` receives the core's journal."""
     jobs = list(jobs_of(scenario))
