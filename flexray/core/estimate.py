@@ -29,7 +29,7 @@ from flexray.model.explanation import StartEstimate
 from flexray.model.lease import LeaseId, Placement, RequestId
 from flexray.model.lifecycle import RequestState, SliceState
 
-MOST_EVENTS = 4_000
+MOST_EVENTS = 2_000
 """A replay ends after so many events."""
 HORIZON_SECONDS = 30 * 86_400.0
 """What would start later than this has no estimate."""

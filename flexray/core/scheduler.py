@@ -311,7 +311,7 @@ class Scheduler:
 def _unchanging(state: State) -> Iterator[object]:
     """What a copy may share with its original: a good half of all there is."""
     for request in state.requests.values():
-        yield from (request.request, request.shape, request.line)
+        yield from (request.shape, request.line)
     for record in state.slices.by_id.values():
         yield record.placement
     yield from state.pool.devices.values()

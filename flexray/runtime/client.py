@@ -37,6 +37,8 @@ from flexray.runtime.targets import Loan, Target
 
 C = TypeVar("C", bound=Call)
 _CONTROL_SECONDS = 10.0
+#: An estimate of a start is a replay, and others may have asked before.
+_REPLAY_SECONDS = 60.0
 
 
 class Client:
@@ -327,17 +329,17 @@ class Client:
             request = call.lease.request if call.lease is not None else (requests[0] if requests else None)
             phase = call.phase
             backlog = sum(1 for c in call.target.backlog if c.phase is Phase.BACKLOG and c.number < call.number)
-        found: Explanation | None = (
-            self._ask("explain", request) if request is not None and phase < Phase.DONE else None
-        )
+        found: Explanation | None = None
+        if request is not None and phase < Phase.DONE:
+            found = self._ask("explain", request, within=_REPLAY_SECONDS)
         return describe_call(phase, backlog, found, request)
 
     def plan(self, request: Request) -> PlanAnswer:
         """When and where a request would start."""
         return read_plan(self._session.scheduler, request)
 
-    def _ask(self, method: str, *args: Any) -> Any:
-        return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=_CONTROL_SECONDS)
+    def _ask(self, method: str, *args: Any, within: float = _CONTROL_SECONDS) -> Any:
+        return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=within)
 
 
 def _has_async_methods(cls: type) -> bool:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from harness import World, node
+from walk import walk
 
 from flexray.core.estimate import estimate_starts
 from flexray.model import events
@@ -145,6 +146,19 @@ def test_preemption_is_replayed() -> None:
     world.submit("high", gpu=1, priority=5)
     found = estimate(world, "high", "low")
     assert (found["high"].seconds, found["high"].basis) == (3.0, "room") and "low" not in found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_copy_decides_as_its_original_and_apart_from_it(seed: int) -> None:
+    world = walk(seed, 120)
+    copied, now = world.scheduler.copy(), world.now
+    before = _all_of(world)
+    for later in (1.0, 2.0, 60.0):
+        commands = copied.decide(now + later)
+    assert _all_of(world) == before
+    for later in (1.0, 2.0, 60.0):
+        again = world.scheduler.decide(now + later)
+    assert again == commands
 
 
 def test_asking_changes_nothing() -> None:
