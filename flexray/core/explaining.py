@@ -146,7 +146,7 @@ def _standing(state: State, request: RequestRecord) -> QueueStanding | None:
     if sharing.plain or request.queue not in sharing.tree.queues:
         return None
     standings = sharing.borrowing().standings
-    own, fair = standings[request.queue], sharing.entitled.get(request.queue)
+    own, fair = standings[request.queue], sharing.fair_shares(state.now).get(request.queue)
     rivals = [name for name in sharing.tree.leaves if name != request.queue and standings[name].borrowed > 0]
     lacks = any(standings[name].idle > 0 for name in sharing.tree.path(request.queue)[1:])
     borrowers = sorted(rivals, key=lambda name: (-standings[name].borrowed, name)) if lacks else []

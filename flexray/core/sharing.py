@@ -142,10 +142,14 @@ class Sharing:
     def begin(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
         """Bring entitlements up to date, before turns are taken."""
         self.refresh(holders, now)
+        self.entitled = self.fair_shares(now)
+        self.turns.settle(self.entitled, self.books.worths())
+
+    def fair_shares(self, now: float) -> dict[str, Entitlement]:
+        """What every queue is entitled to, with what is used and waits now."""
         capacity = self.books.capacity
         whole = worth(capacity_load(capacity), capacity)
-        self.entitled = shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
-        self.turns.settle(self.entitled, self.books.worths())
+        return shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
 
     def size_of(self, request: RequestRecord) -> int:
         """What a waiting request is going to take, in worth."""

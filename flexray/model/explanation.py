@@ -59,7 +59,7 @@ class QueueStanding:
     Attributes:
         quota: what it is guaranteed of this pool.
         used: what it uses.
-        entitled: its fair share, as of the last turns.
+        entitled: its fair share.
         borrowers: when it uses less than its quota, who uses what it lacks.
     """
 
@@ -218,7 +218,7 @@ class Explanation:
 
     def _lines(self) -> Iterator[str]:
         yield self.message
-        yield self.needs
+        yield from self.needs.split("; ")
         for title, rows in (("never fits", self.removed), ("not now", self.busy)):
             if rows:
                 yield f"{title}: " + ", ".join(f"{count} by {name}" for name, count in rows)

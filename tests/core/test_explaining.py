@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import World, node
 
-from flexray.core.explaining import explain_ended
+from flexray.core.estimate import estimate_starts
+from flexray.core.explaining import explain, explain_ended
+from flexray.core.planning import plan
 from flexray.model import events
 from flexray.model.explanation import Borrower, Holder
-from flexray.model.request import Request
+from flexray.model.request import Request, request_from_options
 from flexray.model.wire import to_plain
 from flexray.queue_file import parse_queues
 
@@ -177,3 +182,21 @@ def test_only_the_latest_are_remembered() -> None:
         there.scheduler.apply(events.RequestCancelled(f"r{number}"), 0.0)
     past = there.scheduler.state.past
     assert len(past.endings) == 1_000 and "r4" not in past.endings and "r5" in past.endings
+
+
+def test_the_documented_example() -> None:
+    """docs/explain.md: what is said there is what comes out."""
+    there = world("2xA100", {"name": "prod", "quota": 1}, {"name": "research"})
+    run(there, "train", gpu=1, queue="research", runtime=600.0, task_class="train")
+    run(there, "eval", gpu=0.6, queue="research", runtime=120.0, task_class="eval")
+    run(there, "tune", gpu=0.5, queue="research", task_class="tune")
+    there.wait(20)
+    core = there.scheduler
+    start = estimate_starts(core.copy(), ["tune"], there.now)["tune"]
+    asked = {"gpu": 0.5, "memory": "8GiB", "types": "nvidia/A100*", "queue": "research", "runtime": 600}
+    answers = [explain(core.state, "tune", start), plan(core.copy(), request_from_options(asked), there.now)]
+    page = (Path(__file__).parents[2] / "docs" / "explain.md").read_text()
+    documented = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)]
+    assert documented == [to_plain(answer) for answer in answers]
+    for answer in answers:
+        assert all(f"    {line}\n" in page for line in str(answer).splitlines())
