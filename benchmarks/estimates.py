@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     if options.quick:
-        options.every = 48
+        options.every, options.sample = 48, 10
     names = ("openb_node_list_gpu_node.csv", "openb_pod_list_default.csv")
     if not options.data:
         names = ("openb_excerpt_nodes.csv", "openb_excerpt_tasks.csv")

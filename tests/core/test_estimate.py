@@ -69,7 +69,7 @@ def test_what_is_declared_is_measured_against_what_it_took() -> None:
     ("took", "ran", "left", "basis"),
     [
         ([30.0], 10.0, 20.0, "guessed"),  # one other that ended lately took 30 s
-        ([30.0, 50.0], 10.0, 30.0, "guessed"),
+        ([30.0, 50.0, 60.0], 10.0, 40.0, "guessed"),  # the one in the middle of those
         ([30.0, 50.0], 40.0, 10.0, "guessed"),  # those that had lived 40 s lived 10 s longer
         ([30.0], 40.0, 40.0, "guessed"),  # none had: as long again
         ([], 40.0, 40.0, "guessed"),
@@ -91,6 +91,24 @@ def test_guesses_come_from_what_ended_lately(took: list[float], ran: float, left
     assert (found.seconds, found.basis, found.guessed) == (left + 1.0, basis, 1)
 
 
+def test_together_they_end_as_those_before_did() -> None:
+    """Four leases of which nothing is known, after four that took 10 to 40 s: each is taken for another of these."""
+    world = World(node("n1", "4xA100"), lease_term_seconds=1e6)
+    for number in range(4):
+        world.submit(f"past{number}", gpu=1, task_class=f"past{number}")
+    world.settle()
+    for number in range(4):
+        world.now += 10
+        world.release(f"past{number}")
+    for number in range(4):
+        world.submit(f"runs{number}", gpu=1, task_class="unknown")
+    world.settle()
+    for number in range(4):
+        world.submit(f"next{number}", gpu=1, task_class="next")
+    found = estimate(world, *(f"next{number}" for number in range(4)))
+    assert [one.seconds for one in found.values()] == [11.0, 21.0, 31.0, 41.0]
+
+
 def test_learnt_run_times_are_those_of_the_class() -> None:
     world = World(node("n1", "1xA100"), lease_term_seconds=1e6)
     for number, seconds in enumerate((10.0, 20.0, 30.0)):
@@ -105,7 +123,7 @@ def test_learnt_run_times_are_those_of_the_class() -> None:
     world.submit("next", gpu=1)
     world.wait(15)
     found = estimate(world, "next")["next"]
-    assert (found.seconds, found.basis, found.learnt) == (10.0 + 1.0, "learnt", 1)  # 20 and 30 are left, less 15
+    assert (found.seconds, found.basis, found.learnt) == (15.0 + 1.0, "learnt", 1)  # the later of 20 and 30, less 15
 
 
 def test_a_lease_that_goes_from_call_to_call_ends_when_it_is_recalled() -> None:
