@@ -5,39 +5,52 @@
     learnt      as long as the last runs of its class; while they are few, the mean that ``speeds.py`` has of the class
     guessed     as long as the last runs of all classes; as long again as it has run, if none lived as long
 
-Of past runs those count that had lived as long. They differ, and the first of many leases ends long before the mean
-of all, so each lease that is asked about is given another one of them, evenly spread over all: together they end as
-those did. The first is given the one in the middle.
+Of past runs those count that had lived as long. They differ, and of many leases the first ends
+long before the mean of all, so each lease that is asked about is given another one of them, evenly spread over all:
+together they end as those did. The first is given the one in the middle.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
 from itertools import count
 
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
+from flexray.model.lifecycle import SliceState
 
 _FEW = 3
 
 
 class _Lives:
-    """How long something lived, sorted; in seconds, or in parts of what was declared."""
+    """How long something lives, in seconds or in parts of what was declared: what ended, and what goes on still.
 
-    def __init__(self, lives: list[float]) -> None:
-        self._sorted = sorted(lives)
+    What goes on has lived so long at least: without it, long lives would hardly count, since few of them have ended
+    (Kaplan and Meier, 1958). Parts of what was declared do not depend on how long it is, and need none of that. The part that lives longer than t is the product, over the ends up to t, of
+    1 - 1 / (those that lived as long).
+    """
+
+    def __init__(self, ended: list[float], going_on: list[float] | None = None) -> None:
+        on, self._ends, self._after = sorted(going_on or ()), sorted(ended), list[float]()
+        part = 1.0
+        for number, life in enumerate(self._ends):
+            as_long = len(ended) - number + len(on) - bisect_left(on, life)
+            part *= 1 - 1 / as_long
+            self._after.append(part)
 
     def left(self, lived: float, place: float) -> float | None:
-        """What one of those that had lived as long lived longer; None where none had.
+        """What one of those that had lived as long lives longer; None where none is known to have ended.
 
         Args:
-            place: which one, from 0 for the shortest to below 1 for the longest.
+            place: which one, from 0 for the shortest to below 1 for the longest; of those that are not known to have
+                ended, the longest that has.
         """
-        shorter = bisect_right(self._sorted, lived)
-        if shorter == len(self._sorted):
+        shorter = bisect_right(self._ends, lived)
+        if shorter == len(self._ends):
             return None
-        return self._sorted[shorter + int(place * (len(self._sorted) - shorter))] - lived
+        least = (self._after[shorter - 1] if shorter else 1.0) * (1 - place)
+        later = next((n for n in range(shorter, len(self._ends)) if self._after[n] < least - 1e-9), len(self._ends) - 1)
+        return self._ends[later] - lived
 
 
 def _place(number: int) -> float:
@@ -46,20 +59,39 @@ def _place(number: int) -> float:
     return int(f"{number:0{bits}b}"[::-1], 2) / (1 << bits)
 
 
+class _Histories:
+    """Lives by task class, and of all under ""."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[list[float], list[float]]] = {}
+
+    def add(self, goes_on: int, task_class: str, life: float) -> None:
+        """One that has ended (0), or that goes on (1)."""
+        for key in (task_class, ""):
+            self._known.setdefault(key, ([], []))[goes_on].append(life)
+
+    def lives(self) -> dict[str, _Lives]:
+        """Those of which enough have ended."""
+        return {key: _Lives(*found) for key, found in self._known.items() if len(found[0]) >= (_FEW if key else 1)}
+
+
 class Outlook:
     """What is known at one moment; lives as long as one replay. Each question is given another place."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._places = map(_place, count(1))
-        work, parts = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+        work, parts = _Histories(), _Histories()
         for run in state.past.runs:
-            for key in (run.task_class, ""):
-                work[key].append(run.work)
-                if run.of_declared is not None:
-                    parts[key].append(run.of_declared)
-        self._lives = {key: _Lives(found) for key, found in work.items() if len(found) >= _FEW or not key}
-        self._parts = {key: _Lives(found) for key, found in parts.items() if len(found) >= _FEW}
+            work.add(0, run.task_class, run.work)
+            if run.of_declared is not None:
+                parts.add(0, run.task_class, run.of_declared)
+        for record in state.slices.by_id.values():
+            request = state.holder_of(record)
+            if request is not None and record.state is SliceState.HELD and not record.has_run:
+                speed, _ = self._units(request, record)
+                work.add(1, request.task_class, (state.now - request.leased_at) * speed)
+        self._lives, self._parts = work.lives(), parts.lives()
 
     def whole(self, request: RequestRecord, record: SliceRecord) -> tuple[float | None, str]:
         """Seconds that a task of a request takes on a slice, and what says so; None where nothing is known."""
@@ -72,14 +104,12 @@ class Outlook:
         return (ran, "guessed") if left is None and ran > 0 else (left, how)
 
     def _left(self, request: RequestRecord, record: SliceRecord, ran: float) -> tuple[float | None, str]:
-        chooser, own = self._state.pool.chooser, request.task_class
-        kind, _ = self._state.pool.kind_of(record.placement)
-        speed = chooser.likely_speeds(own, request.request).get(kind, 1.0)
-        declared = chooser.declared_on(request.request, kind)
-        learnt, place = chooser.seconds_for(own, request.request).get(kind), next(self._places)
+        own, place = request.task_class, next(self._places)
+        speed, declared = self._units(request, record)
+        learnt = self._learnt(request, record)
         ways: list[tuple[str, _Lives | None, float]] = []
         if declared is not None:
-            parts = self._parts.get(own) or self._parts.get("") or _Lives([1.0])
+            parts = self._parts.get(own, self._parts.get("", _Lives([1.0])))
             ways.append(("declared", parts, declared))
         elif own in self._lives:
             ways.append(("learnt", self._lives[own], 1 / speed))
@@ -91,3 +121,13 @@ class Outlook:
             if left is not None:
                 return left * unit, how
         return None, "guessed"
+
+    def _units(self, request: RequestRecord, record: SliceRecord) -> tuple[float, float | None]:
+        """Speed of a request's work on a slice, relative to the fastest type; seconds that its user declared there."""
+        chooser, (kind, _) = self._state.pool.chooser, self._state.pool.kind_of(record.placement)
+        speeds = chooser.likely_speeds(request.task_class, request.request)
+        return speeds.get(kind, 1.0), chooser.declared_on(request.request, kind)
+
+    def _learnt(self, request: RequestRecord, record: SliceRecord) -> float | None:
+        chooser, (kind, _) = self._state.pool.chooser, self._state.pool.kind_of(record.placement)
+        return chooser.seconds_for(request.task_class, request.request).get(kind)
