@@ -26,8 +26,9 @@ class _Lives:
     """How long something lives, in seconds or in parts of what was declared: what ended, and what goes on still.
 
     What goes on has lived so long at least: without it, long lives would hardly count, since few of them have ended
-    (Kaplan and Meier, 1958). Parts of what was declared do not depend on how long it is, and need none of that. The part that lives longer than t is the product, over the ends up to t, of
-    1 - 1 / (those that lived as long).
+    (Kaplan and Meier, 1958). The part that lives longer than t is the product, over the ends up to t, of
+    1 - 1 / (those that lived as long). Parts of what is declared are
+    alike for long and short work, and need none of that.
     """
 
     def __init__(self, ended: list[float], going_on: list[float] | None = None) -> None:

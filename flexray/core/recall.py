@@ -1,13 +1,16 @@
 """Recalling leases, so that nobody waits for ever behind a client with endless work.
 
 A recalled lease loses nothing: its session finishes what runs, hands it back and asks
-again, behind those who waited.
+again, behind those who waited. Between queues, one that has less than it is entitled to waits for leases of those
+that have more (``balance.py``), and for any where these do not help. One that has what it is entitled to waits for a
+single lease of its own at a time: as many as it has requests would leave none to those who have less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
+from flexray.core.balance import Balance
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
 from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
@@ -37,18 +40,34 @@ class Recalls:
         first = [r for r in map(state.head, list(state.lines)) if r is not None]
         heads = [r for r in first if r.submitted <= before and not r.passes_over]
         heads.sort(key=lambda r: (-r.request.priority, r.sequence))
+        if not heads:
+            return
+        balance = self._balance(now)
+        waiting = {holder.queue for _, holder in self._waiting()} if balance is not None else set()
         hopeless: set[tuple[object, ...]] = set()
         for request in self._in_turn(heads):
-            shape = (request.request.priority, request.shape)
-            if shape in hopeless or state.sharing.limited_by(request) is not None:
+            kind = (request.queue, request.request.priority, request.shape)
+            if kind in hopeless or state.sharing.limited_by(request) is not None:
                 continue
-            found = leases_to_recall(state, request, before)
+            if balance is not None and request.queue in waiting and not balance.is_below(request.queue):
+                continue
+            found = leases_between(state, request, before, balance)
             if found is None:
-                hopeless.add(shape)
+                hopeless.add(kind)
                 if len(hopeless) >= _RECALLS_PER_CYCLE:
                     break
                 continue
             self._recall(request, *found, now)
+            waiting.add(request.queue)
+            balance = state.sharing.balance() if balance is not None else None
+
+    def _balance(self, now: float) -> Balance | None:
+        """Who has less or more than it is entitled to now; None where there are no queues."""
+        sharing = self._state.sharing
+        if sharing.plain:
+            return None
+        sharing.entitle(self._state.holders, now)
+        return sharing.balance()
 
     def _recall(self, request: RequestRecord, placement: Placement, records: list[SliceRecord], now: float) -> None:
         for record in records:
@@ -65,13 +84,23 @@ class Recalls:
 
     def take_other_room(self, now: float) -> None:
         """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
-        waiting = [r for r in self._state.slices.pending.values() if self._waits_for_recall(r)]
-        for record in waiting[:_RECALLS_PER_CYCLE]:
-            request = self._state.holder_of(record)
-            placement = free_place(self._state, request) if request is not None else None
-            if request is not None and placement is not None:
+        waiting = self._waiting()
+        sharing = self._state.sharing
+        if waiting and not sharing.plain:  # room goes to whose turn it is: beyond entitlement no one is before others
+            sharing.entitle(self._state.holders, now)
+            balance = sharing.balance(apart_from=[request for _, request in waiting])
+            waiting = [(r, request) for r, request in waiting if balance.take(request.queue, sharing.size_of(request))]
+        for record, request in waiting[:_RECALLS_PER_CYCLE]:
+            placement = free_place(self._state, request)
+            if placement is not None:
                 self._state.displace([record], now)
                 self._reserve(request, placement, now)
+
+    def _waiting(self) -> list[tuple[SliceRecord, RequestRecord]]:
+        """Requests that wait for a recalled lease to end, with the slices planned for them."""
+        pending = self._state.slices.pending.values()
+        found = [(record, self._state.holder_of(record)) for record in pending if self._waits_for_recall(record)]
+        return [(record, request) for record, request in found if request is not None]
 
     def _waits_for_recall(self, record: SliceRecord) -> bool:
         holder = self._state.holder_of(record)
@@ -88,14 +117,37 @@ class Recalls:
             yield heads[(start + offset) % len(heads)]
 
 
-def leases_to_recall(state: State, request: RequestRecord, before: float) -> tuple[Placement, list[SliceRecord]] | None:
+Found = tuple[Placement, list[SliceRecord]]
+"""Where a request would fit, and the leases that have to end for that."""
+
+
+def leases_between(state: State, request: RequestRecord, before: float, balance: Balance | None) -> Found | None:
+    """Leases that the request may wait for as entitlements stand; any where these do not help one that has less."""
+    if balance is None:
+        return leases_to_recall(state, request, before)
+    found = leases_to_recall(state, request, before, balance.may_be_recalled_for(request.queue))
+    if found is not None or not balance.is_below(request.queue):
+        return found
+    return leases_to_recall(state, request, before)
+
+
+def leases_to_recall(
+    state: State, request: RequestRecord, before: float, queues: Container[str] | None = None
+) -> Found | None:
     """Where the request would fit if leases granted before ``before`` ended, and which of them it takes.
 
     Never recalls an actor, a lease whose task is itself waiting, one of higher priority, one of the request's own
     line, or a preemptible one on which nothing has ended yet: it will be handed back when it has, asked or not, and
     rounds know better who is to give way. Returns None when that frees no place. Changes nothing.
+
+    Args:
+        queues: only leases of these; None is any.
     """
-    eligible = [record for record in state.slices.by_id.values() if _may_recall(state, record, request, before)]
+    eligible = [
+        record
+        for record in state.slices.by_id.values()
+        if _may_recall(state, record, request, before) and _is_of(state, record, queues)
+    ]
     if not eligible:
         return None
     for record in eligible:
@@ -108,6 +160,11 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
     missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
     oldest = sorted(eligible, key=lambda record: (record.since, record.id))
     return choice.placement, needed_of(oldest, missing, choice.placement.node)
+
+
+def _is_of(state: State, record: SliceRecord, queues: Container[str] | None) -> bool:
+    holder = state.holder_of(record)
+    return queues is None or (holder is not None and holder.queue in queues)
 
 
 def free_place(state: State, request: RequestRecord) -> Placement | None:
