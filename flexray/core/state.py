@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flexray.core.ends import Ends
+from flexray.core.past import Past
 from flexray.core.placement import Pool
 from flexray.core.policy import Policy
 from flexray.core.records import RequestRecord, SliceRecord
@@ -100,6 +101,8 @@ class State:
         self.preemptible: dict[RequestId, RequestRecord] = {}
         #: whether any request ever had another priority than 0.
         self.priorities_differ = False
+        #: what is over: preemptions, how requests ended.
+        self.past = Past()
         self._sequence = 0
         #: when only time will have changed what the next cycle decides, or None.
         self.wake_at: float | None = None
@@ -134,6 +137,7 @@ class State:
         """It can never run: tell its session, and give up what was reserved for it."""
         record = self.slice_of(request)
         self.finish(request, RequestStep.FAIL)
+        self.past.failed(request, reason, message)
         self.out.append(FailRequest(request.session, request.id, reason, message, removed))
         if record is not None:
             self.abandon(record, now)
@@ -141,6 +145,7 @@ class State:
     def finish(self, request: RequestRecord, step: RequestStep) -> None:
         self.blocked.pop(request.lease, None)
         request.step(step)
+        self.past.ended(request, self.now)
         request.slice = None
         self.sharing.leaves(request)
         self.sharing.gives_back(request, self.now)
@@ -324,6 +329,8 @@ class State:
     def release(self, request: RequestRecord, now: float) -> None:
         """Its session handed the lease back: the slice stays warm if it can serve somebody again."""
         record = self.slice_of(request)
+        if record is not None and not record.has_run:
+            self.past.ran(self.pool, request, self.pool.kind_of(record.placement)[0], now - request.leased_at)
         self.finish(request, RequestStep.RELEASE)
         if record is None:
             raise InternalError(f"request {request.id} held a lease without a slice")

@@ -1,4 +1,4 @@
-"""Pictures of the core's state for people and programs: snapshots, explanations, invariants."""
+"""Pictures of the core's state for people and programs: snapshots, wait reasons, invariants."""
 
 from __future__ import annotations
 
@@ -11,24 +11,12 @@ from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.errors import InternalError
 from flexray.model.amounts import share_as_float
-from flexray.model.lease import RequestId
 from flexray.model.lifecycle import HOLDING, RequestState, SliceState, WaitReason
 from flexray.model.queue import ROOT_QUEUE
-from flexray.model.snapshot import DeviceView, Explanation, NodeView, QueueView, RequestView, SliceView, Snapshot
+from flexray.model.snapshot import DeviceView, NodeView, QueueView, RequestView, SliceView, Snapshot
 
-_NEEDS = {
-    WaitReason.NEXT_CYCLE: "there is room; the next cycle places it",
-    WaitReason.NO_DEVICES: "a node has to join and report its devices",
-    WaitReason.NO_ROOM: "a slice on a device that could hold it has to end",
-    WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
-    WaitReason.USED_BY_RAY: "plain Ray work has to release a device",
-    WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
-    WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy",
-    WaitReason.FASTER_SOON: "a faster device has to come free; it takes a slower one when that takes too long",
-    WaitReason.QUEUE_LIMIT: "work of its queue (or of one above it) has to end, or the limit to be raised",
-    WaitReason.MAKING_ROOM: "its place is chosen; slices there are being stopped",
-    WaitReason.SLICE_STARTING: "its slice is being started",
-}
+#: So many preemptions are in a snapshot, the latest.
+_PREEMPTIONS = 100
 
 
 def snapshot(state: State, now: float, epoch: int) -> Snapshot:
@@ -36,7 +24,7 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
     waiting = state.waiting()
     reserved = [r for r in state.requests.values() if r.state is RequestState.RESERVED]
     running = [r for r in state.requests.values() if r.state in (RequestState.LEASED, RequestState.DRAINING)]
-    reasons = _wait_reasons(state, [*reserved, *waiting])
+    reasons = wait_reasons(state, [*reserved, *waiting])
     positions = {r.id: position for position, r in enumerate(waiting, start=1)}
     return Snapshot(
         now,
@@ -47,6 +35,7 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
         tuple(queue_views(state)),
         tuple(_request(r, positions.get(r.id, 0), reason) for r, reason in reasons),
         tuple(_request(r, 0, "") for r in running),
+        tuple(state.past.preemptions)[-_PREEMPTIONS:],
     )
 
 
@@ -80,7 +69,7 @@ def queue_views(state: State) -> Iterator[QueueView]:
         )
 
 
-def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[RequestRecord, str]]:
+def wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[RequestRecord, str]]:
     """Each request that waits with its reason; requests of one shape wait for the same."""
     known: dict[tuple[object, ...], str] = {}
     found = []
@@ -97,7 +86,8 @@ def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[Req
         shape = request.shape
         if shape not in known:
             known[shape] = state.pool.why_not_now(request.request)[0].value
-        found.append((request, known[shape]))
+        behind = known[shape] == WaitReason.NEXT_CYCLE.value and state.sharing.limited_by(request) is not None
+        found.append((request, WaitReason.QUEUE_LIMIT.value if behind else known[shape]))
     return found
 
 
@@ -159,31 +149,6 @@ def _request(request: RequestRecord, position: int, reason: str) -> RequestView:
         request.request.describe(),
         request.submitted,
         request.attempt,
-    )
-
-
-def explain(state: State, name: RequestId) -> Explanation | None:
-    """Where a request is and why; None when the core does not know it (it has ended)."""
-    request = state.requests.get(name)
-    if request is None:
-        return None
-    waits = request.state in (RequestState.QUEUED, RequestState.RESERVED)
-    reason = _wait_reasons(state, [request])[0][1] if waits else ""
-    order = [r.id for r in state.waiting()]
-    record = state.slice_of(request)
-    removed = state.pool.removed_by(request.request) if len(state.pool.books) else Counter()
-    busy = state.pool.why_not_now(request.request)[1] if request.state is RequestState.QUEUED else Counter[str]()
-    return Explanation(
-        request.id,
-        request.state.value,
-        reason,
-        order.index(request.id) + 1 if request.id in order else 0,
-        _NEEDS[WaitReason(reason)] if reason else "",
-        request.lease if request.state in (RequestState.LEASED, RequestState.DRAINING) else None,
-        record.placement.devices if record else (),
-        tuple(sorted((reason.value, count) for reason, count in removed.items())),
-        tuple(sorted(busy.items())),
-        request.scores,
     )
 
 
