@@ -6,21 +6,29 @@ again, behind those who waited.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
 
+from flexray.core.granting import may_fit
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
-from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
+from flexray.core.preempting import may_preempt, preempt
+from flexray.core.reclaim import covered, idle_slices_to_stop, lacking_now, missing_for, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.reserved import share_room
 from flexray.core.state import State
 from flexray.model.commands import RecallLease
 from flexray.model.devices import DeviceState
-from flexray.model.lease import Placement
-from flexray.model.lifecycle import RequestState, RequestStep, SliceState
+from flexray.model.lease import Placement, SliceId
+from flexray.model.lifecycle import RecallReason, RequestState, RequestStep, SliceState, StopReason
 from flexray.model.request import Request, memory_needed
 
 #: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
 _RECALLS_PER_CYCLE = 8
+#: Young leases are looked through this often at most for a size, in seconds: in most pools in vain.
+_SELDOM = 0.5
+#: A lease that was just granted has so many seconds to send its first task before it is asked back.
+_TO_BEGIN = 0.5
 
 
 class Recalls:
@@ -29,39 +37,131 @@ class Recalls:
     def __init__(self, state: State) -> None:
         self._state = state
         self._turn = 0
+        #: for what sizes young leases were looked through in vain, and when they may be again.
+        self._in_vain: dict[tuple[object, ...], float] = {}
 
     def for_starving(self, now: float) -> None:
-        """A lease that has been held for a term makes room for a request that has waited for one."""
-        state = self._state
-        before = now - state.options.lease_term_seconds
+        """Leases that have been held for a term make room for a request that has waited for one; then young ones too.
+
+        Young leases serve out their term, but nobody else gets their room. Without that a request for much, which fits
+        only when several leases are over at once, would wait for ever behind a stream of short ones for little.
+        """
+        heads = self._starving(now)
+        if not heads:
+            return
+        left = self._recall_for(list(self._in_turn(heads)), now - self._state.options.lease_term_seconds, now)
+        self._recall_young([r for r in left if _kind(r) not in self._in_vain], now)
+        if self._in_vain:
+            self._state.look_again(min(self._in_vain.values()))
+
+    def for_large(self, now: float) -> None:
+        """The same before others are placed, for sizes that found too little: now and then there is all they need."""
+        due = {kind for kind, at in self._in_vain.items() if at <= now}
+        if due:
+            self._in_vain = {kind: at for kind, at in self._in_vain.items() if kind not in due}
+            heads = [r for r in self._starving(now) if _kind(r) in due and not may_fit(self._state, r)]
+            self._recall_young(heads, now)
+
+    def _starving(self, now: float) -> list[RequestRecord]:
+        """Heads of lines that have waited for a term, in order."""
+        state, before = self._state, now - self._state.options.lease_term_seconds
         first = [r for r in map(state.head, list(state.lines)) if r is not None]
         heads = [r for r in first if r.submitted <= before and not r.passes_over]
+        return sorted(heads, key=lambda r: (-r.request.priority, r.sequence))
+
+    def _recall_young(self, heads: list[RequestRecord], now: float) -> None:
         heads.sort(key=lambda r: (-r.request.priority, r.sequence))
+        for request in self._recall_for(heads, now, now) if heads else ():
+            self._in_vain[_kind(request)] = now + _SELDOM
+
+    def _recall_for(self, heads: list[RequestRecord], before: float, now: float) -> list[RequestRecord]:
+        """Recall leases granted until then. Returns the heads for which that makes no room."""
+        state, left = self._state, list[RequestRecord]()
+        counted = CountedOn(state, before, now)
+        if not counted:
+            return heads
         hopeless: set[tuple[object, ...]] = set()
-        for request in self._in_turn(heads):
-            shape = (request.request.priority, request.shape)
+        for request in heads:
+            shape = _kind(request)
             if shape in hopeless or state.sharing.limited_by(request) is not None:
                 continue
-            found = leases_to_recall(state, request, before)
-            if found is None:
+            found = counted.find(request)
+            if found is not None and (before < now or _takes_several(*found, request)):
+                self._recall(request, *found, now)
+            else:
+                left.append(request)
                 hopeless.add(shape)
-                if len(hopeless) >= _RECALLS_PER_CYCLE:
-                    break
-                continue
-            self._recall(request, *found, now)
+            counted.resume()
+            if len(hopeless) >= _RECALLS_PER_CYCLE:
+                break
+        counted.end()
+        return left
 
     def _recall(self, request: RequestRecord, placement: Placement, records: list[SliceRecord], now: float) -> None:
         for record in records:
             holder = self._state.holder_of(record)
-            if holder is not None:
-                holder.step(RequestStep.RECALL)
-                self._state.slices.set_draining(record, True)
-                self._state.out.append(RecallLease(holder.session, holder.lease, winner=request.id))
+            if holder is not None and holder.request.preemptible and not record.has_run:
+                preempt(self._state, record, RecallReason.STARVING, now, request.id)
+                holder.sequence = self._state.next_sequence()  # behind the one it makes room for
+            elif holder is not None:
+                self._promise(record, holder, request, now)
         self._reserve(request, placement, now)
+
+    def _promise(self, record: SliceRecord, holder: RequestRecord, request: RequestRecord, now: float) -> None:
+        """Others count on the room from now on; the session is asked for it when it has had the lease for a term."""
+        began = now if record.state is SliceState.STARTING else holder.leased_at
+        due = began + self._state.options.lease_term_seconds
+        self._state.slices.set_draining(record, True)
+        if due <= now:
+            self._ask(record, holder, request.id)
+        else:
+            record.promised = True
+            self._state.promised[record.id] = due
+            self._state.look_again(due)
+
+    def ask_back(self, now: float) -> None:
+        """Ask for the leases that are counted on to end, when it is time; those nobody waits for any more go on."""
+        state = self._state
+        for name, due in list(state.promised.items()):
+            record = state.slices.by_id.get(name)
+            holder = state.holder_of(record) if record is not None else None
+            if record is None or not record.draining:
+                del state.promised[name]
+            elif record.state is not SliceState.HELD or holder is None or holder.state is not RequestState.LEASED:
+                continue  # it is about to start, or was asked
+            elif not state.slices.room_awaited(record):
+                record.promised, record.lent_until = False, None
+                state.slices.set_draining(record, False)
+                del state.promised[name]
+            elif (at := due if record.lent_until is None else max(due, holder.leased_at + _TO_BEGIN)) <= now:
+                waiting = next(p for p in state.slices.pending.values() if share_room(p, record))
+                self._ask(record, holder, waiting.request or "")
+            else:
+                state.look_again(at)
+
+    def _ask(self, record: SliceRecord, holder: RequestRecord, winner: str) -> None:
+        reason = RecallReason.STARVING if record.lent_until is None else RecallReason.BACKFILL
+        holder.step(RequestStep.RECALL)
+        self._state.out.append(RecallLease(holder.session, holder.lease, reason=reason, winner=winner))
 
     def _reserve(self, request: RequestRecord, placement: Placement, now: float) -> None:
         idle = idle_slices_to_stop(self._state.slices, self._state.pool, placement, request.request.host)
         self._state.reserve_new_slice(request, placement, idle, now)
+
+    def take_idle_room(self, now: float) -> None:
+        """Slices that have fallen idle make room where that lets a planned one start before what it waits for ends."""
+        state = self._state
+        for record in state.slices.pending.values() if state.slices.idle else ():
+            idle = state.slices.idle_on(record.placement.node)
+            lacking = lacking_now(state.pool, record, ()) if idle else {}
+            chosen = needed_of(idle, lacking, record.placement.node)
+            for one in chosen if covered(lacking) and not self._follows(record) else ():
+                state.stop(one, StopReason.MAKE_ROOM, now)
+
+    def _follows(self, record: SliceRecord) -> bool:
+        """Whether it is planned for when the lease of its own request is over."""
+        holder = self._state.holder_of(record)
+        return holder is not None and holder.next == record.id
 
     def take_other_room(self, now: float) -> None:
         """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
@@ -74,8 +174,7 @@ class Recalls:
                 self._reserve(request, placement, now)
 
     def _waits_for_recall(self, record: SliceRecord) -> bool:
-        holder = self._state.holder_of(record)
-        if holder is not None and holder.next == record.id:
+        if self._follows(record):
             return False
         on_it = (s for d in record.placement.devices for s in self._state.slices.by_device.get(d, {}).values())
         return any(s.draining for s in on_it)
@@ -88,26 +187,115 @@ class Recalls:
             yield heads[(start + offset) % len(heads)]
 
 
-def leases_to_recall(state: State, request: RequestRecord, before: float) -> tuple[Placement, list[SliceRecord]] | None:
-    """Where the request would fit if leases granted before ``before`` ended, and which of them it takes.
+def _kind(request: RequestRecord) -> tuple[object, ...]:
+    """Requests that are alike here fit, or do not fit, the same places."""
+    return (request.request.priority, request.shape)
 
-    Never recalls an actor, a lease whose task is itself waiting, one of higher priority, one of the request's own
+
+def _takes_several(placement: Placement, records: list[SliceRecord], request: RequestRecord) -> bool:
+    """Whether more has to come together than one lease; the end of one that is enough makes room in its turn."""
+    if len(records) != 1:
+        return True
+    (one,) = records
+    share, memory = one.placement.share, one.placement.memory
+    enough = share >= placement.share and memory >= placement.memory and one.placement.devices == placement.devices
+    return not (enough and all(map(operator.ge, one.host, request.request.host)))
+
+
+class CountedOn:
+    """Leases that may be recalled, in the books as if they had been, while places are found for request after request.
+
+    Never an actor, a lease whose task is itself waiting, one of higher priority than the request, or of its own
     line, or a preemptible one on which nothing has ended yet: it will be handed back when it has, asked or not, and
-    rounds know better who is to give way. Returns None when that frees no place. Changes nothing.
+    rounds know better who is to give way. Only for who has waited for as long as patience lasts it is preempted.
+
+    Args:
+        before: those granted until then.
     """
-    eligible = [record for record in state.slices.by_id.values() if _may_recall(state, record, request, before)]
-    if not eligible:
-        return None
-    for record in eligible:
-        state.slices.set_draining(record, True)
-    choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
-    for record in eligible:
-        state.slices.set_draining(record, False)
-    if choice is None:
-        return None
-    missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
-    oldest = sorted(eligible, key=lambda record: (record.since, record.id))
-    return choice.placement, needed_of(oldest, missing, choice.placement.node)
+
+    def __init__(self, state: State, before: float, now: float) -> None:
+        self._state, self._now = state, now
+        self._records = {r.id: (r, h) for r, h in _recallable(state, before)}
+        self._on_node: dict[str, list[SliceId]] = {}
+        self._of_line: dict[tuple[object, ...], list[SliceId]] = {}
+        for record, holder in self._records.values():
+            self._on_node.setdefault(record.placement.node, []).append(record.id)
+            self._of_line.setdefault(holder.line, []).append(record.id)
+        #: what is counted: leases up to a priority, and those of preemptible work that are done only if in that queue.
+        self._rule: tuple[int, str | None] | None = None
+        self._apart: list[SliceId] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._records)
+
+    def find(self, request: RequestRecord) -> tuple[Placement, list[SliceRecord]] | None:
+        """Where the request would fit if those leases ended, and which of them it takes, those held longest first.
+
+        Returns None when that frees no place. The leases of that node are counted again by ``resume``.
+        """
+        state, own = self._state, self._of_line.get(request.line, [])
+        patient = request.idle_since <= self._now - state.options.patience_seconds
+        self._count((request.request.priority, request.queue if patient else None))
+        self._mark(own, False)
+        choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
+        self._apart = own
+        if choice is None:
+            return None
+        there = [name for name in self._on_node.get(choice.placement.node, []) if name in self._records]
+        self._mark(there, False)
+        self._apart = [*own, *there]
+        missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
+        usable = [self._records[name][0] for name in there if self._counts(name) and name not in own]
+        oldest = sorted(usable, key=lambda record: (record.since, record.id))
+        return choice.placement, needed_of(oldest, missing, choice.placement.node)
+
+    def resume(self) -> None:
+        """Count everything again, but what was recalled meanwhile."""
+        for name in self._apart:
+            if name in self._records and self._records[name][0].draining:
+                del self._records[name]
+        self._mark(self._apart, True)
+        self._apart = []
+
+    def end(self) -> None:
+        """Nothing is counted any more."""
+        self._count(None)
+
+    def _count(self, rule: tuple[int, str | None] | None) -> None:
+        if rule != self._rule:
+            self._mark(self._records, False)
+            self._rule = rule
+            self._mark(self._records, True)
+
+    def _counts(self, name: SliceId) -> bool:
+        if self._rule is None:
+            return False
+        record, holder = self._records[name]
+        stoppable = (
+            holder.queue == self._rule[1]
+            and self._now - holder.leased_at >= self._state.options.min_run_seconds
+            and may_preempt(self._state, record, self._now) is not None
+        )
+        settled = record.has_run or not holder.request.preemptible or stoppable
+        return settled and holder.request.priority <= self._rule[0]
+
+    def _mark(self, names: Iterable[SliceId], counted: bool) -> None:
+        for name in names:
+            if name in self._records and (not counted or self._counts(name)):
+                self._state.slices.set_draining(self._records[name][0], counted)
+
+
+def _recallable(state: State, before: float) -> Iterator[tuple[SliceRecord, RequestRecord]]:
+    for record in state.slices.by_id.values():
+        holder = state.holder_of(record)
+        if holder is None or record.draining or not record.reusable or holder.slice != record.id:
+            continue
+        if record.state is SliceState.HELD:
+            held = holder.state is RequestState.LEASED and holder.leased_at <= before
+            if held and holder.lease not in state.blocked:
+                yield record, holder
+        elif record.state is SliceState.STARTING and before >= state.now:
+            yield record, holder
 
 
 def free_place(state: State, request: RequestRecord) -> Placement | None:
@@ -134,20 +322,4 @@ def _any_room(pool: Pool, wanted: Request) -> bool:
         and found.state.memory >= host_memory
         and any(room.share >= wanted.share and room.memory >= needs[room.kind] for room in found.state.rooms)
         for found in pool.landscape.inhabited()
-    )
-
-
-def _may_recall(state: State, record: SliceRecord, request: RequestRecord, before: float) -> bool:
-    holder = state.holder_of(record)
-    return (
-        record.state is SliceState.HELD
-        and record.reusable
-        and not record.draining
-        and holder is not None
-        and holder.state is RequestState.LEASED
-        and holder.leased_at <= before
-        and holder.lease not in state.blocked
-        and (record.has_run or not holder.request.preemptible)
-        and holder.request.priority <= request.request.priority
-        and holder.line != request.line
     )

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from flexray.core.backfill import stop_overdue
 from flexray.core.deadlock import find_deadlock
 from flexray.core.inventory import apply_inventory, drop_node
 from flexray.core.preempting import evict_overdue, yielded
@@ -109,7 +110,13 @@ class Scheduler:
         if self.state.evictions:
             evict_overdue(self.state, now)
         self.state.start_pending(now)
+        if self.state.promised:
+            self._recalls.ask_back(now)
+            stop_overdue(self.state, now)
+        self.state.gaps = None
+        self._recalls.take_idle_room(now)
         self._recalls.take_other_room(now)
+        self._recalls.for_large(now)
         self._place_waiting(now)
         take_back(self.state, now)
         self._recalls.for_starving(now)

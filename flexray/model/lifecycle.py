@@ -227,3 +227,5 @@ class RecallReason(str, Enum):
     """A request of its queue with a higher priority needs the room."""
     REMATCH = "rematch"
     """It goes on on a device type that suits it better, or makes room for one that has waited long."""
+    BACKFILL = "backfill"
+    """It runs in room that somebody else has reserved, who could start soon, or now."""
