@@ -347,13 +347,17 @@ class State:
     def reserve_new_slice(
         self, request: RequestRecord, placement: Placement, victims: list[SliceRecord], now: float
     ) -> None:
-        """Plan a slice for a request, stop the idle ones in its way, and start it if nothing is."""
-        record = self.slices.plan(request, placement, now)
-        self.reserve(request, record, WaitReason.MAKING_ROOM)
+        """Start a slice for a request; where something is in its way, plan it, and stop the idle ones there."""
+        record = None if victims else self.slices.begin(request, placement, now)
+        if record is not None:
+            self.reserve(request, record, WaitReason.SLICE_STARTING)
+            self.out.append(StartSlice(record.id, record.placement, record.environment))
+        else:
+            record = self.slices.plan(request, placement, now)
+            self.reserve(request, record, WaitReason.MAKING_ROOM)
+            for victim in victims:
+                self.stop(victim, StopReason.MAKE_ROOM, now)  # room comes with events, before a cycle begins
         self._expect_end(request, record, now)
-        for victim in victims:
-            self.stop(victim, StopReason.MAKE_ROOM, now)
-        self._start_if_free(record, now)  # room for the other pending ones comes with events, before a cycle begins
 
     def lend(self, request: RequestRecord, placement: Placement, until: float, recall_at: float, now: float) -> None:
         """Start a slice in free room that others have reserved, to be asked back then (see ``backfill.py``)."""
