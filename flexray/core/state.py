@@ -14,7 +14,7 @@ from flexray.core.ends import SLICE_START_SECONDS, Ends
 from flexray.core.placement import Pool
 from flexray.core.policy import Policy
 from flexray.core.records import RequestRecord, SliceRecord
-from flexray.core.reserved import Gap, delays
+from flexray.core.reserved import Gap, delays, reservations_at
 from flexray.core.sharing import Sharing
 from flexray.core.slices import Slices
 from flexray.errors import InternalError
@@ -348,7 +348,8 @@ class State:
         self, request: RequestRecord, placement: Placement, victims: list[SliceRecord], now: float
     ) -> None:
         """Start a slice for a request; where something is in its way, plan it, and stop the idle ones there."""
-        record = None if victims else self.slices.begin(request, placement, now)
+        in_turn = bool(victims or reservations_at(self, placement.node, placement.devices, request.request.host))
+        record = None if in_turn else self.slices.begin(request, placement, now)
         if record is not None:
             self.reserve(request, record, WaitReason.SLICE_STARTING)
             self.out.append(StartSlice(record.id, record.placement, record.environment))
@@ -357,16 +358,21 @@ class State:
             self.reserve(request, record, WaitReason.MAKING_ROOM)
             for victim in victims:
                 self.stop(victim, StopReason.MAKE_ROOM, now)  # room comes with events, before a cycle begins
+            if not victims:
+                self._start_if_free(record, now)
         self._expect_end(request, record, now)
 
     def lend(self, request: RequestRecord, placement: Placement, until: float, recall_at: float, now: float) -> None:
         """Start a slice in free room that others have reserved, to be asked back then (see ``backfill.py``)."""
-        record = self.slices.plan(request, placement, now)
+        record = self.slices.begin(request, placement, now)
+        if record is None:
+            raise InternalError(f"what was to be lent to request {request.id} is not free")
         record.promised, record.lent_until, self.gaps = True, until, None
+        self.slices.set_draining(record, True)
         self.promised[record.id] = recall_at
         self.reserve(request, record, WaitReason.SLICE_STARTING)
         self._expect_end(request, record, now)
-        self._start_if_free(record, now)
+        self.out.append(StartSlice(record.id, record.placement, record.environment))
 
     def _expect_end(self, request: RequestRecord, record: SliceRecord, begin: float) -> None:
         """A lease is expected to end after one task; one that goes on says nothing more."""
@@ -395,8 +401,8 @@ class State:
                 holder.reserve_reason = WaitReason.SLICE_STARTING
 
     def _delays_others(self, record: SliceRecord, holder: RequestRecord | None) -> bool:
-        """Whether those that were planned before it for the same room would wait longer; what is lent delays nobody."""
-        if len(self.slices.pending) < 2 or record.lent_until is not None:
+        """Whether those that were planned before it for the same room would wait longer if it started now."""
+        if len(self.slices.pending) < 2:
             return False
         seconds = self._runs_for(holder, record) if holder is not None else None
         return delays(self, record, self.now, None if seconds is None else self.now + SLICE_START_SECONDS + seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -46,8 +47,9 @@ class Watched:
         self.simulation = Simulation(config_of(scenario, None), nodes, jobs, costs=costs, check=True, record=self.look)
         self.simulation.run()
 
-    def look(self, entry: dict[str, Any]) -> None:
+    def look(self, line: str) -> None:
         """After each cycle: what is planned first for its room, when it can start, and whether that has passed."""
+        entry = json.loads(line)
         if "commands" not in entry:
             return
         state, now = self.simulation.core.state, entry["now"]
@@ -71,7 +73,7 @@ def numbered(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(found=entries)
 def test_no_reservation_is_delayed_when_run_times_are_right(found: list[dict[str, Any]]) -> None:
     watched = Watched(numbered([dict(one) for one in found]), lease_term_seconds=1)
