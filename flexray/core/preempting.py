@@ -22,7 +22,8 @@ from flexray.model.lifecycle import (
     StopReason,
 )
 
-#: A request loses no more than this part of its life by being taken back, so that nothing only goes round in circles.
+#: A request loses no more than this part of its life by being moved, so that nothing only goes round in circles: for
+#: what is taken back for quotas and priorities no bound is needed, since there something else rises (docs/queues.md).
 _PART_LOST = 0.05
 #: Seconds that it may lose before that counts.
 _LOST_AT_FIRST = 60.0

@@ -51,14 +51,13 @@ class Recalls:
             return
         left = self._recall_for(list(self._in_turn(heads)), now - self._state.options.lease_term_seconds, now)
         self._recall_young([r for r in left if _kind(r) not in self._in_vain], now)
-        if self._in_vain:
-            self._state.look_again(min(self._in_vain.values()))
 
     def for_large(self, now: float) -> None:
         """The same before others are placed, for sizes that found too little: now and then there is all they need."""
         due = {kind for kind, at in self._in_vain.items() if at <= now}
         if due:
             self._in_vain = {kind: at for kind, at in self._in_vain.items() if kind not in due}
+            # nobody is woken for this: until something happens it would be in vain again
             heads = [r for r in self._starving(now) if _kind(r) in due and not may_fit(self._state, r)]
             self._recall_young(heads, now)
 

@@ -221,7 +221,7 @@ class RecallReason(str, Enum):
     """Why a session is asked to hand a lease back."""
 
     STARVING = "starving"
-    """It has been held for a term, and a request has waited for one."""
+    """It has been held for a term, and a request has waited for one; to be stopped, for as long as patience lasts."""
     RECLAIM = "reclaim"
     """Its queue borrows, and a request that is within its own queue's quota needs the room."""
     PRIORITY = "priority"
