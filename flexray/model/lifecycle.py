@@ -230,3 +230,5 @@ class RecallReason(str, Enum):
     """It goes on on a device type that suits it better, or makes room for one that has waited long."""
     BACKFILL = "backfill"
     """It runs in room that somebody else has reserved, who could start soon, or now."""
+    DEFRAGMENT = "defragment"
+    """It goes on elsewhere, so that free parts come together for a request that fits on no device."""

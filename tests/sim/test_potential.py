@@ -67,7 +67,7 @@ def test_all_moves_of_a_request_stay_within_its_budget(patience: int, load: list
     """Rounds and patience go on for ever where two wait for one device, but cost each a bounded part of its life."""
     until = 400.0
     simulation = play(load, tree, until, rematch_seconds=10, patience_seconds=patience)
-    reasons = {"rematch", "starving", "backfill"}
+    reasons = {"rematch", "starving", "backfill", "defragment"}
     moved = [c.lease.request for _, c in simulation.preemptions if c.reason.value in reasons]
     for request in simulation.core.state.requests.values():
         if request.id in moved and not any(
