@@ -1,25 +1,29 @@
 """Recalling leases, so that nobody waits for ever behind a client with endless work.
 
 A recalled lease loses nothing: its session finishes what runs, hands it back and asks
-again, behind those who waited.
+again, behind those who waited. Between queues, one that has less than it is entitled to waits for leases of those
+that have more (``balance.py``), and for any where these do not help. One that has what it is entitled to waits for a
+single lease of its own at a time: as many as it has requests would leave none to those who have less.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+from flexray.core.balance import Balance
+from flexray.core.counted import CountedOn
 from flexray.core.granting import may_fit
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
-from flexray.core.preempting import may_preempt, preempt
-from flexray.core.reclaim import covered, idle_slices_to_stop, lacking_now, missing_for, needed_of
+from flexray.core.preempting import preempt
+from flexray.core.reclaim import covered, idle_slices_to_stop, lacking_now, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.reserved import share_room
 from flexray.core.state import State
 from flexray.model.commands import RecallLease
 from flexray.model.devices import DeviceState
-from flexray.model.lease import Placement, SliceId
+from flexray.model.lease import Placement
 from flexray.model.lifecycle import RecallReason, RequestState, RequestStep, SliceState, StopReason
 from flexray.model.request import Request, memory_needed
 
@@ -79,22 +83,36 @@ class Recalls:
         counted = CountedOn(state, before, now)
         if not counted:
             return heads
+        balance = self._balance(now)
+        waiting = {holder.queue for _, holder in self._waiting()} if balance is not None else set()
         hopeless: set[tuple[object, ...]] = set()
         for request in heads:
-            shape = _kind(request)
-            if shape in hopeless or state.sharing.limited_by(request) is not None:
+            kind = _kind(request)
+            if kind in hopeless or state.sharing.limited_by(request) is not None:
                 continue
-            found = counted.find(request)
+            if balance is not None and request.queue in waiting and not balance.is_below(request.queue):
+                continue
+            found = counted.between(request, balance)
             if found is not None and (before < now or _takes_several(*found, request)):
                 self._recall(request, *found, now)
+                waiting.add(request.queue)
+                balance = state.sharing.balance() if balance is not None else None
             else:
                 left.append(request)
-                hopeless.add(shape)
+                hopeless.add(kind)
             counted.resume()
             if len(hopeless) >= _RECALLS_PER_CYCLE:
                 break
         counted.end()
         return left
+
+    def _balance(self, now: float) -> Balance | None:
+        """Who has less or more than it is entitled to now; None where there are no queues."""
+        sharing = self._state.sharing
+        if sharing.plain:
+            return None
+        sharing.entitle(self._state.holders, now)
+        return sharing.balance()
 
     def _recall(self, request: RequestRecord, placement: Placement, records: list[SliceRecord], now: float) -> None:
         for record in records:
@@ -164,13 +182,23 @@ class Recalls:
 
     def take_other_room(self, now: float) -> None:
         """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
-        waiting = [r for r in self._state.slices.pending.values() if self._waits_for_recall(r)]
-        for record in waiting[:_RECALLS_PER_CYCLE]:
-            request = self._state.holder_of(record)
-            placement = free_place(self._state, request) if request is not None else None
-            if request is not None and placement is not None:
+        waiting = self._waiting()
+        sharing = self._state.sharing
+        if waiting and not sharing.plain:  # room goes to whose turn it is: beyond entitlement no one is before others
+            sharing.entitle(self._state.holders, now)
+            balance = sharing.balance(apart_from=[request for _, request in waiting])
+            waiting = [(r, request) for r, request in waiting if balance.take(request.queue, sharing.size_of(request))]
+        for record, request in waiting[:_RECALLS_PER_CYCLE]:
+            placement = free_place(self._state, request)
+            if placement is not None:
                 self._state.displace([record], now)
                 self._reserve(request, placement, now)
+
+    def _waiting(self) -> list[tuple[SliceRecord, RequestRecord]]:
+        """Requests that wait for a recalled lease to end, with the slices planned for them."""
+        pending = self._state.slices.pending.values()
+        found = [(record, self._state.holder_of(record)) for record in pending if self._waits_for_recall(record)]
+        return [(record, request) for record, request in found if request is not None]
 
     def _waits_for_recall(self, record: SliceRecord) -> bool:
         if self._follows(record):
@@ -188,7 +216,7 @@ class Recalls:
 
 def _kind(request: RequestRecord) -> tuple[object, ...]:
     """Requests that are alike here fit, or do not fit, the same places."""
-    return (request.request.priority, request.shape)
+    return (request.queue, request.request.priority, request.shape)
 
 
 def _takes_several(placement: Placement, records: list[SliceRecord], request: RequestRecord) -> bool:
@@ -199,102 +227,6 @@ def _takes_several(placement: Placement, records: list[SliceRecord], request: Re
     share, memory = one.placement.share, one.placement.memory
     enough = share >= placement.share and memory >= placement.memory and one.placement.devices == placement.devices
     return not (enough and all(map(operator.ge, one.host, request.request.host)))
-
-
-class CountedOn:
-    """Leases that may be recalled, in the books as if they had been, while places are found for request after request.
-
-    Never an actor, a lease whose task is itself waiting, one of higher priority than the request, or of its own
-    line, or a preemptible one on which nothing has ended yet: it will be handed back when it has, asked or not, and
-    rounds know better who is to give way. Only for who has waited for as long as patience lasts it is preempted.
-
-    Args:
-        before: those granted until then.
-    """
-
-    def __init__(self, state: State, before: float, now: float) -> None:
-        self._state, self._now = state, now
-        self._records = {r.id: (r, h) for r, h in _recallable(state, before)}
-        self._on_node: dict[str, list[SliceId]] = {}
-        self._of_line: dict[tuple[object, ...], list[SliceId]] = {}
-        for record, holder in self._records.values():
-            self._on_node.setdefault(record.placement.node, []).append(record.id)
-            self._of_line.setdefault(holder.line, []).append(record.id)
-        #: what is counted: leases up to a priority, and those of preemptible work that are done only if in that queue.
-        self._rule: tuple[int, str | None] | None = None
-        self._apart: list[SliceId] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._records)
-
-    def find(self, request: RequestRecord) -> tuple[Placement, list[SliceRecord]] | None:
-        """Where the request would fit if those leases ended, and which of them it takes, those held longest first.
-
-        Returns None when that frees no place. The leases of that node are counted again by ``resume``.
-        """
-        state, own = self._state, self._of_line.get(request.line, [])
-        patient = request.idle_since <= self._now - state.options.patience_seconds
-        self._count((request.request.priority, request.queue if patient else None))
-        self._mark(own, False)
-        choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
-        self._apart = own
-        if choice is None:
-            return None
-        there = [name for name in self._on_node.get(choice.placement.node, []) if name in self._records]
-        self._mark(there, False)
-        self._apart = [*own, *there]
-        missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
-        usable = [self._records[name][0] for name in there if self._counts(name) and name not in own]
-        oldest = sorted(usable, key=lambda record: (record.since, record.id))
-        return choice.placement, needed_of(oldest, missing, choice.placement.node)
-
-    def resume(self) -> None:
-        """Count everything again, but what was recalled meanwhile."""
-        for name in self._apart:
-            if name in self._records and self._records[name][0].draining:
-                del self._records[name]
-        self._mark(self._apart, True)
-        self._apart = []
-
-    def end(self) -> None:
-        """Nothing is counted any more."""
-        self._count(None)
-
-    def _count(self, rule: tuple[int, str | None] | None) -> None:
-        if rule != self._rule:
-            self._mark(self._records, False)
-            self._rule = rule
-            self._mark(self._records, True)
-
-    def _counts(self, name: SliceId) -> bool:
-        if self._rule is None:
-            return False
-        record, holder = self._records[name]
-        stoppable = (
-            holder.queue == self._rule[1]
-            and self._now - holder.leased_at >= self._state.options.min_run_seconds
-            and may_preempt(self._state, record, self._now) is not None
-        )
-        settled = record.has_run or not holder.request.preemptible or stoppable
-        return settled and holder.request.priority <= self._rule[0]
-
-    def _mark(self, names: Iterable[SliceId], counted: bool) -> None:
-        for name in names:
-            if name in self._records and (not counted or self._counts(name)):
-                self._state.slices.set_draining(self._records[name][0], counted)
-
-
-def _recallable(state: State, before: float) -> Iterator[tuple[SliceRecord, RequestRecord]]:
-    for record in state.slices.by_id.values():
-        holder = state.holder_of(record)
-        if holder is None or record.draining or not record.reusable or holder.slice != record.id:
-            continue
-        if record.state is SliceState.HELD:
-            held = holder.state is RequestState.LEASED and holder.leased_at <= before
-            if held and holder.lease not in state.blocked:
-                yield record, holder
-        elif record.state is SliceState.STARTING and before >= state.now:
-            yield record, holder
 
 
 def free_place(state: State, request: RequestRecord) -> Placement | None:
