@@ -75,9 +75,10 @@ class Borrowing:
     def may_reclaim(self, winner: str, wanted: Load, victim: str, held: Load) -> bool:
         """Whether a request of one queue may take back a lease of another.
 
-        It may where, of the siblings in which the two lie, the winner's quota covers all of the request, or the winner's
-        has no more than its quota and its guaranteed over-quota once it is served; the victim's has more than that, and
-        the lease is borrowed there and in each queue below. So nobody within quota loses anything to somebody outside.
+        It may where, of the siblings in which the two lie, the winner's quota covers all of the request, or the
+        winner's has no more than its quota and its guaranteed over-quota once it is served; the victim's has more than
+        that, and the lease is borrowed there and in each queue below. So nobody within quota loses anything to somebody
+        outside.
 
         Args:
             wanted: what the request takes.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from flexray.core.backfill import lend
 from flexray.core.choosing import Choice
+from flexray.core.ends import SLICE_START_SECONDS
 from flexray.core.placement import Pool
 from flexray.core.reclaim import idle_slices_to_stop
 from flexray.core.records import RequestRecord, SliceRecord
@@ -11,8 +13,6 @@ from flexray.model.amounts import WHOLE
 from flexray.model.lease import Placement, RequestId
 from flexray.model.lifecycle import RequestState, SliceState, WaitReason
 
-#: What starting a slice costs, roughly; a better place has to save at least this.
-SLICE_START_SECONDS = 1.0
 #: Waiting for a faster device has to save so much of the time that a task takes at once; expectations are rough.
 _WAIT_SAVES = 0.1
 
@@ -35,14 +35,14 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
             state.reserve(request, warm, WaitReason.SLICE_STARTING)
         return True
     if request.shape in full:
-        return False
+        return lend(state, request, now)
     if (len(pool.books.rows) or not request.request.devices) and not pool.ever_fits(request.request):
         state.fail_infeasible(request, now)
         return True
     choice = _choose(state, request)
     if choice is None:
         full.add(request.shape)
-        return False
+        return lend(state, request, now)
     if _faster_soon(state, request, choice.placement, SLICE_START_SECONDS, now):
         return False
     request.scores = choice.scores

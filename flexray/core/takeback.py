@@ -5,7 +5,8 @@
 
 Victims are those that lose the least work: seconds since their last checkpoint x share. As many as are needed, and
 those that turn out not to be needed are spared. Nobody who has run for less than the minimum run time is
-taken back. Nothing goes round in circles: what is taken back for a quota stays within it, and priorities only rise.
+taken back. Nothing goes round in circles (docs/queues.md): what is taken back for a quota stays within it, and
+priorities only rise.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def _victim(state: State, record: SliceRecord, now: float) -> Victim | None:
     request = state.holder_of(record)
     if request is None or request.slice != record.id or request.state is not RequestState.LEASED:
         return None
-    held = record.state is SliceState.HELD and record.reusable and request.restartable
+    held = record.state is SliceState.HELD and record.reusable and request.restartable and not record.draining
     if not held or request.lease in state.blocked or not record.placement.devices:
         return None
     ran = now - request.leased_at
