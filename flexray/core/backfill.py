@@ -56,10 +56,12 @@ def may_borrow(state: State, request: RequestRecord, now: float) -> bool:
 
 def _loan(state: State, request: RequestRecord, now: float) -> _Loan | None:
     """The place where the request is done first, of equals the first by the fixed order of devices."""
-    asked = request.request
     if state.gaps is None:
         state.gaps = gaps(state, now)
-    if not state.gaps or not asked.devices or asked.gang is not None:
+    if not state.gaps:
+        return None
+    asked = request.request
+    if not asked.devices or asked.gang is not None:
         return None
     seconds = state.pool.chooser.seconds_for(request.task_class, asked)
     shortest = min(seconds.values(), default=float("inf")) + SLICE_START_SECONDS

@@ -193,6 +193,8 @@ def covered(load: Load, quotas: Sequence[QueueAmount], capacity: Capacity) -> di
 
 def _covered(load: Load, quota: QueueAmount, capacity: Capacity) -> dict[str, tuple[int, int]]:
     """What one quota guarantees: of the types it names first, then of any."""
+    if not quota.types:
+        return _cut(load, quota.devices, _millionths(quota.compute), capacity)
     kept: dict[str, tuple[int, int]] = {}
     rest = dict(load)
     for pattern, most in quota.types:

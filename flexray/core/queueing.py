@@ -109,8 +109,9 @@ class Turnstile:
         if shape not in self._full and shape not in self._fits:
             there = may_fit(self._state, request)
             (self._fits if there else self._full).add(shape)
-        warm = request.reusable and self._state.slices.has_warm(request)
-        return shape not in self._full or warm or may_borrow(self._state, request, self._now)
+        if shape not in self._full or (request.reusable and self._state.slices.has_warm(request)):
+            return True
+        return may_borrow(self._state, request, self._now)
 
     def _join(self, sharing: Sharing, leaf: str) -> None:
         """A queue takes turns with the first of its lines that can be served."""

@@ -70,6 +70,9 @@ class Recalls:
     def _starving(self, now: float) -> list[RequestRecord]:
         """Heads of lines that have waited for a term, in order."""
         state, before = self._state, now - self._state.options.lease_term_seconds
+        oldest = next(iter(state.requests.values()), None)  # the requests are in the order in which they came
+        if oldest is None or oldest.submitted > before:
+            return []
         first = [r for r in map(state.head, list(state.lines)) if r is not None]
         heads = [r for r in first if r.submitted <= before and not r.passes_over]
         return sorted(heads, key=lambda r: (-r.request.priority, r.sequence))

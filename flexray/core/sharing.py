@@ -127,10 +127,17 @@ class Sharing:
             self._note(name, now)
 
     def _note(self, name: str, now: float) -> None:
-        load, capacity = self.books.used[name], self.books.capacity
-        used, sure = worth(load, capacity), worth(covered(load, self.tree.promises[name], capacity), capacity)
-        self._standings[name] = Standing(self._quotas[name], used, sure)
-        self._history.note(name, used, now)
+        self._standings.pop(name, None)
+        self._history.note(name, worth(self.books.used[name], self.books.capacity), now)
+
+    def _standing(self, name: str) -> Standing:
+        """How a queue stands beside its quota; found when it is asked for, since that takes as long as a decision."""
+        found = self._standings.get(name)
+        if found is None:
+            load, capacity = self.books.used[name], self.books.capacity
+            sure = worth(covered(load, self.tree.promises[name], capacity), capacity)
+            found = self._standings[name] = Standing(self._quotas[name], worth(load, capacity), sure)
+        return found
 
     def load_at(self, placement: Placement) -> dict[str, tuple[int, int]]:
         """What a placement takes."""
@@ -215,7 +222,7 @@ class Sharing:
         """Queues that use less than they were promised, or than their part of what lies idle of others' quotas."""
         found = set()
         for inside in self.tree.children.values():
-            siblings = {name: self._standings[name] for name in inside}
+            siblings = {name: self._standing(name) for name in inside}
             spare = guaranteed_over_quota(siblings)
             found |= {name for name, one in siblings.items() if one.idle or one.borrowed < spare[name]}
         return found
