@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flexray.config import PoolConfig
+from flexray.core.options import CoreOptions
 from flexray.core.policy import Policy
 from flexray.core.scheduler import Scheduler
-from flexray.core.state import CoreOptions
 from flexray.errors import UsageError
 from flexray.policies import find_policy
 

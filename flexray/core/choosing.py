@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -88,11 +89,19 @@ class Chooser:
             known = self._paces[key] = Pace(version, speeds, likely, seconds)
         return known
 
-    def place(self, request: Request, policy: Policy, task_class: str = "", near: Near = ()) -> Choice | None:
+    def place(
+        self,
+        request: Request,
+        policy: Policy,
+        task_class: str = "",
+        near: Near = (),
+        without: Container[str] = (),
+    ) -> Choice | None:
         """The best place the request fits now (counting idle slices as room), or None.
 
         Args:
             near: (node, MiB there) of nodes that hold large arguments.
+            without: nodes that will not do.
         """
         pool = self._pool
         pool.landscape.refresh()
@@ -100,7 +109,7 @@ class Chooser:
         host, need = pool.host.rows, request.host
 
         def accepts(node: str) -> bool:
-            return covers(host[node].reachable(), need)
+            return node not in without and covers(host[node].reachable(), need)
 
         wishes = Wishes(pool, request, policy, task_class, near)
         if wishes:
@@ -109,6 +118,19 @@ class Chooser:
             first = next(ranking.ranked(accepts), None)
             spot = first and Spot.of(first[2], first[0], devices_of(pool, request, first[0], first[1], first[2].room))
         return None if spot is None else Choice(_placement(request, spot), _terms(policy, spot))
+
+    def place_on(self, request: Request, policy: Policy, node: str, task_class: str = "") -> Choice | None:
+        """The best place on one node, or None."""
+        pool = self._pool
+        pool.landscape.refresh()
+        found = pool.landscape.members(node)
+        if found is None or not covers(pool.host.rows[node].reachable(), request.host):
+            return None
+        scored = self._rated(request, policy, task_class).ranking.scored(found)
+        if scored is None:
+            return None
+        spot = Spot.of(scored, node, devices_of(pool, request, node, found, scored.room))
+        return Choice(_placement(request, spot), _terms(policy, spot))
 
     def _rated(self, request: Request, policy: Policy, task_class: str) -> Rated:
         """The ranking for a shape; task classes that are equally fast everywhere share it."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections import Counter
 
 from flexray.core.books import Amounts
+from flexray.core.gang_fit import fits_ever
 from flexray.core.records import RequestRecord
 from flexray.core.state import State
+from flexray.model.amounts import WHOLE
 from flexray.model.lease import LeaseId, SessionId
 from flexray.model.lifecycle import RequestState
-from flexray.model.request import Request
 
 
 def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
@@ -25,7 +26,7 @@ def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
     running: dict[tuple[SessionId, str], list[LeaseId]] = {}
     for request in state.requests.values():
         key = (request.session, request.task_class)
-        if request.state is RequestState.QUEUED:
+        if request.stands_in_line:
             waiting.setdefault(key, []).append(request)
         elif request.state in (RequestState.LEASED, RequestState.DRAINING, RequestState.RESERVED):
             running.setdefault(key, []).append(request.lease)
@@ -37,7 +38,7 @@ def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
             for lease, blocked in stuck.items()
             if all(
                 any(child not in stuck for child in running.get(key, ()))
-                or any(_fits(state, child.request, room) for child in waiting.get(key, ()))
+                or any(_fits(state, child, room) for child in waiting.get(key, ()))
                 or (key not in running and key not in waiting)
                 for key in ((blocked.session, name) for name in blocked.waits_for)
             )
@@ -69,17 +70,24 @@ def _room_without(state: State, stuck: list[LeaseId]) -> dict[str, Amounts]:
     return room
 
 
-def _fits(state: State, request: Request, room: dict[str, Amounts]) -> bool:
+def _fits(state: State, child: RequestRecord, room: dict[str, Amounts]) -> bool:
+    """Whether it finds its place, a gang those of enough members on one type."""
+    request = child.request
     if not request.devices:
-        return state.pool.ever_fits(request)
+        return fits_ever(state.pool, request, child.pieces)
     groups: Counter[tuple[str, str]] = Counter()
     for device in state.pool.kinds.feasible_devices(request):
         share, memory = room[device.id]
         total = state.pool.books.rows[device.id].total
-        whole = request.devices == 1 or (share, memory) == total
-        if whole and share >= request.share and memory >= request.memory_on(device):
-            groups[(device.node, device.type.name)] += 1
-    return any(count >= request.devices for count in groups.values())
+        if request.devices == 1:
+            need = request.memory_on(device)
+            groups[(device.node, device.type.name)] += min(share // request.share, memory // need if need else WHOLE)
+        else:
+            groups[(device.node, device.type.name)] += (share, memory) == total
+    members: Counter[str] = Counter()
+    for (_, kind), count in groups.items():
+        members[kind] += count // request.devices
+    return any(count >= child.pieces for count in members.values())
 
 
 def _describe(state: State, lease: LeaseId) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from flexray.core.choosing import Choice
+from flexray.core.ending import fail_infeasible
+from flexray.core.gang_fit import fits_ever, fits_now
+from flexray.core.gang_places import place_gang
 from flexray.core.placement import Pool
 from flexray.core.reclaim import idle_slices_to_stop
-from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.amounts import WHOLE
 from flexray.model.lease import Placement, RequestId
 from flexray.model.lifecycle import RequestState, SliceState, WaitReason
+from flexray.model.request import Request
 
 #: What starting a slice costs, roughly; a better place has to save at least this.
 SLICE_START_SECONDS = 1.0
@@ -25,6 +29,8 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
     """
     pool = state.pool
     request.passes_over = False
+    if request.gang is not None:
+        return _serve_gang(state, request.gang, full, now)
     warm = _best_warm(state, request) if request.reusable else None
     if warm is not None and not _better_elsewhere(state, request, warm):
         if _faster_soon(state, request, warm.placement, 0.0, now):
@@ -36,8 +42,8 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
         return True
     if request.shape in full:
         return False
-    if (len(pool.books.rows) or not request.request.devices) and not pool.ever_fits(request.request):
-        state.fail_infeasible(request, now)
+    if _known(pool, request.request) and not pool.ever_fits(request.request):
+        fail_infeasible(state, request, now)
         return True
     choice = _choose(state, request)
     if choice is None:
@@ -51,10 +57,33 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
     return True
 
 
+def _serve_gang(state: State, gang: GangRecord, full: set[tuple[object, ...]], now: float) -> bool:
+    """The same for a gang: as many members as there is room for get one on their way, or, if too few, none does."""
+    leader, pool = gang.leader, state.pool
+    if leader.shape in full:
+        return False
+    if _known(pool, gang.request) and not fits_ever(pool, gang.request, gang.needed):
+        fail_infeasible(state, leader, now)
+        return True
+    if place_gang(state, gang, now):
+        return True
+    full.add(leader.shape)
+    return False
+
+
+def _known(pool: Pool, request: Request) -> bool:
+    """Whether anything is known of what the request needs: nodes may be still to come."""
+    return bool(len(pool.books.rows) or not request.devices)
+
+
 def may_fit(state: State, request: RequestRecord) -> bool:
     """Whether there is room for a request of that shape, or it can never fit and has to be told so."""
-    never = (len(state.pool.books.rows) or not request.request.devices) and not state.pool.ever_fits(request.request)
-    return bool(never) or _choose(state, request) is not None
+    if request.gang is not None:
+        asked, needed = request.request, request.gang.needed
+        never = _known(state.pool, asked) and not fits_ever(state.pool, asked, needed)
+        return never or max(fits_now(state.pool, asked).values(), default=0) >= needed
+    never = _known(state.pool, request.request) and not state.pool.ever_fits(request.request)
+    return never or _choose(state, request) is not None
 
 
 def _choose(state: State, request: RequestRecord) -> Choice | None:

@@ -108,6 +108,11 @@ def _promised(quota: QueueAmount | None, name: str) -> int:
     return sum(n for pattern, n in (quota.types if quota else ()) if fnmatchcase(name, pattern))
 
 
+def times(load: Load, count: int) -> dict[str, tuple[int, int]]:
+    """So many of a load."""
+    return {name: (share * count, memory * count) for name, (share, memory) in load.items()}
+
+
 def total(loads: Iterable[Load]) -> dict[str, tuple[int, int]]:
     """The sum of loads."""
     found: dict[str, tuple[int, int]] = {}

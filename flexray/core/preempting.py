@@ -8,6 +8,7 @@ the room; it goes there the moment its lease is over. Choosing whom is done else
 
 from __future__ import annotations
 
+from flexray.core.ending import end_lease
 from flexray.core.granting import SLICE_START_SECONDS
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
@@ -78,7 +79,7 @@ def evict(state: State, record: SliceRecord, now: float) -> None:
         speed = state.pool.chooser.likely_speeds(request.task_class, request.request).get(kind, 1.0)
         request.served += (now - request.leased_at) * speed
         request.idle_since = now
-    state.end_lease(record, EndReason.PREEMPTED, "another request needs its place, or it goes on elsewhere")
+    end_lease(state, record, EndReason.PREEMPTED, "another request needs its place, or it goes on elsewhere")
 
 
 def yielded(state: State, request: RequestRecord, now: float) -> None:
@@ -88,7 +89,9 @@ def yielded(state: State, request: RequestRecord, now: float) -> None:
         return
     wanted = state.slices.room_awaited(record)
     evict(state, record, now)
-    if wanted or not state.environment_lives(record.environment):
+    if not record.reusable:
+        state.stop(record, StopReason.NOT_REUSABLE, now)
+    elif wanted or not state.environment_lives(record.environment):
         state.stop(record, StopReason.MAKE_ROOM, now)
     else:
         state.slices.disown(record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flexray.core.ending import displace
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
 from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
@@ -70,12 +71,12 @@ class Recalls:
             request = self._state.holder_of(record)
             placement = free_place(self._state, request) if request is not None else None
             if request is not None and placement is not None:
-                self._state.displace([record], now)
+                displace(self._state, [record], now)
                 self._reserve(request, placement, now)
 
     def _waits_for_recall(self, record: SliceRecord) -> bool:
         holder = self._state.holder_of(record)
-        if holder is not None and holder.next == record.id:
+        if holder is not None and (holder.next == record.id or holder.gang is not None):
             return False
         on_it = (s for d in record.placement.devices for s in self._state.slices.by_device.get(d, {}).values())
         return any(s.draining for s in on_it)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import (
+    LIVE,
     REQUEST_TABLE,
     SLICE_TABLE,
     RequestState,
@@ -54,6 +55,8 @@ class RequestRecord:
     counted: bool = False
     #: the queue whose limit kept it waiting in the last cycle, or "".
     limited_by: str = ""
+    #: the gang it is a member of.
+    gang: GangRecord | None = field(default=None, repr=False, compare=False)
     #: since when it has had no lease.
     idle_since: float = field(init=False)
     state: RequestState = RequestState.QUEUED
@@ -79,6 +82,18 @@ class RequestRecord:
         self.line = (-self.request.priority, queue, self.environment, self.task_class, self.shape)
 
     @property
+    def stands_in_line(self) -> bool:
+        """Whether it waits for its turn; of a gang that waits, the first member does so for all."""
+        if self.state is not RequestState.QUEUED:
+            return False
+        return self.gang is None or (self.gang.waits and self.gang.leader is self)
+
+    @property
+    def pieces(self) -> int:
+        """How many places it has to get at once, if it is the one that stands in line."""
+        return 1 if self.gang is None else self.gang.needed
+
+    @property
     def lease(self) -> LeaseId:
         """The id of its present (or last) lease."""
         return LeaseId(self.id, self.attempt)
@@ -86,6 +101,71 @@ class RequestRecord:
     def step(self, step: RequestStep) -> None:
         """Move along the life-cycle table."""
         self.state = follow(REQUEST_TABLE, self.state, step, f"request {self.id}")
+
+
+@dataclass(slots=True)
+class GangRecord:
+    """A gang: several requests that wait, and are granted, as one.
+
+    Attributes:
+        request: what was asked; each member has it too, and gets a place for all of it but ``gang``.
+        members: in the order of their index, those that have ended too.
+        preemptible: whether all of it may be taken back for a higher priority.
+        closing: a member is done, or nobody wants the gang any more: what is left of it only ends.
+        returning: it is taken back as a whole, and stands in line again when all members are back.
+        since: when it last got or lost a member.
+    """
+
+    id: RequestId
+    session: SessionId
+    request: Request
+    members: tuple[RequestRecord, ...]
+    preemptible: bool
+    closing: bool = False
+    returning: bool = False
+    since: float = 0.0
+
+    @property
+    def live(self) -> list[RequestRecord]:
+        """Members that have not ended."""
+        return [member for member in self.members if member.state in LIVE]
+
+    @property
+    def leader(self) -> RequestRecord:
+        """The first member that has not ended, which stands in line for all; of a gang that has ended, the first."""
+        return next((member for member in self.members if member.state in LIVE), self.members[0])
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in line: no member has a place."""
+        return all(member.state is RequestState.QUEUED for member in self.live)
+
+    @property
+    def queued(self) -> list[RequestRecord]:
+        """Members without a place."""
+        return [member for member in self.members if member.state is RequestState.QUEUED]
+
+    @property
+    def reserved(self) -> list[RequestRecord]:
+        """Members whose slices are being started."""
+        return [member for member in self.members if member.state is RequestState.RESERVED]
+
+    @property
+    def running(self) -> list[RequestRecord]:
+        """Members that hold a lease which is not being taken back."""
+        return [member for member in self.members if member.state is RequestState.LEASED]
+
+    @property
+    def needed(self) -> int:
+        """With so many members it may run."""
+        gang = self.request.gang
+        assert gang is not None
+        return min(gang.enough, len(self.live))
+
+    @property
+    def runs(self) -> bool:
+        """Whether enough members hold leases."""
+        return 0 < self.needed <= len(self.running)
 
 
 @dataclass(slots=True)
@@ -105,6 +185,8 @@ class SliceRecord:
     state: SliceState = SliceState.PENDING
     request: RequestId | None = None
     draining: bool = False
+    #: STARTING, and started: others of the gang it is for are not.
+    ready: bool = False
     grants: int = 0
     #: whether something has run to its end on its present lease.
     has_run: bool = False

@@ -97,7 +97,8 @@ def _groups(state: State, now: float) -> dict[tuple[object, ...], list[Member]]:
             groups.setdefault(_size(request), []).append(Member(request, record))
     if groups:
         for request in state.waiting()[:_MOST_WAITING]:
-            if (members := groups.get(_size(request))) is not None and state.sharing.limited_by(request) is None:
+            members = groups.get(_size(request)) if request.gang is None else None
+            if members is not None and state.sharing.limited_by(request) is None:
                 members.append(Member(request, None))
     return groups
 

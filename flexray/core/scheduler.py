@@ -2,11 +2,13 @@
 
     event ──apply──> state          decide(now) ──> commands
                                       stop what has been idle too long
+                                      see what follows for gangs from what happened to their members
                                       start slices whose room is free
                                       give waiting requests a warm slice or a place, queue after queue in turn
                                       take back for quotas and priorities
                                       recall old leases for those who waited long
                                       match preemptible work to device types again, now and then
+                                      let gangs grow
                                       fail waits that can never end
 
 Both take ``now`` as an argument (seconds, any origin, never falling). Late messages of
@@ -16,19 +18,23 @@ an earlier attempt, and messages about things that are gone, are dropped by comp
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from flexray.core.deadlock import find_deadlock
+from flexray.core.ending import cancel, displace, end_lease, end_slice, fail, keep_draining_room, release, withdraw
+from flexray.core.gangs import grow, make_gang, settle, started
 from flexray.core.inventory import apply_inventory, drop_node
+from flexray.core.options import CoreOptions
 from flexray.core.preempting import evict_overdue, yielded
 from flexray.core.queueing import Turnstile, place_in_order, refused_by_queue, within_queue
 from flexray.core.queues import QueueTree
 from flexray.core.recall import Recalls
 from flexray.core.records import RequestRecord
 from flexray.core.rematch import Rounds
-from flexray.core.state import Blocked, CoreOptions, State
+from flexray.core.state import Blocked, State
 from flexray.core.takeback import take_back
 from flexray.model.amounts import WHOLE
 from flexray.model.commands import Command, StopSlice
@@ -54,7 +60,10 @@ from flexray.model.events import (
     TasksRan,
 )
 from flexray.model.lifecycle import EndReason, RequestState, SliceState, SliceStep, StopReason
+from flexray.model.request import Request
 from flexray.model.wire import encode
+
+_WITHOUT_LEASE = (RequestState.QUEUED, RequestState.RESERVED)
 
 
 class Scheduler:
@@ -108,12 +117,14 @@ class Scheduler:
         self._expire_idle(now)
         if self.state.evictions:
             evict_overdue(self.state, now)
+        settle(self.state, now)
         self.state.start_pending(now)
         self._recalls.take_other_room(now)
         self._place_waiting(now)
         take_back(self.state, now)
         self._recalls.for_starving(now)
         self._rounds.run(self.state, now)
+        grow(self.state, now)
         self._break_deadlocks(now)
         commands = [c for c in self.state.out if not isinstance(c, StopSlice) or c.slice in self.state.slices.by_id]
         self.state.out = []
@@ -131,18 +142,18 @@ class Scheduler:
     def _node_reported(self, event: NodeReported, now: float) -> None:
         for record in apply_inventory(self.state.pool, self.state.slices, event.inventory):
             if record.state is SliceState.PENDING:
-                self.state.end_slice(record, EndReason.DEVICE_LOST, "its device left the pool", now)
+                end_slice(self.state, record, EndReason.DEVICE_LOST, "its device left the pool", now)
                 continue
-            self.state.end_lease(record, EndReason.DEVICE_LOST, "its device left the pool")
+            end_lease(self.state, record, EndReason.DEVICE_LOST, "its device left the pool")
             self.state.stop(record, StopReason.DEVICE_LEFT, now)
-        self.state.displace(self.state.slices.pending_on_unready(event.inventory.node), now)
+        displace(self.state, self.state.slices.pending_on_unready(event.inventory.node), now)
         self.state.sharing.pool_changed()
 
     def _node_lost(self, event: NodeLost, now: float) -> None:
         if event.node not in self.state.pool.nodes:
             return
         for record in self.state.slices.on_node(event.node):
-            self.state.end_slice(record, EndReason.NODE_LOST, f"node {event.node} is gone", now)
+            end_slice(self.state, record, EndReason.NODE_LOST, f"node {event.node} is gone", now)
         drop_node(self.state.pool, event.node)
         self.state.sharing.pool_changed()
 
@@ -157,7 +168,9 @@ class Scheduler:
             return
         self.state.environments[environment] -= 1
         for request in [r for r in self.state.requests.values() if r.session == event.session]:
-            self.state.withdraw(request, now)
+            withdraw(self.state, request, now)
+        for gang in [gang for gang in self.state.gangs.values() if gang.session == event.session]:
+            del self.state.gangs[gang.id]
         if not self.state.environment_lives(environment):
             del self.state.environments[environment]
             for record in list(self.state.slices.by_id.values()):
@@ -174,16 +187,33 @@ class Scheduler:
         state.sharing.configure(tree, state.holders(), now)
 
     def _request_submitted(self, event: RequestSubmitted, now: float) -> None:
-        if event.id in self.state.requests or event.session not in self.state.sessions:
+        state = self.state
+        if event.id in state.requests or event.id in state.gangs or event.session not in state.sessions:
             return  # a repeated message, or one of a session that has ended
-        tree = self.state.sharing.configured
+        tree = state.sharing.configured
         refusal = refused_by_queue(tree, event.request)
+        asked = event.request if refusal is not None else within_queue(tree, event.request)
+        if asked.gang is not None:
+            requests = make_gang(state, event, asked, now).live
+        else:
+            requests = [self._request(event, asked, now)]
+        first = requests[0]
+        state.lines.setdefault(first.line, deque()).append(first.id)
+        state.priorities_differ |= event.request.priority != 0
+        for request in requests:
+            state.pool.saw(dataclasses.replace(event.request, gang=None) if request.gang else event.request)
+            if refusal is None:
+                state.sharing.waits(request)
+        if refusal is not None:
+            fail(state, first, *refusal, now)
+
+    def _request(self, event: RequestSubmitted, asked: Request, now: float) -> RequestRecord:
         request = RequestRecord(
             event.id,
             event.session,
             event.environment,
             event.task_class,
-            event.request if refusal is not None else within_queue(tree, event.request),
+            asked,
             event.reusable,
             event.restartable,
             event.parent,
@@ -194,23 +224,20 @@ class Scheduler:
         self.state.requests[event.id] = request
         if event.request.preemptible and event.reusable and event.restartable:
             self.state.preemptible[event.id] = request
-        self.state.lines.setdefault(request.line, deque()).append(request.id)
-        self.state.pool.saw(event.request)
-        self.state.priorities_differ |= event.request.priority != 0
-        if refusal is not None:
-            self.state.fail(request, *refusal, now)
-        else:
-            self.state.sharing.waits(request)
+        return request
 
     def _request_cancelled(self, event: RequestCancelled, now: float) -> None:
-        request = self.state.requests.get(event.id)
-        if request is not None and request.state in (RequestState.QUEUED, RequestState.RESERVED):
-            self.state.cancel(request, now)
+        gang, request = self.state.gangs.get(event.id), self.state.requests.get(event.id)
+        if gang is not None:
+            gang.closing = True
+            self.state.touch(gang.leader)
+        elif request is not None and request.gang is None and request.state in _WITHOUT_LEASE:
+            cancel(self.state, request, now)
 
     def _lease_released(self, event: LeaseReleased, now: float) -> None:
         request = self.state.holder(event.lease)
         if request is not None:
-            self.state.release(request, now)
+            release(self.state, request, now)
 
     def _lease_yielded(self, event: LeaseYielded, now: float) -> None:
         request = self.state.holder(event.lease)
@@ -226,7 +253,9 @@ class Scheduler:
     def _tasks_ran(self, event: TasksRan, now: float) -> None:
         request = self.state.holder(event.lease)
         record = self.state.slice_of(request) if request is not None else None
-        if request is not None and record is not None:
+        if request is not None and record is not None and request.gang is not None:
+            record.has_run = True  # how long it took says little of others: that depends on how many they were
+        elif request is not None and record is not None:
             pool, task_class = self.state.pool, request.task_class
             kind, _ = pool.kind_of(record.placement)
             partners = self.state.slices.company_of(record, now)
@@ -254,7 +283,7 @@ class Scheduler:
         request = self.state.holder(event.lease)
         if request is not None:
             if request.slice not in self.state.evictions:
-                self.state.keep_draining_room(request, now)
+                keep_draining_room(self.state, request, now)
             known = self.state.blocked.get(event.lease)
             since = known.since if known else now
             self.state.blocked[event.lease] = Blocked(since, event.session, event.waits_for)
@@ -267,7 +296,9 @@ class Scheduler:
         if record is None or record.state is not SliceState.STARTING:
             return
         request = self.state.holder_of(record)
-        if request is not None:
+        if request is not None and request.gang is not None:
+            started(self.state, request)
+        elif request is not None:
             self.state.grant(request, record, now)
         else:
             self.state.slices.step(record, SliceStep.IDLE, now)
@@ -275,13 +306,13 @@ class Scheduler:
     def _slice_failed(self, event: SliceFailed, now: float) -> None:
         record = self.state.slices.by_id.get(event.slice)
         if record is not None and record.state is not SliceState.PENDING:
-            self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now)
+            end_slice(self.state, record, EndReason.SLICE_LOST, event.message, now)
 
     def _slice_ended(self, event: SliceEnded, now: float) -> None:
         record = self.state.slices.by_id.get(event.slice)
         if record is not None and record.state is not SliceState.PENDING:
             post_mortem = (event.running, event.cause)
-            self.state.end_slice(record, EndReason.SLICE_LOST, event.message, now, post_mortem)
+            end_slice(self.state, record, EndReason.SLICE_LOST, event.message, now, post_mortem)
 
     # -- the cycle -----------------------------------------------------------------------
 
@@ -303,4 +334,4 @@ class Scheduler:
         patience = self.state.options.deadlock_seconds
         if self.state.blocked and any(now - one.since >= patience for one in self.state.blocked.values()):
             for request, message in find_deadlock(self.state):
-                self.state.fail(request, EndReason.DEADLOCK, message, now)
+                fail(self.state, request, EndReason.DEADLOCK, message, now)

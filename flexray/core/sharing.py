@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 from flexray.core.borrowing import Borrowing
 from flexray.core.fairness import Entitlement, Wants, shares
 from flexray.core.history import History
-from flexray.core.loads import Load, capacity_load, capacity_of, covered, load_of, total, worth
+from flexray.core.loads import Load, capacity_load, capacity_of, covered, load_of, times, total, worth
 from flexray.core.placement import Pool
 from flexray.core.promises import QueueWarning, fitted
 from flexray.core.queue_books import QueueBooks
 from flexray.core.queues import QueueTree
 from flexray.core.records import RequestRecord
 from flexray.core.turns import Turns
+from flexray.model.amounts import MemoryMiB
 from flexray.model.lease import Placement
 from flexray.model.queue import ROOT_QUEUE, Queue
-from flexray.model.request import DEFAULT_QUEUE
+from flexray.model.request import DEFAULT_QUEUE, memory_needed
 
 _PLAIN = (Queue(ROOT_QUEUE), Queue(DEFAULT_QUEUE))
 
@@ -152,12 +153,38 @@ class Sharing:
         return worth(self.expected(request), self.books.capacity)
 
     def expected(self, request: RequestRecord) -> dict[str, tuple[int, int]]:
-        """What a waiting request is going to take, as far as can be told."""
-        return self.books.expected(request.queue, request.request)
+        """What a waiting request is going to take, as far as can be told; of a gang what it takes to start."""
+        return times(self.books.expected(request.queue, request.request), request.pieces)
 
     def limited_by(self, request: RequestRecord) -> str | None:
         """The queue whose limit keeps a request waiting, or None."""
-        return None if self.plain else self.books.limited_by(request.queue, self.expected(request))
+        if self.plain:
+            return None
+        if request.gang is None:
+            return self.books.limited_by(request.queue, self.expected(request))
+        found = None
+        for kind, memory in self._types(request):  # it will be on one of them, not a bit on each
+            found = self._limit(request, kind, memory, request.pieces)
+            if found is None:
+                return None
+        return found
+
+    def within_limits(self, request: RequestRecord, kind: str, most: int) -> int:
+        """Of so many requests like this one, how many the limits leave room for on a device type."""
+        memory = dict(self._types(request)).get(kind)
+        if self.plain or memory is None:
+            return most
+        return next((n for n in range(most, 0, -1) if self._limit(request, kind, memory, n) is None), 0)
+
+    def _types(self, request: RequestRecord) -> list[tuple[str, MemoryMiB]]:
+        """(name, memory) of the types that may hold a request."""
+        kinds = self._pool.kinds
+        return [(k.type.name, k.type.memory) for k in kinds.present() if kinds.allows(k, request.request)]
+
+    def _limit(self, request: RequestRecord, kind: str, memory: MemoryMiB, count: int) -> str | None:
+        asked = request.request
+        place = Placement("", ("",) * asked.devices, asked.share, memory_needed(asked, memory))
+        return self.books.limited_by(request.queue, times(load_of(kind, memory, place), count))
 
     def owed(self) -> set[str]:
         """Queues that use less than they were promised."""

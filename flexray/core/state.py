@@ -11,53 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flexray.core.ends import Ends
+from flexray.core.options import CoreOptions
 from flexray.core.placement import Pool
-from flexray.core.policy import Policy
-from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.sharing import Sharing
 from flexray.core.slices import Slices
-from flexray.errors import InternalError
-from flexray.model.commands import Command, FailRequest, GrantLease, RevokeLease, StartSlice, StopSlice
+from flexray.model.commands import Command, GrantLease, StartSlice, StopSlice
 from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId, SliceId
-from flexray.model.lifecycle import (
-    LIVE,
-    EndReason,
-    RequestState,
-    RequestStep,
-    SliceState,
-    SliceStep,
-    StopReason,
-    WaitReason,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class CoreOptions:
-    """What the core is told once; built from PoolConfig by ``build_scheduler``.
-
-    Attributes:
-        policy: how places are scored.
-        warm_seconds: an idle slice is stopped after this long.
-        lease_term_seconds: a lease older than this is recalled for a request that waited this long.
-        start_attempts: a request fails after this many slices failed to start for it.
-        deadlock_seconds: a wait inside a slice is examined for a deadlock after this long.
-        grace_seconds: what is taken back in the middle is stopped by force after this long.
-        rematch_seconds: preemptible work is matched to device types again this often; 0: never.
-        min_run_seconds: a lease is not taken back for others before it has run for this long.
-        patience_seconds: a request that has waited this long goes before running, preemptible work.
-        slice_prefix: prefix of slice ids, unique for this incarnation.
-    """
-
-    policy: Policy
-    warm_seconds: float = 300.0
-    lease_term_seconds: float = 5.0
-    start_attempts: int = 3
-    deadlock_seconds: float = 1.0
-    grace_seconds: float = 2.0
-    rematch_seconds: float = 30.0
-    patience_seconds: float = 3600.0
-    min_run_seconds: float = 1.0
-    slice_prefix: str = "s"
+from flexray.model.lifecycle import RequestState, RequestStep, SliceState, SliceStep, StopReason, WaitReason
 
 
 @dataclass(slots=True)
@@ -67,12 +28,6 @@ class Blocked:
     since: float
     session: SessionId
     waits_for: tuple[str, ...]
-
-
-PostMortem = tuple[tuple[int, ...], str]
-"""Calls that were running when a slice ended, and the cause it noted."""
-
-ALIVE: PostMortem = ((), "")
 
 
 class State:
@@ -98,6 +53,9 @@ class State:
         self.evictions: dict[SliceId, float] = {}
         #: requests that may be taken back in the middle of their work.
         self.preemptible: dict[RequestId, RequestRecord] = {}
+        self.gangs: dict[RequestId, GangRecord] = {}
+        #: gangs of which something has happened to a member; what follows is drawn in the next cycle.
+        self.unsettled: dict[RequestId, None] = {}
         #: whether any request ever had another priority than 0.
         self.priorities_differ = False
         self._sequence = 0
@@ -108,36 +66,6 @@ class State:
         """A cycle is wanted then, if nothing happens before."""
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
 
-    def cancel(self, request: RequestRecord, now: float) -> None:
-        record = self.slice_of(request)
-        if request.state in LIVE:
-            self.finish(request, RequestStep.CANCEL)
-        if record is not None:
-            self.abandon(record, now)
-
-    def abandon(self, record: SliceRecord, now: float) -> None:
-        """The request a slice was made for is gone before it got a lease."""
-        self.slices.disown(record)
-        if record.state is SliceState.PENDING:
-            self.slices.step(record, SliceStep.END, now)
-        elif not record.reusable or not self.environment_lives(record.environment):
-            self.stop(record, StopReason.CANCELLED, now)
-
-    def fail(
-        self,
-        request: RequestRecord,
-        reason: EndReason,
-        message: str,
-        now: float,
-        removed: tuple[tuple[str, int], ...] = (),
-    ) -> None:
-        """It can never run: tell its session, and give up what was reserved for it."""
-        record = self.slice_of(request)
-        self.finish(request, RequestStep.FAIL)
-        self.out.append(FailRequest(request.session, request.id, reason, message, removed))
-        if record is not None:
-            self.abandon(record, now)
-
     def finish(self, request: RequestRecord, step: RequestStep) -> None:
         self.blocked.pop(request.lease, None)
         request.step(step)
@@ -146,7 +74,13 @@ class State:
         self.sharing.gives_back(request, self.now)
         self.drop_next(request)
         self.preemptible.pop(request.id, None)
+        self.touch(request)
         del self.requests[request.id]
+
+    def touch(self, request: RequestRecord) -> None:
+        """Something has happened to a request that its gang has to know of."""
+        if request.gang is not None:
+            self.unsettled[request.gang.id] = None
 
     def next_sequence(self) -> int:
         """A number behind all that wait."""
@@ -161,7 +95,7 @@ class State:
             planned.request = None
             self.slices.step(planned, SliceStep.END, planned.since)
 
-    def grant(self, request: RequestRecord, record: SliceRecord, now: float) -> None:
+    def grant(self, request: RequestRecord, record: SliceRecord, now: float, gang: tuple[LeaseId, ...] = ()) -> None:
         self.slices.adopt(record, request)
         self.slices.step(record, SliceStep.HOLD, now)
         if request.state is RequestState.QUEUED:
@@ -175,27 +109,7 @@ class State:
         kind, isolation = self.pool.kind_of(record.placement)
         self._expect_end(request, record, now)
         lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants)
-        self.out.append(GrantLease(request.session, lease))
-
-    def end_lease(self, record: SliceRecord, reason: EndReason, message: str, post_mortem: PostMortem = ALIVE) -> None:
-        """What a slice was for has to go on without it: the request starts again, or fails."""
-        request = self.holder_of(record)
-        record.request = None
-        if request is None:
-            return
-        if request.next == record.id:  # it still has the lease that this was to follow
-            request.next = None
-            return
-        held = request.state in (RequestState.LEASED, RequestState.DRAINING)
-        self.blocked.pop(request.lease, None)
-        if held:
-            self.out.append(
-                RevokeLease(request.session, request.lease, reason, message, request.restartable, *post_mortem)
-            )
-        if held and not request.restartable:
-            self.finish(request, RequestStep.FAIL)
-        else:
-            self.requeue(request)
+        self.out.append(GrantLease(request.session, lease, gang))
 
     def requeue(self, request: RequestRecord) -> None:
         """Back to the place in its line that its arrival gave it, or on to the slice that is planned for it."""
@@ -207,8 +121,10 @@ class State:
         if planned is not None:
             self.reserve(request, planned, WaitReason.MAKING_ROOM)
             return
-        self.stand_in_line(request)
         self.sharing.waits(request)
+        if request.gang is None:
+            self.stand_in_line(request)
+        self.touch(request)  # a gang waits as a whole, or goes on without it
 
     def stand_in_line(self, request: RequestRecord) -> None:
         """Wait in the place that its sequence number gives it."""
@@ -219,44 +135,12 @@ class State:
 
     def change_queue(self, request: RequestRecord, queue: str) -> None:
         """Its queue is gone: it keeps what it has, and its place in the order of arrival, in another one."""
-        waits = request.state is RequestState.QUEUED
+        waits = request.stands_in_line
         if waits:
             self.lines[request.line].remove(request.id)
         request.join(queue)
         if waits:
             self.stand_in_line(request)
-
-    def end_slice(
-        self, record: SliceRecord, reason: EndReason, message: str, now: float, post_mortem: PostMortem = ALIVE
-    ) -> None:
-        """A slice is gone: what it was for goes on elsewhere, unless no slice can be started for it."""
-        request, starting = self.holder_of(record), record.state is SliceState.STARTING
-        self.end_lease(record, reason, message, post_mortem)
-        self.slices.step(record, SliceStep.END, now)
-        if request is not None and starting and reason is EndReason.SLICE_LOST:
-            request.start_failures += 1
-            if request.start_failures >= self.options.start_attempts:
-                self.fail(request, EndReason.START_FAILED, message, now)
-        for device in record.placement.devices:
-            if device not in self.offered(record.placement.node) and device not in self.slices.by_device:
-                self.pool.remove_device(device)
-
-    def offered(self, node: str) -> set[str]:
-        return {device.id for device in self.pool.nodes[node].devices}
-
-    def displace(self, records: list[SliceRecord], now: float) -> None:
-        """Give up PENDING slices; their requests look for another place."""
-        for record in records:
-            self.end_lease(record, EndReason.DEVICE_LOST, "its place is no longer to be had")
-            self.slices.step(record, SliceStep.END, now)
-
-    def keep_draining_room(self, request: RequestRecord, now: float) -> None:
-        """A recalled lease waits for something itself: its room does not come, so nobody may count on it."""
-        record = self.slice_of(request)
-        if record is not None and record.draining:
-            planned = [s for device in record.placement.devices for s in self.slices.pending_on(device)]
-            self.displace(list({s.id: s for s in planned}.values()), now)
-            self.slices.set_draining(record, False)
 
     def stop(self, record: SliceRecord, reason: StopReason, now: float) -> None:
         """Stop a slice's process; a planned one simply ends."""
@@ -266,32 +150,9 @@ class State:
             self.slices.step(record, SliceStep.STOP, now)
             self.out.append(StopSlice(record.id, record.placement.node, reason))
 
-    def fail_infeasible(self, request: RequestRecord, now: float) -> None:
-        """No device of the present inventory could ever hold it: say so, with what each reason removed."""
-        removed = self.pool.removed_by(request.request)
-        rows = tuple(sorted((reason.value, count) for reason, count in removed.items()))
-        listing = ", ".join(f"{count} by {name}" for name, count in rows)
-        types = sorted({kind.type.name for kind in self.pool.kinds.present()})
-        message = (
-            f"{request.request.describe()} fits none of the pool's {len(self.pool.books.rows)} devices "
-            f"(removed: {listing}). Types here: {', '.join(types)}. "
-            f"Ask for less, allow other types, or add nodes."
-        )
-        self.fail(request, EndReason.INFEASIBLE, message, now, rows)
-
-    def withdraw(self, request: RequestRecord, now: float) -> None:
-        """Its session is gone: end the request, and stop what runs for it rather than trust that it stopped."""
-        record = self.slice_of(request)
-        if request.state in (RequestState.LEASED, RequestState.DRAINING) and record is not None:
-            self.finish(request, RequestStep.CANCEL)
-            record.request = None
-            self.stop(record, StopReason.SESSION_ENDED, now)
-        else:
-            self.cancel(request, now)
-
     def waiting(self) -> list[RequestRecord]:
-        """QUEUED requests in the order they are looked at."""
-        queued = [r for r in self.requests.values() if r.state is RequestState.QUEUED]
+        """Requests that stand in line, gangs by their first member, in the order they are looked at."""
+        queued = [r for r in self.requests.values() if r.stands_in_line]
         return sorted(queued, key=lambda r: (-r.request.priority, r.sequence))
 
     def head(self, line: tuple[object, ...]) -> RequestRecord | None:
@@ -299,7 +160,7 @@ class State:
         names = self.lines[line]
         while names:
             request = self.requests.get(names[0])
-            if request is not None and request.state is RequestState.QUEUED:
+            if request is not None and request.stands_in_line:
                 return request
             names.popleft()
         del self.lines[line]
@@ -321,28 +182,16 @@ class State:
             record = self.slice_of(request)
             yield request, record.placement if record is not None else None
 
-    def release(self, request: RequestRecord, now: float) -> None:
-        """Its session handed the lease back: the slice stays warm if it can serve somebody again."""
-        record = self.slice_of(request)
-        self.finish(request, RequestStep.RELEASE)
-        if record is None:
-            raise InternalError(f"request {request.id} held a lease without a slice")
-        wanted = self.slices.room_awaited(record)
-        self.slices.disown(record)
-        if record.draining and wanted:
-            self.stop(record, StopReason.MAKE_ROOM, now)
-        elif not record.reusable:
-            self.stop(record, StopReason.NOT_REUSABLE, now)
-        elif not self.environment_lives(record.environment):
-            self.stop(record, StopReason.SESSION_ENDED, now)
-        else:
-            self.slices.step(record, SliceStep.IDLE, now)
-
     def reserve_new_slice(
         self, request: RequestRecord, placement: Placement, victims: list[SliceRecord], now: float
     ) -> None:
         """Plan a slice for a request, stop the idle ones in its way, and start it if nothing is."""
-        record = self.slices.plan(request, placement, now)
+        self.reserve_planned(request, self.slices.plan(request, placement, now), victims, now)
+
+    def reserve_planned(
+        self, request: RequestRecord, record: SliceRecord, victims: list[SliceRecord], now: float
+    ) -> None:
+        """The same with a slice that is planned already."""
         self.reserve(request, record, WaitReason.MAKING_ROOM)
         self._expect_end(request, record, now)
         for victim in victims:

@@ -7,37 +7,24 @@ from collections.abc import Iterator
 
 from flexray.core.books import PARTS, Books
 from flexray.core.loads import total
-from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
+from flexray.core.waits import in_order, needs, places_in_line, wait_reasons
 from flexray.errors import InternalError
 from flexray.model.amounts import share_as_float
 from flexray.model.lease import RequestId
-from flexray.model.lifecycle import HOLDING, RequestState, SliceState, WaitReason
+from flexray.model.lifecycle import HOLDING, LIVE, RequestState, SliceState, WaitReason
 from flexray.model.queue import ROOT_QUEUE
 from flexray.model.snapshot import DeviceView, Explanation, NodeView, QueueView, RequestView, SliceView, Snapshot
-
-_NEEDS = {
-    WaitReason.NEXT_CYCLE: "there is room; the next cycle places it",
-    WaitReason.NO_DEVICES: "a node has to join and report its devices",
-    WaitReason.NO_ROOM: "a slice on a device that could hold it has to end",
-    WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
-    WaitReason.USED_BY_RAY: "plain Ray work has to release a device",
-    WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
-    WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy",
-    WaitReason.FASTER_SOON: "a faster device has to come free; it takes a slower one when that takes too long",
-    WaitReason.QUEUE_LIMIT: "work of its queue (or of one above it) has to end, or the limit to be raised",
-    WaitReason.MAKING_ROOM: "its place is chosen; slices there are being stopped",
-    WaitReason.SLICE_STARTING: "its slice is being started",
-}
 
 
 def snapshot(state: State, now: float, epoch: int) -> Snapshot:
     """The whole pool at one instant."""
-    waiting = state.waiting()
+    places = places_in_line(state)
+    waiting = [request for request in in_order(state) if request.state is RequestState.QUEUED]
     reserved = [r for r in state.requests.values() if r.state is RequestState.RESERVED]
     running = [r for r in state.requests.values() if r.state in (RequestState.LEASED, RequestState.DRAINING)]
-    reasons = _wait_reasons(state, [*reserved, *waiting])
-    positions = {r.id: position for position, r in enumerate(waiting, start=1)}
+    reasons = wait_reasons(state, [*reserved, *waiting])
     return Snapshot(
         now,
         epoch,
@@ -45,7 +32,7 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
         tuple(_device(state, name) for name in sorted(state.pool.devices)),
         tuple(_slice(state, record) for record in state.slices.by_id.values()),
         tuple(queue_views(state)),
-        tuple(_request(r, positions.get(r.id, 0), reason) for r, reason in reasons),
+        tuple(_request(r, places.get(r.id, 0), reason) for r, reason in reasons),
         tuple(_request(r, 0, "") for r in running),
     )
 
@@ -78,27 +65,6 @@ def queue_views(state: State) -> Iterator[QueueView]:
             own.quota / 1e6 if own is not None else 0.0,
             own.borrowed / 1e6 if own is not None else 0.0,
         )
-
-
-def _wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[RequestRecord, str]]:
-    """Each request that waits with its reason; requests of one shape wait for the same."""
-    known: dict[tuple[object, ...], str] = {}
-    found = []
-    for request in requests:
-        if request.state is RequestState.RESERVED:
-            found.append((request, request.reserve_reason.value))
-            continue
-        if request.limited_by:
-            found.append((request, WaitReason.QUEUE_LIMIT.value))
-            continue
-        if request.passes_over:
-            found.append((request, WaitReason.FASTER_SOON.value))
-            continue
-        shape = request.shape
-        if shape not in known:
-            known[shape] = state.pool.why_not_now(request.request)[0].value
-        found.append((request, known[shape]))
-    return found
 
 
 def _node(state: State, name: str) -> NodeView:
@@ -164,21 +130,22 @@ def _request(request: RequestRecord, position: int, reason: str) -> RequestView:
 
 def explain(state: State, name: RequestId) -> Explanation | None:
     """Where a request is and why; None when the core does not know it (it has ended)."""
-    request = state.requests.get(name)
-    if request is None:
+    gang = state.gangs.get(name)
+    request = state.requests.get(name) if gang is None else gang.leader
+    if request is None or request.state not in LIVE:
         return None
     waits = request.state in (RequestState.QUEUED, RequestState.RESERVED)
-    reason = _wait_reasons(state, [request])[0][1] if waits else ""
-    order = [r.id for r in state.waiting()]
+    reason = wait_reasons(state, [request])[0][1] if waits else ""
+    places = places_in_line(state)
     record = state.slice_of(request)
     removed = state.pool.removed_by(request.request) if len(state.pool.books) else Counter()
     busy = state.pool.why_not_now(request.request)[1] if request.state is RequestState.QUEUED else Counter[str]()
     return Explanation(
-        request.id,
+        name,
         request.state.value,
         reason,
-        order.index(request.id) + 1 if request.id in order else 0,
-        _NEEDS[WaitReason(reason)] if reason else "",
+        places.get(request.id, 0),
+        needs(state, request, WaitReason(reason)) if reason else "",
         request.lease if request.state in (RequestState.LEASED, RequestState.DRAINING) else None,
         record.placement.devices if record else (),
         tuple(sorted((reason.value, count) for reason, count in removed.items())),
@@ -201,8 +168,27 @@ def check_invariants(state: State) -> None:
         wants_slice = request.state in (RequestState.RESERVED, RequestState.LEASED, RequestState.DRAINING)
         if has_slice != wants_slice:
             raise InternalError(f"request {request.id} is {request.state.value} and its slice is {request.slice}")
-        if request.state is RequestState.QUEUED and request.id not in state.lines.get(request.line, ()):
+        settled = request.gang is None or request.gang.id not in state.unsettled
+        if request.stands_in_line and settled and request.id not in state.lines.get(request.line, ()):
             raise InternalError(f"request {request.id} waits in no line")
+    for gang in state.gangs.values():
+        _check_gang(state, gang)
+
+
+def _check_gang(state: State, gang: GangRecord) -> None:
+    """All or none: no members sit on devices that are too few to run, unless they are giving them up."""
+    if gang.id in state.unsettled or gang.closing:
+        return
+    have, begun = gang.reserved, len(gang.live) > len(gang.queued) + len(gang.reserved)
+    if begun:
+        have = gang.running
+    if (have and not gang.returning and len(have) < gang.needed) or (gang.returning and gang.reserved):
+        raise InternalError(f"gang {gang.id} holds slices for {len(have)} members and needs {gang.needed}")
+    if gang.returning and have:
+        raise InternalError(f"gang {gang.id} is taken back, and {len(have)} members go on")
+    kinds = {state.pool.kind_of(s.placement)[0] for m in gang.live if (s := state.slice_of(m)) is not None}
+    if len(kinds) > 1:
+        raise InternalError(f"gang {gang.id} is on several device types: {sorted(kinds)}")
 
 
 def _check_queues(state: State) -> None:

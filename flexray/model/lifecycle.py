@@ -153,6 +153,8 @@ class WaitReason(str, Enum):
     """It fits now, but finishes sooner on a faster device that is expected to come free."""
     SLICE_STARTING = "slice_starting"
     """Its slice's process is being started."""
+    GANG = "gang"
+    """It waits for others of its gang: until they have started, or have come back, or there is room to join them."""
 
 
 class FilterReason(str, Enum):
@@ -184,7 +186,7 @@ class StopReason(str, Enum):
     SESSION_ENDED = "session_ended"
     """Its session, or the last session of its environment, has ended."""
     NOT_REUSABLE = "not_reusable"
-    """It held an actor, whose process is not given to anybody else."""
+    """It held an actor, or a member of a gang, whose process is not given to anybody else."""
     CANCELLED = "cancelled"
     """Nobody wants it any more."""
     PREEMPTED = "preempted"
@@ -227,3 +229,5 @@ class RecallReason(str, Enum):
     """A request of its queue with a higher priority needs the room."""
     REMATCH = "rematch"
     """It goes on on a device type that suits it better, or makes room for one that has waited long."""
+    GANG = "gang"
+    """A member of its gang is lost, and too few are left."""

@@ -1,0 +1,89 @@
+"""How many members of a gang fit, by device type: in the pool as it is, and in one where nothing runs. Changes nothing.
+
+Counted by class of nodes, not by device. Host amounts of a class are known by levels only, so that what fits now may be
+a little less; whoever plans finds out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, NodeClass
+from flexray.model.amounts import WHOLE
+from flexray.model.request import Request, memory_needed
+
+if TYPE_CHECKING:
+    from flexray.core.placement import Pool
+
+#: Where a request without devices goes.
+HOST = "host"
+#: More than any gang has.
+_NO_END = 1 << 30
+
+_Room = tuple[int, int, int, int]
+"""Kind, share and memory of a device's room, and how many such rooms there are."""
+
+
+def fits_now(pool: Pool, request: Request) -> dict[str, int]:
+    """By device type, how many members there is room for, counting idle slices as room."""
+    pool.landscape.refresh()
+    found: Counter[str] = Counter()
+    for nodes in pool.landscape.inhabited():
+        for name, count in members_on(pool, request, nodes).items():
+            found[name] += count * len(nodes.members)
+    return dict(found)
+
+
+def members_on(pool: Pool, request: Request, nodes: NodeClass) -> dict[str, int]:
+    """By device type, how many members a node of a class has room for."""
+    state = nodes.state
+    host = (_at_most(CORE_LEVELS, state.cores), _at_most(MEMORY_LEVELS, state.memory))
+    return _members(pool, request, [(room.kind, room.share, room.memory, n) for _, room, n in nodes.rooms], host)
+
+
+def most_ever(pool: Pool, request: Request) -> dict[str, int]:
+    """By device type, how many members the present inventory could hold if nothing else ran."""
+    found: Counter[str] = Counter()
+    for (kinds, total), nodes in pool.kinds.profiles.items():
+        rooms = [(number, int(WHOLE), int(pool.kinds.all[number].type.memory), count) for number, count in kinds]
+        for name, count in _members(pool, request, rooms, total).items():
+            found[name] += count * nodes
+    return dict(found)
+
+
+def fits_ever(pool: Pool, request: Request, needed: int) -> bool:
+    """Whether so many members could ever run together."""
+    return max(most_ever(pool, request).values(), default=0) >= needed
+
+
+def _members(pool: Pool, request: Request, rooms: Iterable[_Room], host: tuple[int, int]) -> dict[str, int]:
+    beside = min(_times(host[0], request.cpus), _times(host[1], request.host_memory))
+    if not request.devices:
+        return {HOST: beside}
+    by_kind: Counter[int] = Counter()
+    for number, share, memory, count in rooms:
+        kind = pool.kinds.all[number]
+        if not pool.kinds.allows(kind, request):
+            continue
+        need = memory_needed(request, kind.type.memory)
+        if request.devices > 1:
+            by_kind[number] += count * (share == WHOLE and memory == kind.type.memory)
+        else:
+            by_kind[number] += count * min(share // request.share, _times(memory, need))
+    found: Counter[str] = Counter()
+    for number, count in by_kind.items():
+        found[pool.kinds.all[number].type.name] += count // request.devices
+    return {name: min(count, beside) for name, count in found.items()}
+
+
+def _times(there: int, need: int) -> int:
+    return there // need if need else _NO_END
+
+
+def _at_most(levels: Sequence[int], level: int) -> int:
+    """The most that was rounded down to a level."""
+    above = bisect_right(levels, level)
+    return levels[above] - 1 if above < len(levels) else _NO_END

@@ -1,0 +1,91 @@
+"""Why requests wait, in what order, and what would let them start."""
+
+from __future__ import annotations
+
+from flexray.core.gang_fit import fits_now
+from flexray.core.records import RequestRecord
+from flexray.core.state import State
+from flexray.model.lease import RequestId
+from flexray.model.lifecycle import RequestState, WaitReason
+
+_NEEDS = {
+    WaitReason.NEXT_CYCLE: "there is room; the next cycle places it",
+    WaitReason.NO_DEVICES: "a node has to join and report its devices",
+    WaitReason.NO_ROOM: "a slice on a device that could hold it has to end",
+    WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
+    WaitReason.USED_BY_RAY: "plain Ray work has to release a device",
+    WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
+    WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy",
+    WaitReason.FASTER_SOON: "a faster device has to come free; it takes a slower one when that takes too long",
+    WaitReason.QUEUE_LIMIT: "work of its queue (or of one above it) has to end, or the limit to be raised",
+    WaitReason.MAKING_ROOM: "its place is chosen; slices there are being stopped",
+    WaitReason.SLICE_STARTING: "its slice is being started",
+    WaitReason.GANG: "others of its gang have to start, or to come back",
+}
+
+
+def in_order(state: State) -> list[RequestRecord]:
+    """Who stands in line, each gang with all its members; then members that their gang runs without."""
+    found = [r for one in state.waiting() for r in ([one] if one.gang is None else one.gang.live)]
+    return [*found, *(r for gang in state.gangs.values() if not gang.waits for r in gang.queued)]
+
+
+def places_in_line(state: State) -> dict[RequestId, int]:
+    """The position of each request that waits for its turn, from 1; members of a gang share one."""
+    found: dict[RequestId, int] = {}
+    for position, one in enumerate(state.waiting(), start=1):
+        found.update((r.id, position) for r in ([one] if one.gang is None else one.gang.live))
+    return found
+
+
+def wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[RequestRecord, str]]:
+    """Each request that waits with its reason; requests of one shape wait for the same."""
+    known: dict[tuple[object, ...], str] = {}
+    found = []
+    for one in requests:
+        request = one if one.gang is None or not one.gang.waits else one.gang.leader
+        if request.state is RequestState.RESERVED:
+            found.append((one, request.reserve_reason.value))
+            continue
+        if request.limited_by:
+            found.append((one, WaitReason.QUEUE_LIMIT.value))
+            continue
+        if request.passes_over:
+            found.append((one, WaitReason.FASTER_SOON.value))
+            continue
+        if not request.stands_in_line:
+            found.append((one, WaitReason.GANG.value))
+            continue
+        shape = request.shape
+        if shape not in known:
+            known[shape] = _why_not_now(state, request).value
+        found.append((one, known[shape]))
+    return found
+
+
+def _why_not_now(state: State, request: RequestRecord) -> WaitReason:
+    reason = state.pool.why_not_now(request.request)[0]
+    if reason is WaitReason.NEXT_CYCLE and _fit(state, request) < request.pieces:
+        return WaitReason.NO_ROOM  # there is some, for fewer members than it needs
+    return reason
+
+
+def _fit(state: State, request: RequestRecord) -> int:
+    """How many members of its gang there is room for on devices of one type."""
+    return max(fits_now(state.pool, request.request).values(), default=0) if request.gang is not None else 1
+
+
+def needs(state: State, request: RequestRecord, reason: WaitReason) -> str:
+    gang = request.gang
+    if gang is None:
+        return _NEEDS[reason]
+    if reason is WaitReason.GANG:
+        if request.state is RequestState.RESERVED:
+            return "its slice is ready; others of its gang are still being started"
+        if gang.runs:
+            return f"its gang runs with {len(gang.running)} of {len(gang.live)} members; it joins when there is room"
+        return "others of its gang have yet to give up their slices; then it waits again as a whole"
+    if not gang.waits:
+        return _NEEDS[reason]
+    fit = min(_fit(state, gang.leader), len(gang.live))
+    return f"{fit} of the {gang.needed} members it needs fit now, on devices of one type: {_NEEDS[reason]}"
