@@ -118,6 +118,13 @@ class GangRun:
         held = self.whole.target.leases
         return [held[one] for one in self.roster if one in held and held[one].usable]
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether nothing more will come for it: nothing is asked for, on its way, or about to be taken back."""
+        target = self.whole.target
+        waits = target.asked or self.members or not self.granted.issuperset(self.roster)
+        return not waits and all(lease.usable for lease in target.leases.values())
+
     def unfinished(self) -> list[HeldLease]:
         """The leases on which a member of the present attempt still runs."""
         held = self.whole.target.leases
@@ -147,9 +154,11 @@ class GangRun:
 
     def close(self) -> Verdict:
         """All members have ended: what becomes of the gang's call."""
+        held = self.whole.target.leases
+        lost = any(call.phase is Phase.BACKLOG and one not in held for one, call in self.members.items())
         calls, self.members = list(self.members.values()), {}
         self.filed = self.whole.kept is not None and self.whole.kept.filed
-        verdict = judge(calls, self.by_pool, self.cancelled)
+        verdict = judge(calls, lost, self.by_pool, self.cancelled)
         if not self.by_pool:
             self.whole.attempts = max(call.attempts for call in calls)
         return verdict
@@ -175,13 +184,15 @@ class Verdict(NamedTuple):
 _AGAIN = Verdict(None)
 
 
-def judge(calls: Sequence[MemberCall], by_pool: bool, cancelled: bool) -> Verdict:
+def judge(calls: Sequence[MemberCall], lost: bool, by_pool: bool, cancelled: bool) -> Verdict:
     """The verdict on an attempt whose members have all ended.
 
-    A member that came back (it is in the backlog's phase) yielded, or lost its slice and may run again.
+    What members raise when another one is lost, or the pool takes one back, is a consequence: only where all were there
+    is it the fault of the code.
 
     Args:
-        calls: the members by rank.
+        calls: the members by rank. One that came back (it is in the backlog's phase) has yielded or lost its slice.
+        lost: whether a slice was lost, and the gang may run again.
         by_pool: the members were asked to end the attempt before any did: what befell them then says nothing.
         cancelled: by the user.
     """
@@ -195,7 +206,7 @@ def judge(calls: Sequence[MemberCall], by_pool: bool, cancelled: bool) -> Verdic
     if cancelled:
         return Verdict(Kind.ERROR, Cancelled(f"{calls[0].target.name} was cancelled while it ran"))
     own = [(rank, error) for rank, error in failures if not isinstance(error, Cancelled)]
-    if by_pool or not own or any(call.phase is Phase.BACKLOG for call in calls):
+    if lost or by_pool or not own:
         return _AGAIN
     rank, error = min(own, key=lambda failure: (_is_of_peers(failure[1]), failure[0]))
     return Verdict(Kind.ERROR, _by_rank(error, f"rank {rank} of {len(calls)}"))

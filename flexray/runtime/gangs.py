@@ -74,9 +74,8 @@ class Gangs:
         team = run.team()
         if len(team) < run.gang.enough:
             run.meeting = ()
-            on_their_way = not run.granted.issuperset(run.roster)
-            if not target.asked and not on_their_way and all(lease.usable for lease in target.leases.values()):
-                self._ask(run)
+            if run.forgotten:
+                self._post(self._ask, run)  # after what else the scheduler has just said: perhaps that the gang fails
             return
         ids = tuple(lease.id for lease in team)
         if ids != run.meeting:
@@ -86,11 +85,14 @@ class Gangs:
 
     def _ask(self, run: GangRun) -> None:
         """Ask for the gang, after giving back what is left of an earlier one."""
-        if run.request:
-            self._give_back(run)
-        run.roster = ()
-        run.request = self._leases.ask(run.whole.target)
-        self._leases.expect(run.whole.target, run.names())
+        with self._calls.step():
+            if run.over or not run.forgotten:
+                return
+            if run.request:
+                self._give_back(run)
+            run.roster = ()
+            run.request = self._leases.ask(run.whole.target)
+            self._leases.expect(run.whole.target, run.names())
 
     def _met(self, run: GangRun, ids: tuple[Any, ...], answer: Any) -> None:
         """Rank 0 has said where to meet, or did not answer."""

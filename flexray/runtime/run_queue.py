@@ -216,7 +216,7 @@ class RunQueue:
             return self._failed(run, error)
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
-        if run.giving_way and (run.in_gang or isinstance(error, Preempted)):
+        if run.giving_way and isinstance(error, Preempted):
             return Code.YIELDED, None
         if run.flag.raised and isinstance(error, Cancelled):  # raised by a checkpoint
             return Code.CANCELLED, None

@@ -35,8 +35,6 @@ class Run:
     timed_out: bool = False
     giving_way: bool = False
     task: asyncio.Task[Any] | None = None
-    #: whether it is a member of a gang: what it raises once it is asked to give way may come of the others' leaving.
-    in_gang: bool = False
     #: what it stores and finds, and whom it tells; None until it asks.
     checkpoints: Checkpoints | None = None
 

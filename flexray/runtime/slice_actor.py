@@ -201,7 +201,7 @@ class SliceActor:
                 call = partial(run_as, batch.member, call)
             if batch.streams:
                 call = Pump(call, self._channel(batch.token.session, item[0]))
-            run = Run(item[0], call, enter, batch.timeout, in_gang=batch.member is not None)
+            run = Run(item[0], call, enter, batch.timeout)
             if held and len(item) > 4:
                 begin(run, part_of(held, item[4]))
             runs.append(run)

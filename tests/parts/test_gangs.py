@@ -250,6 +250,24 @@ def test_an_exception_fails_it_with_the_rank_and_stops_the_others(world: Callabl
     assert str(failure).startswith("rank 2 of 3: RuntimeError: mine")
 
 
+def test_an_exception_fails_it_also_where_the_others_yield(world: Callable[..., World]) -> None:
+    w = world()
+    a, b, c = w.starts(3)
+    c.answers(Code.ERROR, error("mine"))
+    a.answers(Code.YIELDED)
+    b.answers(Code.PLAIN, 1)
+    assert str(w.call.failure()).startswith("rank 2 of 3: RuntimeError: mine")
+
+
+def test_the_cause_is_told_whoever_is_heard_of_first(world: Callable[..., World]) -> None:
+    w = world()
+    a, b, c = w.starts(3)
+    b.answers(Code.ERROR, error("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
+    a.answers(Code.YIELDED)
+    c.answers(Code.ERROR, error("mine"))
+    assert str(w.call.failure()).startswith("rank 2 of 3: RuntimeError: mine")
+
+
 def test_of_several_exceptions_that_of_the_lowest_rank_is_told(world: Callable[..., World]) -> None:
     w = world()
     for one in reversed(w.starts(3)):
