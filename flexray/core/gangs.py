@@ -41,7 +41,7 @@ def make_gang(state: State, event: RequestSubmitted, request: Request, now: floa
         )
         for index in range(request.gang.size)
     )
-    movable = request.preemptible and event.reusable and event.restartable
+    movable = event.reusable and event.restartable
     gang = state.gangs[event.id] = GangRecord(event.id, event.session, request, members, movable)
     for member in members:
         member.gang = gang

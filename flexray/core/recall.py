@@ -6,18 +6,23 @@ again, behind those who waited.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 
+from flexray.core.choosing import Choice
 from flexray.core.ending import displace
+from flexray.core.gang_places import place_gang
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
+from flexray.core.preempting import preempt
 from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
-from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
+from flexray.core.victims import Victim, fewest_for_gang, first_that_do, spare_members
 from flexray.model.commands import RecallLease
 from flexray.model.devices import DeviceState
 from flexray.model.lease import Placement
-from flexray.model.lifecycle import RequestState, RequestStep, SliceState
+from flexray.model.lifecycle import RecallReason, RequestState, RequestStep, SliceState
 from flexray.model.request import Request, memory_needed
 
 #: A cycle stops looking for recalls after this many shapes in vain: each look costs a filter over the pool.
@@ -43,22 +48,38 @@ class Recalls:
             shape = (request.request.priority, request.shape)
             if shape in hopeless or state.sharing.limited_by(request) is not None:
                 continue
-            found = leases_to_recall(state, request, before)
-            if found is None:
+            found = self._make_room(request, before, now)
+            if not found:
                 hopeless.add(shape)
                 if len(hopeless) >= _RECALLS_PER_CYCLE:
                     break
-                continue
-            self._recall(request, *found, now)
 
-    def _recall(self, request: RequestRecord, placement: Placement, records: list[SliceRecord], now: float) -> None:
+    def _make_room(self, request: RequestRecord, before: float, now: float) -> bool:
+        """Recall what a request needs, and give it its place. False, and nothing, if that is not to be had."""
+        state, gang = self._state, request.gang
+        if gang is not None:
+            records = leases_for_gang(state, request, gang, before, now)
+            for record in records:
+                self._recall(record, gang.id, now)
+            return bool(records) and place_gang(state, gang, now)
+        found = leases_to_recall(state, request, before)
+        if found is None:
+            return False
+        placement, records = found
         for record in records:
-            holder = self._state.holder_of(record)
-            if holder is not None:
-                holder.step(RequestStep.RECALL)
-                self._state.slices.set_draining(record, True)
-                self._state.out.append(RecallLease(holder.session, holder.lease, winner=request.id))
+            self._recall(record, request.id, now)
         self._reserve(request, placement, now)
+        return True
+
+    def _recall(self, record: SliceRecord, winner: str, now: float) -> None:
+        """A gang does not hand back a member's lease before all are done: it is asked to go on without it."""
+        holder = self._state.holder_of(record)
+        if holder is not None and holder.gang is not None:
+            preempt(self._state, record, RecallReason.STARVING, now, winner)
+        elif holder is not None:
+            holder.step(RequestStep.RECALL)
+            self._state.slices.set_draining(record, True)
+            self._state.out.append(RecallLease(holder.session, holder.lease, winner=winner))
 
     def _reserve(self, request: RequestRecord, placement: Placement, now: float) -> None:
         idle = idle_slices_to_stop(self._state.slices, self._state.pool, placement, request.request.host)
@@ -69,14 +90,15 @@ class Recalls:
         waiting = [r for r in self._state.slices.pending.values() if self._waits_for_recall(r)]
         for record in waiting[:_RECALLS_PER_CYCLE]:
             request = self._state.holder_of(record)
-            placement = free_place(self._state, request) if request is not None else None
+            wanted = _as_planned(self._state, request, record) if request is not None else None
+            placement = free_place(self._state, wanted) if wanted is not None else None
             if request is not None and placement is not None:
                 displace(self._state, [record], now)
                 self._reserve(request, placement, now)
 
     def _waits_for_recall(self, record: SliceRecord) -> bool:
         holder = self._state.holder_of(record)
-        if holder is not None and (holder.next == record.id or holder.gang is not None):
+        if holder is not None and holder.next == record.id:
             return False
         on_it = (s for d in record.placement.devices for s in self._state.slices.by_device.get(d, {}).values())
         return any(s.draining for s in on_it)
@@ -96,24 +118,56 @@ def leases_to_recall(state: State, request: RequestRecord, before: float) -> tup
     line, or a preemptible one on which nothing has ended yet: it will be handed back when it has, asked or not, and
     rounds know better who is to give way. Returns None when that frees no place. Changes nothing.
     """
-    eligible = [record for record in state.slices.by_id.values() if _may_recall(state, record, request, before)]
-    if not eligible:
-        return None
-    for record in eligible:
-        state.slices.set_draining(record, True)
-    choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
-    for record in eligible:
-        state.slices.set_draining(record, False)
+    eligible, spare = _eligible(state, request, before)
+    choice = _place_without(state, request, eligible) if eligible else None
+    if choice is None and spare and _place_without(state, request, [*eligible, *spare]) is not None:
+        many = first_that_do(lambda some: _place_without(state, request, [*eligible, *some]) is not None, spare)
+        eligible = [*eligible, *spare[:many]]
+        choice = _place_without(state, request, eligible)
     if choice is None:
         return None
     missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
-    oldest = sorted(eligible, key=lambda record: (record.since, record.id))
-    return choice.placement, needed_of(oldest, missing, choice.placement.node)
+    return choice.placement, needed_of(eligible, missing, choice.placement.node)
 
 
-def free_place(state: State, request: RequestRecord) -> Placement | None:
+def leases_for_gang(
+    state: State, request: RequestRecord, gang: GangRecord, before: float, now: float
+) -> list[SliceRecord]:
+    """The same for a gang that waits: what it takes for enough members; [] where that does not make room for them."""
+    single, spare = _eligible(state, request, before)
+    eligible = [Victim(0.0, (record,), request, False) for record in [*single, *spare]]
+    chosen = fewest_for_gang(state, gang, eligible, now) if eligible else None
+    return [victim.records[0] for victim in chosen or ()]
+
+
+def _place_without(state: State, request: RequestRecord, leases: Sequence[SliceRecord]) -> Choice | None:
+    """Where a request would go if some leases were over. Changes nothing."""
+    for record in leases:
+        state.slices.set_draining(record, True)
+    choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class)
+    for record in leases:
+        state.slices.set_draining(record, False)
+    return choice
+
+
+def _eligible(state: State, request: RequestRecord, before: float) -> tuple[list[SliceRecord], list[SliceRecord]]:
+    """Leases that may be asked back, oldest first; and members that gangs can do without, the last ones first."""
+    single = [record for record in state.slices.by_id.values() if _may_recall(state, record, request, before)]
+    gangs = [g for g in state.gangs.values() if g.since <= before and g.request.priority <= request.request.priority]
+    spare = [record for gang in gangs for _, record in spare_members(state, gang)[::-1]]
+    return sorted(single, key=lambda record: (record.since, record.id)), spare
+
+
+def _as_planned(state: State, request: RequestRecord, record: SliceRecord) -> Request:
+    """What a request wants that has a slice planned: a member of a gang stays on the type that the others are on."""
+    if request.gang is None or not record.placement.devices:
+        return request.request
+    return dataclasses.replace(request.request, types=(state.pool.kind_of(record.placement)[0],))
+
+
+def free_place(state: State, wanted: Request) -> Placement | None:
     """Room for part of one device that is free or idle, for a request that waits for recalled leases to end."""
-    pool, wanted = state.pool, request.request
+    pool = state.pool
     if wanted.devices != 1 or not _any_room(pool, wanted):
         return None
     for device in pool.kinds.feasible_devices(wanted):

@@ -110,7 +110,7 @@ class GangRecord:
     Attributes:
         request: what was asked; each member has it too, and gets a place for all of it but ``gang``.
         members: in the order of their index, those that have ended too.
-        preemptible: whether all of it may be taken back for a higher priority.
+        movable: whether members may be taken back at all: they are no actors, and start again.
         closing: a member is done, or nobody wants the gang any more: what is left of it only ends.
         returning: it is taken back as a whole, and stands in line again when all members are back.
         since: when it last got or lost a member.
@@ -120,10 +120,15 @@ class GangRecord:
     session: SessionId
     request: Request
     members: tuple[RequestRecord, ...]
-    preemptible: bool
+    movable: bool
     closing: bool = False
     returning: bool = False
     since: float = 0.0
+
+    @property
+    def preemptible(self) -> bool:
+        """Whether its user allows it to be taken back for others of its queue."""
+        return self.movable and self.request.preemptible
 
     @property
     def live(self) -> list[RequestRecord]:
@@ -160,7 +165,8 @@ class GangRecord:
         """With so many members it may run."""
         gang = self.request.gang
         assert gang is not None
-        return min(gang.enough, len(self.live))
+        ended = sum(member.state in (RequestState.DONE, RequestState.CANCELLED) for member in self.members)
+        return min(gang.enough, len(self.members) - ended)
 
     @property
     def runs(self) -> bool:

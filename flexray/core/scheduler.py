@@ -246,9 +246,10 @@ class Scheduler:
 
     def _lease_checkpointed(self, event: LeaseCheckpointed, now: float) -> None:
         request = self.state.holder(event.lease)
-        record = self.state.slice_of(request) if request is not None else None
-        if record is not None:
-            record.safe_at = now
+        together = [] if request is None else [request] if request.gang is None else request.gang.running
+        for record in map(self.state.slice_of, together):  # what one member of a gang stores, it stores for all
+            if record is not None:
+                record.safe_at = now
 
     def _tasks_ran(self, event: TasksRan, now: float) -> None:
         request = self.state.holder(event.lease)

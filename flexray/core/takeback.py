@@ -11,26 +11,20 @@ taken back. Nothing goes round in circles: what is taken back for a quota stays 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
-from flexray.core.preempting import loses, preempt
+from flexray.core.gang_places import place_gang
 from flexray.core.reclaim import idle_slices_to_stop, missing_for, needed_of
-from flexray.core.records import RequestRecord, SliceRecord
+from flexray.core.records import GangRecord, RequestRecord
 from flexray.core.state import State
+from flexray.core.victims import Victim, count_as_free, fewest_for_gang, find_victims, first_that_do, give_way
 from flexray.model.lease import Placement
-from flexray.model.lifecycle import RecallReason, RequestState, SliceState
+from flexray.model.lifecycle import RecallReason
 
 #: So many victims one request takes at most.
 _MOST_VICTIMS = 64
-
-
-class Victim(NamedTuple):
-    """A lease that may be taken back, with what that loses (device-seconds of work)."""
-
-    lost: float
-    record: SliceRecord
-    request: RequestRecord
+_order = attrgetter("order")
 
 
 def take_back(state: State, now: float) -> None:
@@ -62,10 +56,11 @@ def take_back(state: State, now: float) -> None:
 def _entitled(state: State) -> list[RequestRecord]:
     """Heads of lines that may be entitled to more than is free: a quick look, since in most cycles nobody is."""
     owed = set() if state.sharing.plain else state.sharing.owed()
-    if not owed and not (state.preemptible and state.priorities_differ):
+    rising = state.priorities_differ and bool(state.preemptible or any(g.preemptible for g in state.gangs.values()))
+    if not owed and not rising:
         return []
     heads = [r for r in map(state.head, list(state.lines)) if r is not None]
-    tree, rising = state.sharing.tree, bool(state.preemptible) and state.priorities_differ
+    tree = state.sharing.tree
     return [r for r in heads if rising or any(name in owed for name in tree.path(r.queue))]
 
 
@@ -74,10 +69,10 @@ class _Hunt:
 
     def __init__(self, state: State, now: float) -> None:
         self._state = state
-        self.movable = [victim for victim in (_victim(state, r, now) for r in state.slices.by_id.values()) if victim]
+        self.movable = find_victims(state, now)
         self._lowest: dict[str, int] = {}
         for one in self.movable:
-            if one.request.id in state.preemptible:
+            if one.preemptible:
                 priority, queue = one.request.request.priority, one.request.queue
                 self._lowest[queue] = min(priority, self._lowest.get(queue, priority))
         self.borrowing = None if state.sharing.plain else state.sharing.borrowing()
@@ -99,15 +94,24 @@ class _Hunt:
 def _make_way(state: State, request: RequestRecord, hunt: _Hunt, now: float) -> bool:
     """Have victims give way for a request, if there are some; it has its place from now on."""
     reason, victims = _victims(state, request, hunt)
+    if request.gang is not None:
+        return _make_way_for_gang(state, request.gang, reason, list(_may_all_go(state, request, victims)), now)
     found = _enough(state, request, victims) if victims else None
     if found is None:
         return False
     placement, chosen = found
     for victim in chosen:
-        preempt(state, victim.record, reason, now, request.id)
+        give_way(state, victim, reason, now, request.id)
     idle = idle_slices_to_stop(state.slices, state.pool, placement, request.request.host)
     state.reserve_new_slice(request, placement, idle, now)
     return True
+
+
+def _make_way_for_gang(state: State, gang: GangRecord, reason: RecallReason, victims: list[Victim], now: float) -> bool:
+    chosen = fewest_for_gang(state, gang, victims, now) if victims else None
+    for victim in chosen or ():
+        give_way(state, victim, reason, now, gang.id)
+    return chosen is not None and place_gang(state, gang, now)
 
 
 def _victims(state: State, request: RequestRecord, hunt: _Hunt) -> tuple[RecallReason, list[Victim]]:
@@ -115,12 +119,10 @@ def _victims(state: State, request: RequestRecord, hunt: _Hunt) -> tuple[RecallR
     inside = [
         v
         for v in hunt.movable
-        if v.request.queue == request.queue
-        and v.request.request.priority < request.request.priority
-        and v.request.id in state.preemptible
+        if v.request.queue == request.queue and v.request.request.priority < request.request.priority and v.preemptible
     ]
     if inside:
-        return RecallReason.PRIORITY, sorted(inside, key=_least)
+        return RecallReason.PRIORITY, sorted(inside, key=_order)
     borrowing = hunt.borrowing
     if borrowing is None:
         return RecallReason.PRIORITY, []
@@ -128,28 +130,9 @@ def _victims(state: State, request: RequestRecord, hunt: _Hunt) -> tuple[RecallR
     borrowed = [
         v
         for v in hunt.movable
-        if v.request.charged and borrowing.may_reclaim(request.queue, wanted, v.request.queue, v.request.charged)
+        if v.charged and borrowing.may_reclaim(request.queue, wanted, v.request.queue, v.charged)
     ]
-    return RecallReason.RECLAIM, sorted(borrowed, key=_least)
-
-
-def _least(victim: Victim) -> tuple[float, float, str]:
-    return victim.lost, -victim.record.since, victim.record.id
-
-
-def _victim(state: State, record: SliceRecord, now: float) -> Victim | None:
-    request = state.holder_of(record)
-    if request is None or request.slice != record.id or request.state is not RequestState.LEASED:
-        return None
-    held = record.state is SliceState.HELD and record.reusable and request.restartable
-    if not held or request.lease in state.blocked or not record.placement.devices:
-        return None
-    ran = now - request.leased_at
-    if ran < state.options.min_run_seconds:
-        state.look_again(request.leased_at + state.options.min_run_seconds)
-        return None
-    lost = loses(request, record, now) if not record.has_run else 0.0  # between its calls nothing is lost
-    return Victim(lost * record.placement.share * len(record.placement.devices), record, request)
+    return RecallReason.RECLAIM, sorted(borrowed, key=_order)
 
 
 def _enough(state: State, request: RequestRecord, victims: list[Victim]) -> tuple[Placement, list[Victim]] | None:
@@ -157,28 +140,21 @@ def _enough(state: State, request: RequestRecord, victims: list[Victim]) -> tupl
     chosen = list(_may_all_go(state, request, victims))
     if _place_without(state, request, chosen) is None:
         return None
-    least, most = 0, len(chosen)  # more room never hurts: the first so many that do are found by halving
-    while most - least > 1:
-        middle = (least + most) // 2
-        if _place_without(state, request, chosen[:middle]) is not None:
-            most = middle
-        else:
-            least = middle
+    most = first_that_do(lambda some: _place_without(state, request, some) is not None, chosen)
     placement = _place_without(state, request, chosen[:most])
     if placement is None:
         return None
     missing = missing_for(state.pool, placement, request.request.host, count_idle=True)
-    needed = {record.id for record in needed_of([v.record for v in chosen[:most]], missing, placement.node)}
-    return placement, [victim for victim in chosen if victim.record.id in needed]
+    slices = [record for victim in chosen[:most] for record in victim.records]
+    needed = {record.id for record in needed_of(slices, missing, placement.node)}
+    return placement, [victim for victim in chosen if any(record.id in needed for record in victim.records)]
 
 
-def _place_without(state: State, request: RequestRecord, victims: list[Victim]) -> Placement | None:
+def _place_without(state: State, request: RequestRecord, victims: Sequence[Victim]) -> Placement | None:
     """Where the request would go if some leases were over. Changes nothing."""
-    for victim in victims:
-        state.slices.set_draining(victim.record, True)
+    count_as_free(state, victims, free=True)
     choice = state.pool.chooser.place(request.request, state.options.policy, request.task_class, request.near)
-    for victim in victims:
-        state.slices.set_draining(victim.record, False)
+    count_as_free(state, victims, free=False)
     return choice.placement if choice is not None else None
 
 
@@ -186,11 +162,11 @@ def _may_all_go(state: State, request: RequestRecord, victims: list[Victim]) -> 
     """Victims one after the other, as long as each may be taken although those before it are gone."""
     sharing, gone = state.sharing, dict[str, list[dict[str, tuple[int, int]]]]()
     for victim in victims[:_MOST_VICTIMS]:
-        own = victim.request.charged
-        if victim.request.queue != request.queue and own is not None and gone:
+        own = victim.charged
+        if victim.request.queue != request.queue and own and gone:
             borrowing = sharing.borrowing(gone)
             if not borrowing.may_reclaim(request.queue, sharing.expected(request), victim.request.queue, own):
                 continue
-        if own is not None:
+        if own:
             gone.setdefault(victim.request.queue, []).append(own)
         yield victim

@@ -65,9 +65,12 @@ def wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[Requ
 
 def _why_not_now(state: State, request: RequestRecord) -> WaitReason:
     reason = state.pool.why_not_now(request.request)[0]
-    if reason is WaitReason.NEXT_CYCLE and _fit(state, request) < request.pieces:
-        return WaitReason.NO_ROOM  # there is some, for fewer members than it needs
-    return reason
+    if request.gang is None:
+        return reason
+    if _fit(state, request) >= request.pieces:
+        return WaitReason.NEXT_CYCLE
+    some = reason in (WaitReason.NEXT_CYCLE, WaitReason.FRAGMENTED)  # for fewer members than it needs
+    return WaitReason.NO_ROOM if some else reason
 
 
 def _fit(state: State, request: RequestRecord) -> int:

@@ -137,6 +137,9 @@ class World:
                     self.leases.pop(command.lease.request, None)
                 case FailRequest():
                     self.failed[command.request] = command
+        for roster in [command.gang for command in commands if isinstance(command, GrantLease) and command.gang]:
+            held = {lease.lease for lease in self.leases.values()}
+            assert held >= set(roster), f"members start together: {roster} of {sorted(held)}"
         return commands
 
     def settle(self) -> list[Command]:

@@ -57,7 +57,7 @@ def test_any_process_decides_alike() -> None:
     """Hash seeds differ between processes; orders must not."""
     runs = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "walk.py"), "7", "200"],
+            [sys.executable, str(HERE / "walk.py"), "7", "300"],
             env={**os.environ, "PYTHONHASHSEED": seed},
             stdout=subprocess.PIPE,
         )

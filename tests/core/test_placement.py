@@ -133,9 +133,18 @@ def test_every_wait_reason_is_reached() -> None:
     capped.apply(QueuesConfigured((Queue("default", limit=QueueAmount(devices=0)),)))
     capped.submit("f", gpu=1)
     capped.settle()
-    reached = {starting, slow.reason("b"), new.reason("c"), fast.reason("e"), capped.reason("f")} | {
-        e.value for case in CASES for e in case.expect if e in set(WaitReason)
-    }
+    ganged = World(node("n1", "2xA100"), starts=False)
+    ganged.submit("g", gpu=1, gang=2)
+    ganged.settle()
+    ganged.started(ganged.starting[0])
+    reached = {
+        starting,
+        ganged.reason("g.0"),
+        slow.reason("b"),
+        new.reason("c"),
+        fast.reason("e"),
+        capped.reason("f"),
+    } | {e.value for case in CASES for e in case.expect if e in set(WaitReason)}
     assert reached == {reason.value for reason in WaitReason}
 
 

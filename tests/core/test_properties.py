@@ -20,6 +20,7 @@ from flexray.model.amounts import share_of
 from flexray.model.commands import GrantLease, StartSlice
 from flexray.model.devices import DeviceState, Inventory
 from flexray.model.events import LeaseUnblocked, LeaseYielded, NodeLost, NodeReported, RequestCancelled, SessionClosed
+from flexray.model.gang import Gang
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import EndReason
 from flexray.model.request import Request, request_from_options
@@ -39,6 +40,7 @@ wanted = st.fixed_dictionaries(
         "cpus": st.sampled_from([0.5, 2, 6]),
         "priority": st.integers(-1, 1),
         "request": st.just(Request(preemptible=True)),
+        "gang": st.sampled_from([1, 2, 3, 5, (1, 4), (2, 3), Gang(4, 2, "spread")]),
     },
 )
 pick = st.integers(0, 10**6)
@@ -50,14 +52,25 @@ def _choose(things: list[Any], number: int) -> Any:
 
 def _fits_somewhere(request: Request) -> bool:
     """Whether an empty, healthy pool could hold it; written without the core's filters."""
-    for inventory in (node(name, what, cpus) for name, (what, cpus) in NODES.items()):
+    for inventory in (node(name, what, cpus) for name, (what, cpus) in NODES.items()):  # each has a type of its own
         kind = inventory.devices[0].type
         memory = share_of(kind.memory, request.share) if request.memory is None else request.memory
         typed = not request.types or any(fnmatchcase(kind.name, pattern) for pattern in request.types)
-        room = memory <= kind.memory and request.devices <= len(inventory.devices) and request.cpus <= inventory.cpus
-        if typed and room:
+        if not typed or memory > kind.memory:
+            continue
+        on_each = min(1000 // request.share, kind.memory // memory if memory else 1000)
+        members = (
+            len(inventory.devices) * on_each if request.devices == 1 else len(inventory.devices) // request.devices
+        )
+        members = min(members, inventory.cpus // request.cpus if request.cpus else members)
+        if members >= (request.gang.enough if request.gang is not None else 1):
             return True
     return False
+
+
+def _root(name: str) -> str:
+    """The request that was submitted: members of a gang are called ``r7.0``, ``r7.1`` and so on."""
+    return name.split(".")[0]
 
 
 class Pool(RuleBasedStateMachine):
@@ -148,7 +161,7 @@ class Pool(RuleBasedStateMachine):
     def leases_end(self, number: int, how_many: int) -> None:
         for _ in range(min(how_many, len(self.world.leases))):
             name = _choose(list(self.world.leases), number)
-            self.ended.add(name)
+            self.ended.add(_root(name))
             self.world.release(name)
 
     @precondition(lambda self: self.world.leases)
@@ -167,6 +180,8 @@ class Pool(RuleBasedStateMachine):
         if name not in self.world.leases:
             self.ended.add(name)
         self.world.apply(RequestCancelled(name))
+        for member in [one for one in self.world.leases if one.startswith(f"{name}.")]:
+            self.world.release(member)
 
     @precondition(lambda self: self.world.leases)
     @rule(number=pick)
@@ -192,7 +207,7 @@ class Pool(RuleBasedStateMachine):
     def session_restarts(self, session: str) -> None:
         self.world.decide()
         state = self.world.scheduler.state
-        self.ended |= {r.id for r in state.requests.values() if r.session == session}
+        self.ended |= {_root(r.id) for r in state.requests.values() if r.session == session}
         self.world.apply(SessionClosed(session))
         self.world.session_is_gone(session)
         self.world.open(session, "E3" if session == "S3" else "E")
@@ -223,7 +238,7 @@ class Pool(RuleBasedStateMachine):
         slices = [lease.slice for lease in self.world.leases.values()]
         assert len(set(slices)) == len(slices) and set(slices) <= set(self.ledger)
         for name, lease in self.world.leases.items():
-            asked = self.asked[name]
+            asked = self.asked[_root(name)]
             assert (lease.placement.share, len(lease.placement.devices)) == (asked.share, asked.devices)
             assert asked.memory in (None, lease.placement.memory)
             assert {device.split("/")[0] for device in lease.placement.devices} == {lease.placement.node}
@@ -232,7 +247,7 @@ class Pool(RuleBasedStateMachine):
     def only_what_can_never_run_fails(self) -> None:
         for name, failure in self.world.failed.items():
             if failure.reason is EndReason.START_FAILED:
-                assert self.start_failures[name] >= 3
+                assert max(n for member, n in self.start_failures.items() if _root(member) == name) >= 3
             else:
                 assert failure.reason is EndReason.INFEASIBLE and not _fits_somewhere(self.asked[name])
 
@@ -254,11 +269,11 @@ class Pool(RuleBasedStateMachine):
             for lease in list(world.scheduler.state.blocked):
                 world.apply(LeaseUnblocked(lease))
             for name in list(world.leases):
-                self.ended.add(name)
+                self.ended.add(_root(name))
                 world.release(name)
         world.settle()
         assert set(self.asked) == self.ended | set(world.failed)
-        assert not world.leases and not world.scheduler.state.lines
+        assert not world.leases and not world.scheduler.state.lines and not world.scheduler.state.gangs
         world.wait(31)
         assert not world.snapshot().slices
         assert {d.share_free for d in world.snapshot().devices} == {1.0}

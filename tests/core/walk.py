@@ -14,6 +14,7 @@ from harness import World, node
 
 from flexray.model import events
 from flexray.model.devices import Inventory
+from flexray.model.gang import Gang
 from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
 
@@ -75,6 +76,8 @@ class _Walker:
             options["priority"] = 1
         if self.rng.random() < 0.6:
             options["request"] = Request(preemptible=True, checkpoint_every=self.rng.choice([None, 1.0]))
+        if self.rng.random() < 0.15:
+            options["gang"] = self.rng.choice([1, 2, 3, (1, 3), (2, 4), Gang(3, layout="spread")])
         self.requests += 1
         options["queue"] = self.rng.choice(["default", *self.queues])
         session = self.rng.choice(sorted(self.world.scheduler.state.sessions))
