@@ -241,6 +241,62 @@ def test_an_elastic_gang_starts_with_what_is_there_and_grows(tmp_path: Path) -> 
     assert lines(log) == ["1:fresh", *["3:restored"] * 3]
 
 
+def count_slowly(steps: int, log: Path) -> int:
+    """Counts, storing only when it is asked to give way; stays in the middle of the first attempt."""
+    here = flex.current()
+    leave(log, here.restored)
+    step = here.restored or 0
+    while step < steps:
+        step += step < steps // 2 or here.restored is not None
+        here.checkpoint(step, every=3600)
+        time.sleep(0.01)
+    return step
+
+
+def test_a_gang_makes_room_as_a_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    low_log, high_log = tmp_path / "low", tmp_path / "high"
+    low = flex.task(accelerator=0.5, gang=2, retries=0, request=flex.Request(preemptible=True))
+    future = low(count_slowly).remote(6, low_log)
+    until(lambda: len(lines(low_log)) == 2)
+    high = flex.task(accelerator=0.5, gang=2, priority=5)(describe).remote(high_log)
+    assert [rank for rank, *_ in high.result(WAIT)] == [0, 1]
+    assert future.result(WAIT) == [6, 6] and lines(low_log) == ["None", "None", "3", "3"]
+
+
+def inner() -> int:
+    return flex.current().rank
+
+
+def outer() -> list[int]:
+    """A task that waits for a gang."""
+    result: list[int] = flex.task(accelerator=0.25, gang=2)(inner).remote().result(WAIT)
+    return result
+
+
+def test_a_task_may_wait_for_a_gang() -> None:
+    assert flex.task(accelerator=0.25)(outer).remote().result(WAIT) == [0, 1]
+
+
+def test_a_gang_outlives_the_scheduler(tmp_path: Path) -> None:
+    import ray
+
+    from flexray.runtime import process
+
+    log = tmp_path / "log"
+    future = flex.task(accelerator=0.5, gang=2, retries=0)(wait_for_another).remote(log)
+    until(lambda: len(lines(log)) == 2)
+    ray.kill(process.client()._session.scheduler, no_restart=False)
+    assert future.result(WAIT) == [0, 1]
+
+
+def wait_for_another(log: Path) -> int:
+    """Ends in the second attempt."""
+    leave(log)
+    while len(lines(log)) < 4:
+        time.sleep(0.01)
+    return flex.current().rank
+
+
 def test_what_a_gang_cannot_be() -> None:
     with pytest.raises(errors.InvalidRequest, match="gang=2 is for tasks"):
         flex.actor(accelerator=0.5, gang=2)(dict)
