@@ -113,25 +113,29 @@ def test_members_train_as_one_process_does_also_when_one_is_killed(tmp_path: Pat
 # -- losses and errors ---------------------------------------------------------------------------------------
 
 
-def count_and_die(steps: int, log: Path) -> int:
-    """Counts, storing each step; rank 1 dies in the middle of the first attempt, and the others stay there."""
+def count(steps: int, log: Path, dies: int | None = None) -> int:
+    """Counts, storing only when asked to give way; stays in the middle of the first attempt, where one rank may die."""
     here = flex.current()
-    first = here.restored is None
     step = here.restored or 0
     leave(log, f"{here.rank}:{step}")
+    while step < steps // 2:
+        step += 1
     while step < steps:
-        step += not first or step < steps // 2
-        here.checkpoint(step, every=0.0 if step < steps // 2 else 3600)
-        if here.rank == 1 and first and step == steps // 2:
-            until(lambda: len(lines(log)) == 3)
-            os.kill(os.getpid(), signal.SIGKILL)
+        if here.restored is None:
+            leave(log.with_suffix(f".{here.rank}"))
+            if here.rank == dies:
+                until(lambda: all(log.with_suffix(f".{rank}").exists() for rank in range(here.world_size)))
+                os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            step += 1
+        here.checkpoint(step, every=3600)
         time.sleep(0.01)
     return step
 
 
 def test_a_gang_that_loses_a_member_goes_on_where_it_was(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert flex.task(accelerator=0.25, gang=3, retries=1)(count_and_die).remote(6, log).result(WAIT) == [6] * 3
+    assert flex.task(accelerator=0.25, gang=3, retries=1)(count).remote(6, log, 1).result(WAIT) == [6] * 3
     assert sorted(lines(log)) == ["0:0", "0:3", "1:0", "1:3", "2:0", "2:3"]
 
 
@@ -241,40 +245,28 @@ def test_an_elastic_gang_starts_with_what_is_there_and_grows(tmp_path: Path) -> 
     assert lines(log) == ["1:fresh", *["3:restored"] * 3]
 
 
-def count_slowly(steps: int, log: Path) -> int:
-    """Counts, storing only when it is asked to give way; stays in the middle of the first attempt."""
-    here = flex.current()
-    leave(log, here.restored)
-    step = here.restored or 0
-    while step < steps:
-        step += step < steps // 2 or here.restored is not None
-        here.checkpoint(step, every=3600)
-        time.sleep(0.01)
-    return step
-
-
 def test_a_gang_makes_room_as_a_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
     low_log, high_log = tmp_path / "low", tmp_path / "high"
     low = flex.task(accelerator=0.5, gang=2, retries=0, request=flex.Request(preemptible=True))
-    future = low(count_slowly).remote(6, low_log)
-    until(lambda: len(lines(low_log)) == 2)
+    future = low(count).remote(6, low_log)
+    until(lambda: all(low_log.with_suffix(f".{rank}").exists() for rank in range(2)))
     high = flex.task(accelerator=0.5, gang=2, priority=5)(describe).remote(high_log)
     assert [rank for rank, *_ in high.result(WAIT)] == [0, 1]
-    assert future.result(WAIT) == [6, 6] and lines(low_log) == ["None", "None", "3", "3"]
+    assert future.result(WAIT) == [6, 6] and sorted(lines(low_log)) == ["0:0", "0:3", "1:0", "1:3"]
 
 
 def inner() -> int:
     return flex.current().rank
 
 
-def outer() -> list[int]:
-    """A task that waits for a gang."""
-    result: list[int] = flex.task(accelerator=0.25, gang=2)(inner).remote().result(WAIT)
-    return result
+def outer() -> tuple[list[int], int]:
+    """A task that waits for a gang, and for another one that takes its result."""
+    results = flex.task(accelerator=0.25, gang=2)(inner).remote()
+    return results.result(WAIT), flex.task(accelerator=0.25)(len).remote(results).result(WAIT)
 
 
 def test_a_task_may_wait_for_a_gang() -> None:
-    assert flex.task(accelerator=0.25)(outer).remote().result(WAIT) == [0, 1]
+    assert flex.task(accelerator=0.25)(outer).remote().result(WAIT) == ([0, 1], 2)
 
 
 def test_a_gang_outlives_the_scheduler(tmp_path: Path) -> None:
