@@ -15,17 +15,18 @@ from typing import Any
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants
-from flexray.errors import InternalError, UsageError
+from flexray.errors import UsageError
 from flexray.model import events
-from flexray.model.amounts import WHOLE
 from flexray.model.commands import Command, FailRequest, GrantLease, RecallLease, RevokeLease, StartSlice, StopSlice
 from flexray.model.devices import Inventory
 from flexray.model.lease import EnvironmentId, RequestId, SessionId
-from flexray.model.lifecycle import EndReason
+from flexray.model.lifecycle import EndReason, RecallReason
 from flexray.model.queue import Queue
-from flexray.sim.agenda import ARRIVAL, COMPLETION, HAPPENING, WAKE, Agenda, Entry
-from flexray.sim.colocation import Factors, Neighbours
+from flexray.sim.agenda import ARRIVAL, COMPLETION, HAPPENING, WAKE, Agenda
+from flexray.sim.bands import Bands
+from flexray.sim.colocation import Factors
 from flexray.sim.jobs import Attempt, Costs, Course, Job, JobState, Ticks, seconds, ticks
+from flexray.sim.running import Running
 
 _SESSION, _ENVIRONMENT = SessionId("sim"), EnvironmentId("sim")
 
@@ -70,12 +71,12 @@ class Simulation:
         self.preemptions: list[tuple[Ticks, RecallLease]] = []
         self.marks: dict[str, set[str]] = {}
         self._costs = costs or Costs()
-        self._neighbours = Neighbours(factors or {})
         self._check = check
         self._agenda = Agenda()
-        self._ends: dict[RequestId, Entry] = {}
+        self._running = Running(self._agenda, factors or {}, self._complete)
+        self._bands = Bands(self._running, self._agenda, self._costs, self._tell)
+        self._bands.add(list(self.courses.values()))
         self._wakes: set[Ticks] = set()
-        self._load: dict[str, int] = {}
         self.core.apply(events.SessionOpened(_SESSION, _ENVIRONMENT), 0.0)
         for node in nodes:
             self.report(node)
@@ -132,7 +133,7 @@ class Simulation:
         Args:
             measured: what is told of the true seconds.
         """
-        for course in map(self.courses.__getitem__, self._ends):
+        for course in map(self.courses.__getitem__, self._running.ends):
             attempt, whole = course.live, 0
             if attempt is not None and course.job.steps:
                 attempt.count(self.now)
@@ -145,35 +146,48 @@ class Simulation:
 
     def cancel(self, job: RequestId) -> None:
         """The client of a job no longer wants it. One that runs is stopped and hands its lease back."""
-        course = self.courses[job]
+        band = self._bands.by_id.get(job)
+        if band is not None and band.courses[0].arrived:
+            self._tell(events.RequestCancelled(job))
+        for course in [self.courses[job]] if band is None else band.courses:
+            self._cancel(course)
+
+    def _cancel(self, course: Course) -> None:
         if course.state not in (JobState.WAITING, JobState.RUNNING):
             return
         attempt = course.live
         course.state = JobState.CANCELLED
         if attempt is not None:
-            self._end(course, attempt, "cancelled")
+            self._running.end(course, attempt, "cancelled", self.now)
             self._tell(events.LeaseReleased(attempt.lease.lease))
-        elif course.arrived:
-            self._tell(events.RequestCancelled(job))
+        elif course.arrived and course.job.gang is None:
+            self._tell(events.RequestCancelled(course.job.id))
 
     # -- completions and arrivals ------------------------------------------------------------
 
     def _arrive(self, course: Course) -> None:
         if course.state is not JobState.WAITING:
             return  # cancelled before it came
-        job = course.job
-        course.arrived = True
+        job, band = course.job, self._bands.of(course)
+        if course.arrived:
+            return  # with another member of its gang
+        for one in [course] if band is None else band.courses:
+            one.arrived = True
+        name = job.id if band is None else band.id
         # As in the live pool, a class is a function and a request: a slice fits whoever is of its class.
         task_class = f"{job.kind}/{job.request.describe()}"
-        self._tell(events.RequestSubmitted(job.id, _SESSION, _ENVIRONMENT, task_class, job.request, job.reusable))
+        self._tell(events.RequestSubmitted(name, _SESSION, _ENVIRONMENT, task_class, job.request, job.reusable))
         self._wake_after(self.config.lease_term_seconds)
 
     def _complete(self, course: Course, attempt: Attempt) -> None:
         course.state = JobState.DONE
-        self._end(course, attempt, "done")
+        self._running.end(course, attempt, "done", self.now)
+        band = self._bands.of(course)
+        if band is not None:
+            self._bands.completed(band, self.now)
         ran = seconds(self.now - attempt.start - attempt.setup)
         if (
-            course.job.reusable and ran > 0 and not course.saved
+            course.job.reusable and ran > 0 and not course.saved and band is None
         ):  # as a client reports whole calls that ran on its lease
             self._tell(events.TasksRan(attempt.lease.lease, 1, ran))
         self._tell(events.LeaseReleased(attempt.lease.lease))
@@ -192,11 +206,10 @@ class Simulation:
             case GrantLease():
                 self._granted(command)
             case RecallLease():
-                self.recalls += (
-                    1  # without ``stop`` the job goes on to its end and hands the lease back, as it does anyway
-                )
-                if command.stop:
-                    self.preemptions.append((self.now, command))
+                self.recalls += 1
+                if command.stop:  # otherwise the job goes on to its end and hands the lease back, as it does anyway
+                    if command.reason is not RecallReason.GANG:
+                        self.preemptions.append((self.now, command))
                     self._asked_to_stop(command)
             case RevokeLease():
                 self._revoked(command)
@@ -212,23 +225,29 @@ class Simulation:
         work = course.job.work_on(lease.device_type)
         if work is None:
             raise UsageError(f"request {course.job.id} was placed on {lease.device_type}, for which it has no duration")
+        band = self._bands.of(course)
+        if band is not None:
+            self._bands.granted(band, course, lease, work, self.now)
+            return
         setup = ticks(self._costs.warm_start) if lease.grant > 1 else 0
         if course.saved:
             setup += ticks(self._costs.restore)
         attempt = Attempt(lease, self.now, setup, work - int(course.saved * work), counted_at=self.now)
         course.attempts.append(attempt)
         course.state = JobState.RUNNING
-        self._take(attempt, +1)
-        touched = self._neighbours.arrive(course) if self._neighbours else [course]
-        self._replan(touched)
+        self._running.begin(course, self.now)
         if course.job.reusable:
             self._wake_after(self.config.lease_term_seconds)
 
     def _asked_to_stop(self, command: RecallLease) -> None:
         """A job that saves its state does so now, which takes a while, and stops; another goes on to its bitter end."""
         course = self.courses[command.lease.request]
-        attempt = course.live
-        if attempt is None or attempt.lease.lease != command.lease or not course.job.checkpoint_every:
+        attempt, band = course.live, self._bands.of(course)
+        if attempt is None or attempt.lease.lease != command.lease:
+            return
+        if band is not None:
+            self._bands.asked_to_stop(band, command.lease, self.now)
+        if band is not None or not course.job.checkpoint_every:
             return
         attempt.count(self.now)
         reached = attempt.worked
@@ -239,7 +258,7 @@ class Simulation:
     def _yielded(self, course: Course, attempt: Attempt, reached: Ticks) -> None:
         if course.live is not attempt:
             return  # it was done before its state was saved, or was stopped
-        self._end(course, attempt, EndReason.PREEMPTED.value)
+        self._running.end(course, attempt, EndReason.PREEMPTED.value, self.now)
         whole = course.job.work_on(attempt.lease.device_type) or 1
         attempt.lost = attempt.worked - reached
         course.saved = (whole - attempt.need + reached) / whole
@@ -251,28 +270,23 @@ class Simulation:
         attempt = course.live
         if attempt is None or attempt.lease.lease != command.lease:
             return
-        self._end(course, attempt, command.reason.value)
-        self._save(course, attempt)
+        self._running.end(course, attempt, command.reason.value, self.now)
+        band = self._bands.of(course)
+        if band is not None:
+            self._bands.lost(band, self.now)
+        else:
+            self._save(course, attempt)
         course.state = JobState.WAITING if command.requeued else JobState.FAILED
         course.message = "" if command.requeued else command.message
 
     def _failed(self, command: FailRequest) -> None:
-        course = self.courses[command.request]
+        band = self._bands.by_id.get(command.request)
         infeasible = command.reason is EndReason.INFEASIBLE
-        course.state = JobState.INFEASIBLE if infeasible else JobState.FAILED
-        course.message, course.removed = command.message, command.removed
+        for course in [self.courses[command.request]] if band is None else band.courses:
+            course.state = JobState.INFEASIBLE if infeasible else JobState.FAILED
+            course.message, course.removed = command.message, command.removed
 
     # -- running work --------------------------------------------------------------------------
-
-    def _end(self, course: Course, attempt: Attempt, how: str) -> None:
-        attempt.count(self.now)
-        attempt.end, attempt.ended = self.now, how
-        entry = self._ends.pop(course.job.id, None)
-        if entry is not None:
-            self._agenda.drop(entry)
-        self._take(attempt, -1)
-        if self._neighbours:
-            self._replan(self._neighbours.leave(course))
 
     def _save(self, course: Course, attempt: Attempt) -> None:
         """What of a lost attempt's work its last checkpoint kept, and what it lost."""
@@ -283,31 +297,6 @@ class Simulation:
         kept = max(before, reached // every * every) if every else 0
         attempt.lost = reached - kept
         course.saved = kept / whole
-
-    def _replan(self, courses: Iterable[Course]) -> None:
-        """Set the speed of running jobs, and when they will be done, by who runs beside them."""
-        for course in courses:
-            attempt = course.live
-            if attempt is None:
-                continue
-            attempt.count(self.now)
-            attempt.factor = self._neighbours.factor(course) if self._neighbours else 1.0
-            old = self._ends.pop(course.job.id, None)
-            if old is not None:
-                self._agenda.drop(old)
-            self._ends[course.job.id] = self._agenda.put(
-                self.now + attempt.left,
-                COMPLETION,
-                lambda c=course, a=attempt: self._complete(c, a),  # type: ignore[misc]
-            )
-
-    def _take(self, attempt: Attempt, sign: int) -> None:
-        """Keep own books of what leases hold, beside the core's, and refuse to believe more than a whole device."""
-        place = attempt.lease.placement
-        for device in place.devices:
-            held = self._load[device] = self._load.get(device, 0) + sign * place.share
-            if not 0 <= held <= WHOLE:
-                raise InternalError(f"leases hold {held} thousandths of {device}")
 
     # -- the core ----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ same instant; the core and all outputs get seconds.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -62,6 +63,7 @@ class Job:
         checkpoint_every: seconds of work after which its state is saved; 0 means never.
         reusable: whether its slice may serve the next job of its class.
         steps: what its work is made of, if it says now and then how many it has done.
+        gang: the request of the gang it is a member of; it has durations with all members.
     """
 
     id: RequestId
@@ -72,6 +74,15 @@ class Job:
     checkpoint_every: float = 0.0
     reusable: bool = True
     steps: float = 0.0
+    gang: RequestId | None = None
+
+    def members(self) -> list[Job]:
+        """What it stands for: itself, or the members of its gang, which the core calls so too."""
+        gang = self.request.gang
+        if gang is None:
+            return [self]
+        names = [RequestId(f"{self.id}.{index}") for index in range(gang.size)]
+        return [dataclasses.replace(self, id=name, gang=self.id) for name in names]
 
     def work_on(self, device_type: str) -> Ticks | None:
         """Its work on a device type alone there, or None where none is given for that type."""
@@ -95,7 +106,7 @@ class JobState(str, Enum):
     FAILED = "failed"
     """It can never run, for another reason than its size."""
     CANCELLED = "cancelled"
-    """The scenario withdrew it."""
+    """The scenario withdrew it, or its gang was done without it."""
 
 
 @dataclass(slots=True)
@@ -109,6 +120,8 @@ class Attempt:
         lost: work that was done and has to be done again.
         told: work of which it has said that it is done.
         factor: how much slower than alone it runs at present.
+        pace: how much slower than with all of its gang, for want of members.
+        paused: it holds its lease and does nothing.
     """
 
     lease: Lease
@@ -122,10 +135,13 @@ class Attempt:
     ended: str = ""
     lost: Ticks = 0
     told: Ticks = 0
+    pace: float = 1.0
+    paused: bool = False
 
     def count(self, now: Ticks) -> None:
         """Bring ``done`` up to now."""
-        self.done += (now - self.counted_at) / self.factor
+        if not self.paused:
+            self.done += (now - self.counted_at) / self.factor
         self.counted_at = now
 
     @property
@@ -149,6 +165,7 @@ class Course:
         saved: work that need not be repeated, from its last checkpoint, as a part of the whole.
         message: why it failed or is infeasible, in words.
         removed: how many devices each reason ruled out, for an infeasible one.
+        together: those of its gang that run in step with it, itself included.
     """
 
     job: Job
@@ -158,6 +175,7 @@ class Course:
     saved: float = 0.0
     message: str = ""
     removed: tuple[tuple[str, int], ...] = ()
+    together: tuple[Course, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def live(self) -> Attempt | None:

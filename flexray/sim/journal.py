@@ -131,7 +131,12 @@ class _Past:
             for message in [entry["event"]] if "event" in entry else entry["commands"]:
                 self._note(at, decode(message))
         for lease, at in self._granted.items():  # still held when the journal ends
-            self._held[lease.request] = self._end - at
+            self._held[self._asked(lease)] = self._end - at
+
+    def _asked(self, lease: LeaseId) -> RequestId:
+        """The request of a lease; the members of a gang ``g`` have leases of ``g.0``, ``g.1`` and so on."""
+        gang = RequestId(lease.request.rpartition(".")[0])
+        return lease.request if lease.request in self._submitted else gang
 
     def _at(self, now: float) -> Ticks:
         return max(0, ticks(now - self._zero))
@@ -143,7 +148,7 @@ class _Past:
             case events.RequestCancelled() if message.id in self._submitted and message.id not in self._held:
                 self.cancellations.append((at, lambda simulation: simulation.cancel(message.id)))
             case events.LeaseReleased() if message.lease in self._granted:
-                self._held[message.lease.request] = at - self._granted.pop(message.lease)
+                self._held[self._asked(message.lease)] = at - self._granted.pop(message.lease)
             case events.SessionClosed():
                 self._close(at, message.session)
             case events.NodeReported():
@@ -162,8 +167,8 @@ class _Past:
     def _close(self, at: Ticks, session: SessionId) -> None:
         """A client is gone: its leases end, and it no longer wants what waits."""
         own = {name for name, (_, event) in self._submitted.items() if event.session == session}
-        for lease in [lease for lease in self._granted if lease.request in own]:
-            self._held[lease.request] = at - self._granted.pop(lease)
+        for lease in [lease for lease in self._granted if self._asked(lease) in own]:
+            self._held[self._asked(lease)] = at - self._granted.pop(lease)
         for name in sorted(own - self._held.keys()):
             self.cancellations.append((at, lambda simulation, name=name: simulation.cancel(name)))  # type: ignore[misc]
 
@@ -178,9 +183,9 @@ class _Past:
             if name in self._submitted:
                 by_class.setdefault(self._submitted[name][1].task_class, []).append(held)
         every = [held for spans in by_class.values() for held in spans] or [0]
-        jobs = []
+        jobs: list[Job] = []
         for name, (at, event) in self._submitted.items():
             held = self._held.get(name, int(median(by_class.get(event.task_class, every))))
             durations = (("*", held / 1e6),)
-            jobs.append(Job(name, at, event.task_class, event.request, durations, reusable=event.reusable))
+            jobs += Job(name, at, event.task_class, event.request, durations, reusable=event.reusable).members()
         return jobs

@@ -14,6 +14,7 @@ from flexray.core.queues import QueueTree
 from flexray.errors import InvalidRequest, UsageError
 from flexray.model.amounts import MemoryMiB, MilliCpus, parse_cpus
 from flexray.model.devices import Device, Family, Inventory, group_links
+from flexray.model.gang import Gang, Layout
 from flexray.model.lease import RequestId
 from flexray.model.queue import Queue
 from flexray.model.request import Request, request_from_options
@@ -36,7 +37,7 @@ def load_scenario(path: Path) -> Scenario:
 
 
 def parse_scenario(data: object, source: str = "scenario") -> Scenario:
-    """The scenario in plain data. Raises UsageError, also for what the core cannot do yet."""
+    """The scenario in plain data. Raises UsageError."""
     return _checked(validate(Scenario, data, source), source)
 
 
@@ -118,18 +119,9 @@ def config_of(scenario: Scenario, policy: str | None) -> PoolConfig:
 
 
 def _checked(scenario: Scenario, source: str) -> Scenario:
-    _refuse_unsupported(scenario, source)
     _check_queues(scenario, source)
     _refuse_doubles(scenario, source)
     return scenario
-
-
-def _refuse_unsupported(scenario: Scenario, source: str) -> None:
-    """What the schema has and the core does not do yet is an error, not something quietly left out."""
-    wanted = [f"gang of request {r.id!r}" for r in scenario.requests if r.gang is not None]
-    if wanted:
-        shown = ", ".join(wanted[:5]) + (f" and {len(wanted) - 5} more" if len(wanted) > 5 else "")
-        raise UsageError(f"{source}: not supported yet: {shown}")
 
 
 def queues_of(entries: Sequence[QueueEntry], source: str) -> tuple[Queue, ...]:
@@ -155,7 +147,7 @@ def _check_queues(scenario: Scenario, source: str) -> None:
 
 
 def _refuse_doubles(scenario: Scenario, source: str) -> None:
-    if sum(entry.count or 1 for entry in scenario.requests) > MAX_JOBS:
+    if sum((entry.count or 1) * (entry.gang.size if entry.gang else 1) for entry in scenario.requests) > MAX_JOBS:
         raise UsageError(f"{source}: more than {MAX_JOBS:,} requests; split the scenario")
     for what, names in (
         ("node", [node.name for node in scenario.nodes]),
@@ -168,29 +160,29 @@ def _refuse_doubles(scenario: Scenario, source: str) -> None:
 
 
 def _names(entry: RequestEntry) -> list[RequestId]:
-    """The requests that an entry stands for."""
-    if entry.count is None:
+    """The requests that an entry stands for; a gang is one."""
+    if entry.count is None and entry.gang is None:
         return [RequestId(entry.id)]
-    return [RequestId(f"{entry.id}/{i}") for i in range(entry.count)]
+    return [RequestId(f"{entry.id}/{i}") for i in range(entry.count or 1)]
 
 
 # -- requests ----------------------------------------------------------------------------------
 
 
 def jobs_of(scenario: Scenario) -> Iterator[Job]:
-    """The jobs of a scenario, ``count`` written out."""
+    """The jobs of a scenario, ``count`` and the members of gangs written out."""
     for entry in scenario.requests:
         request = _request(entry)
         _check_durations(scenario, entry, request)
         for name in _names(entry):
-            yield Job(
+            yield from Job(
                 name,
                 ticks(entry.at),
                 entry.class_ or entry.id,
                 request,
                 tuple(entry.duration.items()),
                 entry.checkpoint_every or 0.0,
-            )
+            ).members()
 
 
 def _request(entry: RequestEntry) -> Request:
@@ -201,6 +193,7 @@ def _request(entry: RequestEntry) -> Request:
     options |= {"types": entry.types, "cpus": entry.cpus, "priority": entry.priority, "queue": entry.queue}
     told = {"none": None, "declared": entry.runtime, "true": max(entry.duration.values())}[entry.known]
     options["runtime"] = told
+    gang = entry.gang
     rest: dict[str, Any] = {
         "memory": entry.memory,
         "host_memory": entry.host_memory or 0,
@@ -214,6 +207,8 @@ def _request(entry: RequestEntry) -> Request:
     try:
         if not on_device and (entry.cpus or entry.host_memory):
             options["request"] = Request(devices=0, cpus=MilliCpus(1))  # a part of a node, and no device
+        if gang is not None:
+            rest["gang"] = Gang(gang.size, gang.min, Layout(gang.layout))
         return dataclasses.replace(request_from_options(options), **rest)
     except InvalidRequest as error:
         raise UsageError(f"request {entry.id!r}: {error}") from None
@@ -253,9 +248,9 @@ def _happenings(scenario: Scenario, jobs: list[Job]) -> Iterator[tuple[Ticks, Ac
     entries: list[QueueEntry] = list(scenario.queues)
     members: dict[str, list[RequestId]] = {}
     for job in jobs:
-        members.setdefault(job.id, []).append(job.id)
+        members[job.gang or job.id] = [job.gang or job.id]
     for entry in scenario.requests:
-        if entry.count is not None:
+        if entry.count is not None or entry.gang is not None:
             members[entry.id] = _names(entry)
     for event in sorted(scenario.events, key=lambda event: event.at):
         ((what, target),) = event.what

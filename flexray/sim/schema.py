@@ -125,11 +125,14 @@ class QueueEntry(Part):
 
 
 class Gang(Part):
-    """Several members that start together or not at all."""
+    """Several members that start together or not at all, called ``id/0.0``, ``id/0.1`` and so on."""
 
-    size: int = Field(ge=1)
+    size: int = Field(ge=1, le=10_000)
+    """How many there are at most; ``duration`` is with all of them."""
     min: int | None = Field(default=None, ge=1)
-    layout: Literal["pack", "spread", "any"] = "any"
+    """With so many it runs, and takes size / members as long; all of them by default."""
+    layout: Literal["pack", "spread"] = "pack"
+    """On as few nodes as possible, or on as many."""
 
 
 class RequestEntry(Part):

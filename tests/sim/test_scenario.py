@@ -301,7 +301,7 @@ WRONG = [
     ({"queues": [{"name": "q", "parent": "p"}]}, "unknown parent 'p'"),
     ({"queues": [{"name": "g"}, {"name": "q", "parent": "g"}], "requests": [request("a", queue="g")]}, "is a group"),
     ({"queues": [{"name": "q", "quota": {"nvidia/T4": -1}}]}, "greater than or equal to 0"),
-    ({"requests": [request("a", gang={"size": 2})]}, "not supported yet: gang of request 'a'"),
+    ({"requests": [request("a", gang={"size": 2, "min": 3})]}, "request 'a': gang=(3, 2)"),
     ([1], "must be a mapping"),
 ]
 
