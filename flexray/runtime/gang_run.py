@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: A member's call that is sent, or about to be; in any other phase it has ended.
 _RUNS = (Phase.NEW, Phase.SENT)
 #: What stands in errors that a member gets because another one is gone: reported only where there is no other.
-_OF_PEERS = ("gloo", "nccl", "ncclError", "DistBackendError", "DistNetworkError", "DistStoreError")
+_OF_PEERS = ("gloo", "nccl", "NCCL", "DistBackendError", "DistNetworkError", "DistStoreError")
 
 
 class MemberCall(Call):
