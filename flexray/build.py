@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from flexray.config import PoolConfig
 from flexray.core.options import CoreOptions
@@ -14,9 +13,7 @@ from flexray.errors import UsageError
 from flexray.policies import find_policy
 
 
-def build_scheduler(
-    config: PoolConfig, epoch: int = 1, record: Callable[[dict[str, Any]], None] | None = None
-) -> Scheduler:
+def build_scheduler(config: PoolConfig, epoch: int = 1, record: Callable[[str], None] | None = None) -> Scheduler:
     """A scheduler core with the configured policy.
 
     ``epoch`` numbers the incarnation, so that slice ids of an earlier one never recur.

@@ -135,6 +135,7 @@ def end_lease(
         return
     if request.next == record.id:  # it still has the lease that this was to follow
         request.next = None
+        state.touch(request)
         return
     held = request.state in _HOLDERS
     again = request.restartable and not (request.gang is not None and request.gang.closing)

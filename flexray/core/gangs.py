@@ -1,12 +1,12 @@
 """The life of a gang: it waits as a whole, starts together or not at all, and comes back together.
 
     waits ──> enough members get places ──> all their slices have started ──> granted in one go, runs
-      ^                                                                           │
-      └── all members are back <── the others are taken back <── too few are left ┘
+      ^                    ^                                                      │
+      └── all are back ────┘ <────── the others are taken back <─── too few are left ┘
 
 What happens to a member (a slice starts or is lost, a lease is yielded or released) is noted, and what follows for the
-gang is drawn here, once a cycle. No gang sits on devices while it waits for others: two of them would wait for each
-other for ever.
+gang is drawn here, once a cycle. One that has lost a member starts again at once if there is room, its own included;
+otherwise it stands in line and holds nothing: two gangs that sit on devices would wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flexray.core.records import GangRecord, RequestRecord
 from flexray.core.state import State
 from flexray.model.events import RequestSubmitted
 from flexray.model.lease import LeaseId, RequestId
-from flexray.model.lifecycle import EndReason, RecallReason, RequestState, WaitReason
+from flexray.model.lifecycle import EndReason, RecallReason, RequestState, StopReason, WaitReason
 from flexray.model.request import Request
 
 
@@ -79,12 +79,18 @@ def _settle(state: State, gang: GangRecord, now: float) -> None:
     elif gang.waits:
         gang.returning = False
         state.stand_in_line(gang.leader)
-    elif not gang.returning and _going_on(gang) >= gang.needed:
+    elif gang.returning and len(gang.coming) < gang.needed:
+        _give_up_places(state, gang, now)
+    elif gang.returning and gang.leaving:
+        return
+    elif _going_on(gang) >= gang.needed:
+        gang.returning = False
         _grant_if_ready(state, gang, now)
     elif any(member.state is RequestState.FAILED for member in gang.members):
         fail(state, gang.leader, EndReason.SLICE_LOST, "a member of the gang is lost, and it does not start again", now)
     else:
         take_gang_back(state, gang, RecallReason.GANG, now)
+        _keep_places(state, gang, now)
 
 
 def _going_on(gang: GangRecord) -> int:
@@ -106,17 +112,42 @@ def _grant_if_ready(state: State, gang: GangRecord, now: float) -> None:
         state.grant(member, record, now, roster)
 
 
+def _keep_places(state: State, gang: GangRecord, now: float) -> None:
+    """Plan a new start before others take the room, if it waits for nothing but the gang's own leases to end."""
+    slices = state.slices
+    others = [one for one in slices.by_id.values() if one.draining and one.id not in state.evictions]
+    for record in others:
+        slices.set_draining(record, False)
+    planned = plan(state, gang, gang.live, gang.needed, now)
+    for record in others:
+        slices.set_draining(record, True)
+    for one in planned:
+        if one.member.state is RequestState.QUEUED:
+            commit(state, [one], now)
+        else:
+            one.member.next, one.member.scores = one.slice.id, one.scores
+            for victim in one.victims:
+                state.stop(victim, StopReason.MAKE_ROOM, now)
+
+
+def _give_up_places(state: State, gang: GangRecord, now: float) -> None:
+    """What was planned is not enough: nothing is held for a part of a gang."""
+    for member in gang.leaving:
+        state.drop_next(member)
+    for member in gang.reserved:
+        record = state.slice_of(member)
+        state.requeue(member)
+        if record is not None:
+            abandon(state, record, now)
+
+
 def take_gang_back(state: State, gang: GangRecord, reason: RecallReason, now: float, winner: str = "") -> None:
     """All members give up what they have: those that run are asked to stop, the others do so at once."""
     gang.returning = True
-    for member in gang.live:
+    _give_up_places(state, gang, now)
+    for member in gang.running:
         record = state.slice_of(member)
-        if record is None:
-            continue
-        if member.state is RequestState.RESERVED:
-            state.requeue(member)
-            abandon(state, record, now)
-        elif record.id not in state.evictions:
+        if record is not None:
             preempt(state, record, reason, now, winner)
 
 

@@ -1,7 +1,7 @@
 """Replaying a journal: the same events must give the same commands, in any process.
 
-A journal is a sequence of dicts as ``Scheduler`` records them: ``{"now", "event"}`` and
-``{"now", "commands"}``, one per ``apply`` and ``decide``.
+A journal has a line of JSON, as ``Scheduler`` records them, for each ``apply`` and each
+``decide``: ``{"now", "event"}`` and ``{"now", "commands"}``. Here they are parsed already.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class GangRecord:
         members: in the order of their index, those that have ended too.
         movable: whether members may be taken back at all: they are no actors, and start again.
         closing: a member is done, or nobody wants the gang any more: what is left of it only ends.
-        returning: it is taken back as a whole, and stands in line again when all members are back.
+        returning: it is taken back as a whole; when all members are back it starts again, or stands in line.
         since: when it last got or lost a member.
     """
 
@@ -159,6 +159,16 @@ class GangRecord:
     def running(self) -> list[RequestRecord]:
         """Members that hold a lease which is not being taken back."""
         return [member for member in self.members if member.state is RequestState.LEASED]
+
+    @property
+    def leaving(self) -> list[RequestRecord]:
+        """Members whose lease is being taken back."""
+        return [member for member in self.members if member.state is RequestState.DRAINING]
+
+    @property
+    def coming(self) -> list[RequestRecord]:
+        """Members for which slices are planned or being started."""
+        return [*self.reserved, *(member for member in self.leaving if member.next is not None)]
 
     @property
     def needed(self) -> int:

@@ -59,17 +59,17 @@ from flexray.model.events import (
     StepsRan,
     TasksRan,
 )
+from flexray.model.journal_lines import commands_line, event_line
 from flexray.model.lifecycle import EndReason, RequestState, SliceState, SliceStep, StopReason
 from flexray.model.request import Request
-from flexray.model.wire import encode
 
 _WITHOUT_LEASE = (RequestState.QUEUED, RequestState.RESERVED)
 
 
 class Scheduler:
-    """The core. ``record`` receives one JSON-ready dict per event and per cycle."""
+    """The core. ``record`` receives a line of JSON per event and per cycle."""
 
-    def __init__(self, options: CoreOptions, record: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(self, options: CoreOptions, record: Callable[[str], None] | None = None) -> None:
         self.state = State(options)
         self._recalls = Recalls(self.state)
         self._rounds = Rounds()
@@ -106,7 +106,7 @@ class Scheduler:
     def apply(self, event: Event, now: float) -> None:
         """Take notice of something that happened. Places nothing; the next ``decide`` does."""
         if self._record is not None:
-            self._record({"now": now, "event": encode(event)})
+            self._record(event_line(now, event))
         self.state.now = now
         self._handlers[type(event)](event, now)
 
@@ -129,7 +129,7 @@ class Scheduler:
         commands = [c for c in self.state.out if not isinstance(c, StopSlice) or c.slice in self.state.slices.by_id]
         self.state.out = []
         if self._record is not None:
-            self._record({"now": now, "commands": [encode(command) for command in commands]})
+            self._record(commands_line(now, commands))
         return commands
 
     @property

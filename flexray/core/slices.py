@@ -40,6 +40,22 @@ class Slices:
 
     def plan(self, request: RequestRecord, placement: Placement, now: float) -> SliceRecord:
         """A new PENDING slice for a request; its amounts are pledged."""
+        record = self._new(request, placement, now)
+        self.pending[record.id] = record
+        self._mark("pledged", record, +1)
+        return record
+
+    def begin(self, request: RequestRecord, placement: Placement, now: float) -> SliceRecord | None:
+        """A new STARTING slice for a request where all it needs is free now; None where it has to be planned."""
+        if not self._is_free(placement, request.request.host):
+            return None
+        record = self._new(request, placement, now, SliceState.STARTING)
+        self._book(record, hold=True)
+        return record
+
+    def _new(
+        self, request: RequestRecord, placement: Placement, now: float, state: SliceState = SliceState.PENDING
+    ) -> SliceRecord:
         self._count += 1
         record = SliceRecord(
             SliceId(f"{self._prefix}{self._count}"),
@@ -49,13 +65,12 @@ class Slices:
             request.reusable,
             request.request.host,
             now,
+            state,
             request=request.id,
         )
         self.by_id[record.id] = record
-        self.pending[record.id] = record
         for device in placement.devices:
             self.by_device.setdefault(device, {})[record.id] = record
-        self._mark("pledged", record, +1)
         return record
 
     def step(self, record: SliceRecord, step: SliceStep, now: float) -> None:
@@ -111,12 +126,15 @@ class Slices:
 
     def starts(self, record: SliceRecord) -> bool:
         """Whether a PENDING slice's room is all free now."""
-        books, place = self._pool.books, record.placement
+        return self._is_free(record.placement, record.host)
+
+    def _is_free(self, place: Placement, host: Amounts) -> bool:
+        books = self._pool.books
         ready = all(
             device in books.rows and _covers(books.rows[device].free, (place.share, place.memory))
             for device in place.devices
         )
-        return ready and _covers(self._pool.host.rows[place.node].free, record.host)
+        return ready and _covers(self._pool.host.rows[place.node].free, host)
 
     def company_of(self, record: SliceRecord, now: float) -> dict[str, float]:
         """By class, which part of the time since the last call a held slice was beside others on its device."""

@@ -115,6 +115,7 @@ class State:
         """Back to the place in its line that its arrival gave it, or on to the slice that is planned for it."""
         request.step(RequestStep.REQUEUE)
         request.slice = None
+        self.touch(request)  # a gang waits as a whole, or goes on without it
         self.sharing.gives_back(request, self.now)
         planned = self.slices.by_id.get(request.next) if request.next else None
         request.next = None
@@ -124,7 +125,6 @@ class State:
         self.sharing.waits(request)
         if request.gang is None:
             self.stand_in_line(request)
-        self.touch(request)  # a gang waits as a whole, or goes on without it
 
     def stand_in_line(self, request: RequestRecord) -> None:
         """Wait in the place that its sequence number gives it."""
@@ -185,8 +185,17 @@ class State:
     def reserve_new_slice(
         self, request: RequestRecord, placement: Placement, victims: list[SliceRecord], now: float
     ) -> None:
-        """Plan a slice for a request, stop the idle ones in its way, and start it if nothing is."""
-        self.reserve_planned(request, self.slices.plan(request, placement, now), victims, now)
+        """Start a slice for a request; where something is in its way, plan it, and stop the idle ones there."""
+        record = None if victims else self.slices.begin(request, placement, now)
+        if record is not None:
+            self.reserve(request, record, WaitReason.SLICE_STARTING)
+            self.out.append(StartSlice(record.id, record.placement, record.environment))
+        else:
+            record = self.slices.plan(request, placement, now)
+            self.reserve(request, record, WaitReason.MAKING_ROOM)
+            for victim in victims:
+                self.stop(victim, StopReason.MAKE_ROOM, now)  # room comes with events, before a cycle begins
+        self._expect_end(request, record, now)
 
     def reserve_planned(
         self, request: RequestRecord, record: SliceRecord, victims: list[SliceRecord], now: float
@@ -196,7 +205,7 @@ class State:
         self._expect_end(request, record, now)
         for victim in victims:
             self.stop(victim, StopReason.MAKE_ROOM, now)
-        self._start_if_free(record, now)  # room for the other pending ones comes with events, before a cycle begins
+        self._start_if_free(record, now)
 
     def _expect_end(self, request: RequestRecord, record: SliceRecord, begin: float) -> None:
         """A lease is expected to end after one task; one that goes on says nothing more."""

@@ -179,13 +179,11 @@ def _check_gang(state: State, gang: GangRecord) -> None:
     """All or none: no members sit on devices that are too few to run, unless they are giving them up."""
     if gang.id in state.unsettled or gang.closing:
         return
-    have, begun = gang.reserved, len(gang.live) > len(gang.queued) + len(gang.reserved)
-    if begun:
-        have = gang.running
-    if (have and not gang.returning and len(have) < gang.needed) or (gang.returning and gang.reserved):
+    if gang.returning and gang.running:
+        raise InternalError(f"gang {gang.id} is taken back, and {len(gang.running)} members go on")
+    have = gang.running or gang.coming
+    if 0 < len(have) < gang.needed:
         raise InternalError(f"gang {gang.id} holds slices for {len(have)} members and needs {gang.needed}")
-    if gang.returning and have:
-        raise InternalError(f"gang {gang.id} is taken back, and {len(have)} members go on")
     kinds = {state.pool.kind_of(s.placement)[0] for m in gang.live if (s := state.slice_of(m)) is not None}
     if len(kinds) > 1:
         raise InternalError(f"gang {gang.id} is on several device types: {sorted(kinds)}")

@@ -5,7 +5,8 @@ Rule 2: a pair (state, step) that is not in a table is an error and changes noth
 
 A request waits (QUEUED), has a place (RESERVED), holds a lease (LEASED), is asked to
 hand it back (DRAINING) and ends. A slice is planned (PENDING: the room it needs is
-still being freed), STARTING, IDLE (warm, nobody holds it), HELD, STOPPING, GONE.
+still being freed), where it cannot begin at once; STARTING, IDLE (warm, nobody holds it),
+HELD, STOPPING, GONE.
 """
 
 from __future__ import annotations

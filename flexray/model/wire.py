@@ -9,66 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import operator
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from functools import cache
-from typing import Any, NamedTuple, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from flexray.errors import UsageError
 from flexray.model.commands import COMMANDS, Command
 from flexray.model.events import EVENTS, Event
+from flexray.model.journal_lines import message_text
 
 T = TypeVar("T")
 _KINDS = {cls.__name__: cls for cls in (*EVENTS, *COMMANDS)}
 
 
-_AS_THEY_ARE: frozenset[type] = frozenset({str, int, float, bool, type(None)})
-
-
-class _Fields(NamedTuple):
-    """The fields of a dataclass: names, defaults, what reads them all, and those that may need conversion."""
-
-    names: tuple[str, ...]
-    defaults: tuple[Any, ...]
-    values: Callable[[object], tuple[Any, ...]]
-    nested: tuple[str, ...]
-
-
-@cache
-def _fields(cls: type) -> _Fields | None:
-    if not dataclasses.is_dataclass(cls):
-        return None
-    hints = _hints(cls)
-    names, defaults = zip(*((f.name, f.default) for f in dataclasses.fields(cls)), strict=True)
-    # attrgetter of one name gives no tuple; asked for twice it does, and zip drops the second
-    values = operator.attrgetter(*names) if len(names) > 1 else operator.attrgetter(*names, *names)
-    return _Fields(names, defaults, values, tuple(name for name in names if not _stays(hints[name])))
-
-
-def _stays(hint: Any) -> bool:
-    """Whether values of a field of this type are plain already."""
-    while isinstance(hint, NewType):
-        hint = hint.__supertype__
-    if get_origin(hint) in (Union, types.UnionType):
-        return all(map(_stays, get_args(hint)))
-    return hint in _AS_THEY_ARE
-
-
 def to_plain(value: object) -> Any:
     """Dataclasses become dicts, tuples lists, enums their values; everything else stays."""
-    kind: type = type(value)
-    if kind in _AS_THEY_ARE:
-        return value
-    fields = _fields(kind)
-    if fields is not None:
-        plain = dict(zip(fields.names, fields.values(value), strict=False))
-        for name in fields.nested:
-            plain[name] = to_plain(plain[name])
-        return plain
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Enum):
-        return value._value_  # ``value`` costs ten times as much, and this runs for every decision
+        return value.value
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -77,51 +38,9 @@ def to_plain(value: object) -> Any:
 
 
 def encode(message: Event | Command) -> dict[str, Any]:
-    """One event or command as a JSON object with its ``kind``, for the journal."""
-    return {"kind": type(message).__name__, **_sparse_of(type(message))(message)}
-
-
-def _make_sparse(kind: type) -> Callable[[Any], Any]:
-    """What does the same as ``to_plain`` for values of a type, without fields of dataclasses that have their default.
-
-    Made once per type, because this runs for every decision.
-    """
-    if dataclasses.is_dataclass(kind):
-        return _sparse_dataclass(kind)
-    if issubclass(kind, Enum):
-        return operator.attrgetter("_value_")
-    return _sparse_items if issubclass(kind, (tuple, list)) else to_plain
-
-
-_sparse_of: Callable[[type], Callable[[Any], Any]] = cache(_make_sparse)
-
-
-def _sparse_items(items: Sequence[Any]) -> list[Any]:
-    return [item if type(item) in _AS_THEY_ARE else _sparse_of(type(item))(item) for item in items]
-
-
-def _sparse_dataclass(cls: type) -> Callable[[Any], dict[str, Any]]:
-    fields = _fields(cls)
-    assert fields is not None
-    names, defaults, values, nested = fields
-
-    def sparse(value: object) -> dict[str, Any]:
-        plain = {
-            name: here
-            for name, here, default in zip(names, values(value), defaults, strict=False)
-            if here is not default and here != default
-        }
-        for name in nested:
-            if name in plain:
-                inner = plain[name]
-                plain[name] = _sparse_of(type(inner))(inner)
-        return plain
-
-    return sparse
-
-
-#: One entry of the journal as a line of JSON, without the line's end.
-journal_line: Callable[[dict[str, Any]], str] = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+    """One event or command as the JSON object with its ``kind`` that the journal holds."""
+    plain: dict[str, Any] = json.loads(message_text(message))
+    return plain
 
 
 def decode(data: Mapping[str, Any]) -> Any:

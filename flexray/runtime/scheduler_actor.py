@@ -23,7 +23,6 @@ from flexray.model.events import Event, NodeLost, QueuesConfigured, SessionClose
 from flexray.model.lease import RequestId, SessionId
 from flexray.model.queue import Queue
 from flexray.model.snapshot import Explanation, Snapshot
-from flexray.model.wire import journal_line
 from flexray.queue_file import parse_queues, plain_queue
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.nodes import Nodes
@@ -261,9 +260,9 @@ class SchedulerActor:
         if mailbox is not None:
             mailbox.put(message)
 
-    def _write_journal(self, entry: dict[str, Any]) -> None:
+    def _write_journal(self, line: str) -> None:
         assert self._journal is not None
-        self._journal.write(journal_line(entry) + "\n")
+        self._journal.write(line + "\n")
 
 
 def _kept(key: bytes) -> list[list[Any]]:

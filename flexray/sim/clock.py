@@ -10,7 +10,6 @@ been warm for long enough, and when a lease and a waiting request are a term old
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
@@ -58,7 +57,7 @@ class Simulation:
         happenings: Iterable[tuple[Ticks, Happening]] = (),
         queues: Sequence[Queue] = (),
         check: bool = False,
-        record: Callable[[dict[str, Any]], None] | None = None,
+        record: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
         self.core = build_scheduler(config, 1, record)

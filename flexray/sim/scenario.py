@@ -58,7 +58,7 @@ def simulate(
     policy: str | None = None,
     *,
     check: bool = False,
-    record: Callable[[dict[str, Any]], None] | None = None,
+    record: Callable[[str], None] | None = None,
 ) -> Simulation:
     """The simulation of a scenario, after its run. ``record`` receives the core's journal."""
     jobs = list(jobs_of(scenario))

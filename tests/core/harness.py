@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from typing import Any
 
@@ -54,8 +55,8 @@ class World:
     """
 
     def __init__(self, *nodes: Inventory, starts: bool = True, stops: bool = True, **config: Any) -> None:
-        self.journal: list[dict[str, Any]] = []
-        self.scheduler = build_scheduler(PoolConfig(**{"policy": "pack", **config}), 1, self.journal.append)
+        self.lines: list[str] = []
+        self.scheduler = build_scheduler(PoolConfig(**{"policy": "pack", **config}), 1, self.lines.append)
         self.now = 0.0
         self.starts, self.stops = starts, stops
         self.commands: list[Command] = []
@@ -66,6 +67,11 @@ class World:
         for inventory in nodes:
             self.apply(events.NodeReported(inventory))
         self.open("S")
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        """What the scheduler recorded."""
+        return [json.loads(line) for line in self.lines]
 
     # -- in ----------------------------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from test_scenario import life, run
 
+from flexray.config import PoolConfig
+from flexray.sim.journal import check_replay, what_if
 from flexray.sim.scenario import parse_scenario, simulate
 
 FOUR = [{"name": "n1", "devices": "4xnvidia/T4"}]
@@ -88,13 +91,10 @@ def test_preemptions_name_the_winner_and_every_member() -> None:
 
 
 def test_a_journal_with_gangs_is_run_again() -> None:
-    from flexray.config import PoolConfig
-    from flexray.sim.journal import check_replay, what_if
-
-    entries: list[dict[str, Any]] = []
+    lines: list[str] = []
     scenario = {"version": 1, "nodes": FOUR, "policy": "pack", "requests": [gang(4, count=2)]}
-    simulate(parse_scenario(scenario), record=entries.append)
-    config = PoolConfig(policy="pack")
+    simulate(parse_scenario(scenario), record=lines.append)
+    entries, config = [json.loads(line) for line in lines], PoolConfig(policy="pack")
     assert check_replay(entries, config).same
     again = what_if(entries, config)
     assert {name: course.state.value for name, course in again.courses.items()} == {

@@ -254,10 +254,10 @@ def test_the_scheduler_is_told_what_known_says() -> None:
     keys = {"runtime": 99.0, "duration": {"nvidia/*": 5, "*": 7}}
     told = {}
     for known in ("none", "declared", "true"):
-        journal: list[dict[str, Any]] = []
+        journal: list[str] = []
         data = {"version": 1, "nodes": ONE, "requests": [{"id": "a", "gpu": 1, "known": known, **keys}]}
         simulate(parse_scenario(data), record=journal.append)
-        events = [entry["event"] for entry in journal if "event" in entry]
+        events = [entry["event"] for entry in map(json.loads, journal) if "event" in entry]
         (asked,) = [e["request"] for e in events if e["kind"] == "RequestSubmitted"]
         told[known] = (asked.get("runtime"), [tuple(pair) for pair in asked.get("throughput", ())])
         (ran,) = [e["seconds"] for e in events if e["kind"] == "TasksRan"]

@@ -39,10 +39,10 @@ SCENARIO = {
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     """A journal as a pool writes it, of the scenario above."""
-    entries: list[dict[str, Any]] = []
-    simulate(parse_scenario(SCENARIO), record=entries.append)
+    lines: list[str] = []
+    simulate(parse_scenario(SCENARIO), record=lines.append)
     path = tmp_path / "journal.jsonl"
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    path.write_text("".join(line + "\n" for line in lines))
     return path
 
 
