@@ -93,7 +93,9 @@ def _groups(state: State, now: float) -> dict[tuple[object, ...], list[Member]]:
     for request in state.preemptible.values():
         record = state.slice_of(request)
         settled = now - request.leased_at >= state.options.rematch_seconds
-        if record is not None and settled and not record.draining and may_preempt(state, record, now) is request:
+        if record is None or not record.placement.devices:
+            continue  # it waits, or has nothing to do with devices
+        if settled and not record.draining and may_preempt(state, record, now) is request:
             groups.setdefault(_size(request), []).append(Member(request, record))
     if groups:
         for request in state.waiting()[:_MOST_WAITING]:

@@ -242,3 +242,11 @@ def test_a_target_that_is_lost_leaves_the_work_where_it_is() -> None:
     there.stops = True
     give_way(there)
     assert there.placed["much"] == "t/gpu0"
+
+
+def test_what_runs_without_a_device_is_left_where_it_is() -> None:
+    there = world(node("a", "1xA100", cpus=4))
+    there.submit("host", request=Request(devices=0, cpus=2000, preemptible=True))
+    there.settle()
+    there.wait(100)
+    assert "host" in there.leases and "recall" not in " ".join(kinds(there.commands))

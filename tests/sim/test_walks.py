@@ -13,6 +13,8 @@ from flexray.sim.journal import check_replay, what_if
 from flexray.sim.result import collect
 from flexray.sim.scenario import parse_scenario, simulate
 
+_GANGS = [{"size": 2}, {"size": 4, "min": 1}, {"size": 3, "min": 2, "layout": "spread"}]
+
 
 def scenario(seed: int) -> dict[str, Any]:
     """Some nodes, some requests of every kind, and nodes that come and go meanwhile."""
@@ -34,6 +36,7 @@ def scenario(seed: int) -> dict[str, Any]:
         "events": events,
         "slowdown": {f"{kind}, {kind}, nvidia/*": 1.5},
         "costs": {"start": rng.choice([0, 0.6])},
+        "config": {"rematch_seconds": 3},
         "until": rng.choice([10, 2000]),
     }
 
@@ -50,6 +53,8 @@ def entry(rng: random.Random, name: str) -> dict[str, Any]:
     made |= {"class": rng.choice("xy")} if rng.random() < 0.4 else {}
     made |= {"count": rng.randint(1, 9)} if rng.random() < 0.4 else {}
     made |= {"checkpoint_every": 2} if rng.random() < 0.3 else {}
+    made |= {"gang": rng.choice(_GANGS)} if rng.random() < 0.25 else {}
+    made |= {"preemptible": True} if rng.random() < 0.3 else {}
     return made
 
 
@@ -68,6 +73,6 @@ def test_a_walk(seed: int) -> None:
             if attempt.ended == "done":
                 assert attempt.end is not None and attempt.end - attempt.start >= attempt.setup + attempt.need
     entries = [json.loads(line) for line in journal]
-    config = PoolConfig(policy=data["policy"])
+    config = PoolConfig(policy=data["policy"], **data["config"])
     assert check_replay(entries, config).same
     what_if(entries, config)
