@@ -133,9 +133,14 @@ def count(steps: int, log: Path, dies: int | None = None) -> int:
     return step
 
 
-def test_a_gang_that_loses_a_member_goes_on_where_it_was(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert flex.task(accelerator=0.25, gang=3, retries=1)(count).remote(6, log, 1).result(WAIT) == [6] * 3
+@pytest.mark.parametrize("kept", ["with the client", "in a directory"])
+def test_a_gang_that_loses_a_member_goes_on_where_it_was(tmp_path: Path, kept: str) -> None:
+    log, folder = tmp_path / "log", tmp_path / "kept"
+    folder.mkdir()
+    request = flex.Request(checkpoint_place=str(folder) if kept == "in a directory" else None)
+    gang = flex.task(accelerator=0.25, gang=3, retries=1, request=request)
+    assert gang(count).remote(6, log, 1).result(WAIT) == [6] * 3
+    until(lambda: not list(folder.iterdir()))  # nothing is left of it
     assert sorted(lines(log)) == ["0:0", "0:3", "1:0", "1:3", "2:0", "2:3"]
 
 
