@@ -158,7 +158,7 @@ def grow(state: State, now: float) -> None:
     often than work is moved.
     """
     every = state.options.rematch_seconds
-    for gang in list(state.gangs.values()) if every else []:
+    for gang in [gang for gang in state.gangs.values() if gang.elastic] if every else []:
         joining = gang.queued
         if gang.closing or gang.returning or gang.reserved or not joining or not gang.runs:
             continue

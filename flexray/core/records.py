@@ -131,6 +131,11 @@ class GangRecord:
         return self.movable and self.request.preemptible
 
     @property
+    def elastic(self) -> bool:
+        """Whether it may run with fewer members than it has."""
+        return self.request.gang is not None and self.request.gang.enough < len(self.members)
+
+    @property
     def live(self) -> list[RequestRecord]:
         """Members that have not ended."""
         return [member for member in self.members if member.state in LIVE]

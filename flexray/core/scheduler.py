@@ -18,21 +18,19 @@ an earlier attempt, and messages about things that are gone, are dropped by comp
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from flexray.core.arriving import arrive
 from flexray.core.deadlock import find_deadlock
 from flexray.core.ending import cancel, displace, end_lease, end_slice, fail, keep_draining_room, release, withdraw
-from flexray.core.gangs import grow, make_gang, settle, started
+from flexray.core.gangs import grow, settle, started
 from flexray.core.inventory import apply_inventory, drop_node
 from flexray.core.options import CoreOptions
 from flexray.core.preempting import evict_overdue, yielded
-from flexray.core.queueing import Turnstile, place_in_order, refused_by_queue, within_queue
+from flexray.core.queueing import Turnstile, place_in_order
 from flexray.core.queues import QueueTree
 from flexray.core.recall import Recalls
-from flexray.core.records import RequestRecord
 from flexray.core.rematch import Rounds
 from flexray.core.state import Blocked, State
 from flexray.core.takeback import take_back
@@ -61,7 +59,6 @@ from flexray.model.events import (
 )
 from flexray.model.journal_lines import commands_line, event_line
 from flexray.model.lifecycle import EndReason, RequestState, SliceState, SliceStep, StopReason
-from flexray.model.request import Request
 
 _WITHOUT_LEASE = (RequestState.QUEUED, RequestState.RESERVED)
 
@@ -187,44 +184,7 @@ class Scheduler:
         state.sharing.configure(tree, state.holders(), now)
 
     def _request_submitted(self, event: RequestSubmitted, now: float) -> None:
-        state = self.state
-        if event.id in state.requests or event.id in state.gangs or event.session not in state.sessions:
-            return  # a repeated message, or one of a session that has ended
-        tree = state.sharing.configured
-        refusal = refused_by_queue(tree, event.request)
-        asked = event.request if refusal is not None else within_queue(tree, event.request)
-        if asked.gang is not None:
-            requests = make_gang(state, event, asked, now).live
-        else:
-            requests = [self._request(event, asked, now)]
-        first = requests[0]
-        state.lines.setdefault(first.line, deque()).append(first.id)
-        state.priorities_differ |= event.request.priority != 0
-        for request in requests:
-            state.pool.saw(dataclasses.replace(event.request, gang=None) if request.gang else event.request)
-            if refusal is None:
-                state.sharing.waits(request)
-        if refusal is not None:
-            fail(state, first, *refusal, now)
-
-    def _request(self, event: RequestSubmitted, asked: Request, now: float) -> RequestRecord:
-        request = RequestRecord(
-            event.id,
-            event.session,
-            event.environment,
-            event.task_class,
-            asked,
-            event.reusable,
-            event.restartable,
-            event.parent,
-            self.state.next_sequence(),
-            now,
-            event.near,
-        )
-        self.state.requests[event.id] = request
-        if event.request.preemptible and event.reusable and event.restartable:
-            self.state.preemptible[event.id] = request
-        return request
+        arrive(self.state, event, now)
 
     def _request_cancelled(self, event: RequestCancelled, now: float) -> None:
         gang, request = self.state.gangs.get(event.id), self.state.requests.get(event.id)

@@ -131,13 +131,13 @@ def _request(request: RequestRecord, position: int, reason: str) -> RequestView:
 def explain(state: State, name: RequestId) -> Explanation | None:
     """Where a request is and why; None when the core does not know it (it has ended)."""
     gang = state.gangs.get(name)
-    request = state.requests.get(name) if gang is None else gang.leader
+    request = state.requests.get(name) if gang is None else (gang.running or [gang.leader])[0]
     if request is None or request.state not in LIVE:
         return None
     waits = request.state in (RequestState.QUEUED, RequestState.RESERVED)
     reason = wait_reasons(state, [request])[0][1] if waits else ""
     places = places_in_line(state)
-    record = state.slice_of(request)
+    found = [state.slice_of(one) for one in ([request] if gang is None else gang.live)]
     removed = state.pool.removed_by(request.request) if len(state.pool.books) else Counter()
     busy = state.pool.why_not_now(request.request)[1] if request.state is RequestState.QUEUED else Counter[str]()
     return Explanation(
@@ -147,7 +147,7 @@ def explain(state: State, name: RequestId) -> Explanation | None:
         places.get(request.id, 0),
         needs(state, request, WaitReason(reason)) if reason else "",
         request.lease if request.state in (RequestState.LEASED, RequestState.DRAINING) else None,
-        record.placement.devices if record else (),
+        tuple([device for record in found if record is not None for device in record.placement.devices]),
         tuple(sorted((reason.value, count) for reason, count in removed.items())),
         tuple(sorted(busy.items())),
         request.scores,

@@ -227,6 +227,7 @@ def test_an_elastic_gang_goes_on_with_enough_members() -> None:
     world.settle()
     assert sorted(world.leases) == ["g.0", "g.2"]
     assert "its gang runs with 2 of 4 members" in world.explain("g.1").needs
+    assert world.explain("g").state == "leased" and len(world.explain("g").devices) == 2
     world.ended(world.leases["g.0"].slice)
     world.settle()
     assert recalled(world) == [("g.2", "gang")]

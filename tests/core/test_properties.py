@@ -19,7 +19,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flexray.model.amounts import share_of
 from flexray.model.commands import GrantLease, StartSlice
 from flexray.model.devices import DeviceState, Inventory
-from flexray.model.events import LeaseUnblocked, LeaseYielded, NodeLost, NodeReported, RequestCancelled, SessionClosed
+from flexray.model.events import (
+    LeaseCheckpointed,
+    LeaseUnblocked,
+    LeaseYielded,
+    NodeLost,
+    NodeReported,
+    RequestCancelled,
+    SessionClosed,
+)
 from flexray.model.gang import Gang
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import EndReason
@@ -133,6 +141,12 @@ class Pool(RuleBasedStateMachine):
         asked = self.world.scheduler.state.evictions
         for lease in [one for one in self.world.leases.values() if one.slice in asked]:
             self.world.apply(LeaseYielded(lease.lease))
+
+    @precondition(lambda self: self.world.leases)
+    @rule(number=pick)
+    def work_is_stored(self, number: int) -> None:
+        name = _choose(list(self.world.leases), number)
+        self.world.apply(LeaseCheckpointed(self.world.leases[name].lease))
 
     @precondition(lambda self: self.world.starting)
     @rule(number=pick, how_many=st.integers(1, 20))

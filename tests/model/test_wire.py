@@ -13,6 +13,7 @@ from flexray.errors import UsageError
 from flexray.model.commands import COMMANDS
 from flexray.model.devices import Device, DeviceType, Inventory, Isolation
 from flexray.model.events import EVENTS, NodeReported, RequestSubmitted, SliceStarted
+from flexray.model.gang import Gang, Layout
 from flexray.model.lease import Lease, LeaseId, Placement
 from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
@@ -30,6 +31,7 @@ st.register_type_strategy(
         cpus=_whole,
         burst=st.none() | st.integers(1, 1000),
         runtime=st.none() | st.floats(0.001, 1e9),
+        gang=st.sampled_from([None, Gang(2), Gang(8, 2, Layout.SPREAD)]),
     ),
 )
 _amounts = st.builds(QueueAmount, devices=_whole, compute=st.none() | _whole, types=st.just((("nvidia/*", 4),)))
