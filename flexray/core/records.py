@@ -91,7 +91,7 @@ class RequestRecord:
     @property
     def pieces(self) -> int:
         """How many places it has to get at once, if it is the one that stands in line."""
-        return 1 if self.gang is None else self.gang.needed
+        return self.gang.needed if self.gang is not None and self.stands_in_line else 1
 
     @property
     def lease(self) -> LeaseId:

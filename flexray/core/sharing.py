@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from flexray.core.borrowing import Borrowing
+from flexray.core.balance import Balance
+from flexray.core.borrowing import Borrowing, Standing, guaranteed_over_quota
 from flexray.core.fairness import Entitlement, Wants, shares
 from flexray.core.history import History
 from flexray.core.loads import Load, capacity_load, capacity_of, covered, load_of, times, total, worth
@@ -49,8 +50,9 @@ class Sharing:
         self.turns = Turns(self.tree)
         self._history = History(self.tree)
         self._stale = True
-        #: what each queue is promised of this pool, in worth.
+        #: what each queue is promised of this pool, in worth; and how it stands beside that.
         self._quotas: dict[str, int] = {}
+        self._standings: dict[str, Standing] = {}
 
     @property
     def plain(self) -> bool:
@@ -73,6 +75,7 @@ class Sharing:
         self._stale = False
         capacity = capacity_of(self._pool.devices.values())
         self.tree, self.warnings = fitted(self.configured, capacity)
+        self._standings = {}
         self.books, self.turns = QueueBooks(self.tree, capacity), Turns(self.tree)
         for request, placement in holders:
             request.charged, request.counted = None, False
@@ -124,7 +127,10 @@ class Sharing:
             self._note(name, now)
 
     def _note(self, name: str, now: float) -> None:
-        self._history.note(name, worth(self.books.used[name], self.books.capacity), now)
+        load, capacity = self.books.used[name], self.books.capacity
+        used, sure = worth(load, capacity), worth(covered(load, self.tree.promises[name], capacity), capacity)
+        self._standings[name] = Standing(self._quotas[name], used, sure)
+        self._history.note(name, used, now)
 
     def load_at(self, placement: Placement) -> dict[str, tuple[int, int]]:
         """What a placement takes."""
@@ -142,15 +148,30 @@ class Sharing:
 
     def begin(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
         """Bring entitlements up to date, before turns are taken."""
+        self.entitle(holders, now)
+        self.turns.settle(self.entitled, self.books.worths())
+
+    def entitle(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
+        """Bring entitlements up to date."""
         self.refresh(holders, now)
         capacity = self.books.capacity
         whole = worth(capacity_load(capacity), capacity)
         self.entitled = shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
-        self.turns.settle(self.entitled, self.books.worths())
+
+    def balance(self, apart_from: Iterable[RequestRecord] = ()) -> Balance:
+        """Who has less or more than it is entitled to, apart from what some requests have been given."""
+        used = self.books.used
+        gone: dict[str, list[Load]] = {}
+        for request in apart_from:
+            for name in self.tree.path(request.queue) if request.charged else ():
+                gone.setdefault(name, []).append(request.charged or {})
+        rest = {name: _less(used[name], total(loads)) for name, loads in gone.items()}
+        worths = {name: worth(rest.get(name, load), self.books.capacity) for name, load in used.items()}
+        return Balance(self.tree, worths, self.entitled)
 
     def size_of(self, request: RequestRecord) -> int:
-        """What a waiting request is going to take, in worth."""
-        return worth(self.expected(request), self.books.capacity)
+        """What a request has, or a waiting one is going to take, in worth."""
+        return worth(request.charged or self.expected(request), self.books.capacity)
 
     def expected(self, request: RequestRecord) -> dict[str, tuple[int, int]]:
         """What a waiting request is going to take, as far as can be told; of a gang what it takes to start."""
@@ -187,8 +208,13 @@ class Sharing:
         return self.books.limited_by(request.queue, times(load_of(kind, memory, place), count))
 
     def owed(self) -> set[str]:
-        """Queues that use less than they were promised."""
-        return {name for name, used in self.books.worths().items() if used < self._quotas.get(name, 0)}
+        """Queues that use less than they were promised, or than their part of what lies idle of others' quotas."""
+        found = set()
+        for inside in self.tree.children.values():
+            siblings = {name: self._standings[name] for name in inside}
+            spare = guaranteed_over_quota(siblings)
+            found |= {name for name, one in siblings.items() if one.idle or one.borrowed < spare[name]}
+        return found
 
     # -- who may take back ----------------------------------------------------------------------
 

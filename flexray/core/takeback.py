@@ -78,7 +78,7 @@ class _Hunt:
         self.borrowing = None if state.sharing.plain else state.sharing.borrowing()
         standings = self.borrowing.standings if self.borrowing is not None else {}
         self._lent = any(one.borrowed > one.spare for one in standings.values())
-        self._owed = {name for name, one in standings.items() if one.idle > 0}
+        self._owed = {name for name, one in standings.items() if one.idle > 0 or one.borrowed < one.spare}
 
     def may_win(self, request: RequestRecord) -> bool:
         """Whether somebody may have to give way for a request, as far as queues and priorities go."""

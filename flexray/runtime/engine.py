@@ -128,6 +128,7 @@ class Engine:
                         items = lease.handle.stream.options(num_returns="streaming").remote(lease.token, call.number)
                         self._exchange.send(lease, [call])
                         return lease, items
+                    self.advance(target)  # what was granted may have been recalled, or lost, before this thread saw it
                 with self.calls.lock:
                     self.calls.wait_change(0.05)
         finally:

@@ -173,6 +173,8 @@ class Leases:
                     self._look(lease)
                 if not lease.free or lease.broken or target.backlog or (target.actor and not target.ended):
                     continue
+                if target.streams_waiting and not lease.recalled:  # a thread is about to take it
+                    continue
                 if target.ended or lease.recalled or lease.idle_since <= before:
                     self.release(lease)
             for target in {id(t): t for t in self._by_request.values()}.values():

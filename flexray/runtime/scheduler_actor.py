@@ -166,11 +166,15 @@ class SchedulerActor:
         check_invariants(self._core.state)
 
     async def close(self) -> None:
-        """Stop every slice, give every device back to Ray, and forget the nodes."""
+        """Stop every slice, give every device back to Ray, forget the nodes, and the queues that were set.
+
+        What was learnt of run times stays for the next pool of this cluster.
+        """
         self._closing = True
         for session in list(self._mailboxes):
             await self.leave(session)
         await self._nodes.close()
+        internal_kv._internal_kv_del(_QUEUES_KEY, namespace=NAMESPACE.encode())
 
     # -- nodes ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from flexray.errors import ClusterUnreachable
+from flexray.errors import ClusterUnreachable, NotConnected
 from flexray.model.events import Event
 from flexray.model.lease import SessionId
 from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Environment
@@ -73,7 +73,7 @@ class Session:
 
     def flush(self) -> None:
         """Send queued events in one message."""
-        if self._outbox and not self._joining and not self.closed:
+        if not self._is_over() and self._outbox and not self._joining:
             events, self._outbox = self._outbox, []
             ref, joins = self.scheduler.tell.remote(self.id, self.epoch, events), self._joins
             ref._on_completed(lambda answer: self._post(self._told, answer, joins))
@@ -92,7 +92,7 @@ class Session:
             self._rejoin()
 
     def _poll(self) -> None:
-        if not self.closed:
+        if not self._is_over():
             ref, joins = self.scheduler.poll.remote(self.id, self.epoch, self._seen), self._joins
             ref._on_completed(lambda answer: self._post(self._polled, answer, joins))
 
@@ -117,7 +117,7 @@ class Session:
         self._try_join()
 
     def _try_join(self) -> None:
-        if self.closed:
+        if self._is_over():
             return
         try:
             self.scheduler = find_scheduler()
@@ -145,6 +145,14 @@ class Session:
         gone = ClusterUnreachable("the pool was stopped, or its scheduler is gone for good")
         gone.__cause__ = error if isinstance(error, BaseException) else None
         self._on_dead(gone)
+
+    def _is_over(self) -> bool:
+        """Whether nothing can be said any more. Without Ray the next message would start a cluster of its own."""
+        if not self.closed and not ray.is_initialized():
+            self.closed = True
+            gone = NotConnected("Ray was shut down in this process, and its connection to the pool with it")
+            self._post(self._on_dead, gone)
+        return self.closed
 
 
 def find_scheduler() -> Any:

@@ -65,7 +65,7 @@ class Load:
 
 def read_throughputs(path: Path) -> Throughputs:
     """The jobs on one device of ``simulation_throughputs.json``."""
-    table = _read_json(path)
+    table = read_table(path)
     for kind in KINDS:
         if not isinstance(table.get(kind), Mapping):
             raise UsageError(f"{path}: has no throughputs for {kind}")
@@ -130,7 +130,8 @@ def _positive(rate: float) -> float:
     return rate
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_table(path: Path) -> Mapping[str, Any]:
+    """The table of throughputs as it is in the file: type of GPU -> job -> job beside it, or ``null`` -> steps/s."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

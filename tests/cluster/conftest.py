@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ray)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def ray_environment() -> Iterator[None]:
     """No token, a short private directory (socket paths are limited), nothing left behind in this process."""
     saved = dict(os.environ)
@@ -46,7 +46,7 @@ def cluster() -> Iterator[Any]:
     checks = {
         "health_check_initial_delay_ms": 0,
         "health_check_period_ms": 500,
-        "health_check_timeout_ms": 500,
+        "health_check_timeout_ms": 5000,  # a busy machine is no dead node; one that is killed refuses at once
         "health_check_failure_threshold": 3,
     }
     head = {"num_cpus": 4, "include_dashboard": False, "_system_config": checks}
@@ -60,15 +60,17 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def until(holds: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Poll until ``holds()`` is true; fails with what it last was."""
+    from flexray.runtime import process
+
     deadline = time.monotonic() + seconds
     while True:
         value = holds()
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds} s: {value!r}; {flex.pool()}")
+            pytest.fail(f"not within {seconds} s: {value!r}; {flex.pool() if process.connected() else 'no pool'}")
         time.sleep(0.05)
 
 

@@ -47,16 +47,16 @@ def test_twenty_actors_of_0_18_run_at_once(pool: Any) -> None:
     stop_all(actors)
 
 
-def test_four_tasks_of_0_6_run_in_one_wave(pool: Any) -> None:
+def test_four_tasks_of_0_6_run_in_one_wave(pool: Any, tmp_path: Path) -> None:
     @flex.task(gpu=0.6)
-    def span(seconds: float) -> tuple[float, float]:
-        begun = time.time()
-        time.sleep(seconds)
-        return begun, time.time()
+    def meet(name: str) -> str:
+        (tmp_path / name).touch()
+        while len(list(tmp_path.iterdir())) < 4:
+            time.sleep(0.02)
+        return flex.current().device.id
 
-    flex.get([span.remote(1.0) for _ in range(4)], timeout=60)  # starts the slices
-    spans = flex.get([span.remote(2.0) for _ in range(4)], timeout=60)
-    assert max(begin for begin, _ in spans) < min(end for _, end in spans), "all four overlap"
+    places = flex.get([meet.remote(f"t{number}") for number in range(4)], timeout=60)  # each waits for the others
+    assert sorted(places) == sorted(ready(flex.pool(), "gpu"))
 
 
 def test_several_devices_of_one_node(pool: Any) -> None:
@@ -66,7 +66,7 @@ def test_several_devices_of_one_node(pool: Any) -> None:
 
     assert both.remote().result(60) == (2, "0,1")
     with pytest.raises(Infeasible, match="4 by count"):
-        both.options(gpu=3).remote().result(10)
+        both.options(gpu=3).remote().result(60)
 
 
 def test_plain_ray_tasks_never_share_a_pooled_card(pool: Any) -> None:
@@ -77,28 +77,25 @@ def test_plain_ray_tasks_never_share_a_pooled_card(pool: Any) -> None:
         return 1
 
     waiting = plain.remote()
-    assert ray.wait([waiting], timeout=2)[0] == []  # every card belongs to the pool
+    assert ray.wait([waiting], timeout=1)[0] == []  # every card belongs to the pool
     ray.cancel(waiting, force=True)
 
 
 def test_a_node_that_joins_is_found_and_one_that_leaves_is_dropped(pool: Any) -> None:
     before = {node.id for node in flex.pool().nodes}
     added = pool.add_node(num_cpus=4, labels={"flexray.fake": "2xT4"})
-    joined = time.monotonic()
-    until(lambda: len(flex.pool().nodes) == len(before) + 1, 15)
-    found_after = time.monotonic() - joined
+    until(lambda: len(flex.pool().nodes) == len(before) + 1)
     new = ({node.id for node in flex.pool().nodes} - before).pop()
 
     @flex.task(gpu=0.5, types="nvidia/T4", retries=0)
     def on_t4() -> str:
         return flex.current().device.type.name
 
-    assert on_t4.remote().result(30) == "nvidia/T4"
+    assert on_t4.remote().result(60) == "nvidia/T4"
     pool.remove_node(added, allow_graceful=False)
-    until(lambda: new not in {node.id for node in flex.pool().nodes}, 30)
+    until(lambda: new not in {node.id for node in flex.pool().nodes}, 60)
     with pytest.raises(Infeasible):
-        on_t4.remote().result(20)
-    assert found_after < 10  # 5 s on a machine with nothing else to do
+        on_t4.remote().result(60)
 
 
 def test_work_of_a_lost_node_runs_again_elsewhere(pool: Any, tmp_path: Any) -> None:

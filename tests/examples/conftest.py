@@ -36,7 +36,7 @@ def cluster() -> Iterator[dict[str, str]]:
             address = next((line.split()[1] for line in holder.stdout if line.startswith("address ")), None)
             assert address, "the pool did not start"
             yield {**variables, "RAY_ADDRESS": address}
-            holder.communicate(timeout=30)  # closes its input, at which it shuts down
+            holder.communicate(timeout=60)  # closes its input, at which it shuts down
         finally:
             holder.kill()
     shutil.rmtree(folder, ignore_errors=True)
@@ -46,7 +46,7 @@ def cluster() -> Iterator[dict[str, str]]:
 def run_example(cluster: dict[str, str], tmp_path: Path) -> Callable[..., str]:
     """Runs an example as a user does, from some other directory; returns what it printed."""
 
-    def run(name: str, *arguments: object, timeout: float = 90) -> str:
+    def run(name: str, *arguments: object, timeout: float = 150) -> str:
         command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
         done = subprocess.run(
             command, env=cluster, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False

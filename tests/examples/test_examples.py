@@ -17,10 +17,10 @@ SCRIPTS = ("batch_inference.py", "ddp.py", "job_batch.py", "pipeline.py", "serve
 @pytest.mark.ray
 def test_batch_inference(run_example: Run) -> None:
     pytest.importorskip("torch")
-    printed = run_example("batch_inference.py", "--copies", 4, "--batch", 200)
-    assert "1600 images in 8 batches on" in printed
+    printed = run_example("batch_inference.py", "--copies", 1, "--batch", 200)
+    assert "400 images in 2 batches on" in printed
     assert float(re.search(r"accuracy ([\d.]+)", printed)[1]) > 0.85
-    assert "8/8" in printed  # the progress bar's last state
+    assert "2/2" in printed  # the progress bar's last state
 
 
 @pytest.mark.ray

@@ -24,10 +24,10 @@ LONG = 30.0
 class Slice:
     """A run queue, its user thread, and what it noted."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = 0.05) -> None:
         self.notes: list[int | None] = []
         self.ended: list[str] = []
-        self.queue = RunQueue(lambda ok, value: (Code.PLAIN, (ok, value)), self.notes.append, self.ended.append, 0.05)
+        self.queue = RunQueue(lambda ok, value: (Code.PLAIN, (ok, value)), self.notes.append, self.ended.append, grace)
         self.threads: list[threading.Thread] = []
 
     def runs(self, *calls: Callable[[], Any], first: int = 1, timeout: float | None = None) -> list[Run]:
@@ -85,7 +85,7 @@ def test_a_collect_leaves_to_the_answer_what_is_about_to_go_with_it(here: Slice)
     collected = threading.Event()
     waiting = threading.Thread(target=lambda: (here.queue.wait_some(MINE, LONG), collected.set()))
     waiting.start()
-    here.queue.execute(here.queue.register(MINE, here.runs(*[lambda: 0] * 5), 1.0))
+    here.queue.execute(here.queue.register(MINE, here.runs(*[lambda: 0] * 5), LONG))
     assert len(here.take()) == 5  # by the batch's own answer
     assert not collected.wait(0.3)
     release = threading.Event()
@@ -135,8 +135,8 @@ def test_a_timeout_asks_first_and_gives_the_slice_up_when_it_is_ignored(here: Sl
     assert run.flag.raised and outcome[0] is Code.TIMEOUT
 
 
-def test_a_call_that_looks_at_its_flag_ends_in_its_grace(here: Slice) -> None:
-    runs: list[Run] = []
+def test_a_call_that_looks_at_its_flag_ends_in_its_grace() -> None:
+    here, runs = Slice(grace=LONG), list[Run]()
 
     def polite() -> str:
         while not runs[0].flag.raised:
@@ -146,7 +146,7 @@ def test_a_call_that_looks_at_its_flag_ends_in_its_grace(here: Slice) -> None:
     runs += here.runs(polite, timeout=0.05)
     here.start(runs)
     here.threads[0].join(LONG)
-    assert here.ended == []
+    assert not here.threads[0].is_alive() and here.ended == []
     assert here.queue.take(MINE)[0][0][1][0] is Code.TIMEOUT
 
 

@@ -47,7 +47,7 @@ def pool() -> Iterator[str]:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(tests.parent), str(tests))))
         ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        flex.init(config={"cpu_devices": DEVICES, "linger_seconds": 0.1, "grace_seconds": 0.5})
+        flex.init(config={"cpu_devices": DEVICES, "linger_seconds": 0.02, "grace_seconds": 0.5})
         yield ray.get_runtime_context().gcs_address
         flex.shutdown()
         stop_pool()
@@ -97,7 +97,7 @@ def marks(tmp_path: Path) -> Iterator[Marks]:
 def script(pool: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the text of a script as a driver of its own on the pool's cluster."""
 
-    def run(text: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(text: str, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         path = tmp_path / "driver.py"
         path.write_text(textwrap.dedent(text))
         command = [sys.executable, str(path), *map(str, arguments)]

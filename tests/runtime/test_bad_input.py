@@ -156,9 +156,9 @@ def test_get_of_nothing() -> None:
 def test_a_second_init_checks_that_it_asks_for_the_same(pool: str) -> None:
     flex.init()
     flex.init(pool)
-    flex.init(config={"cpu_devices": 2, "linger_seconds": 0.1, "grace_seconds": 0.5})
+    flex.init(config={"cpu_devices": 2, "linger_seconds": 0.02, "grace_seconds": 0.5})
     with pytest.raises(errors.ConfigMismatch, match=r"cpu_devices: the pool has 2, asked for 7"):
-        flex.init(config={"cpu_devices": 7, "linger_seconds": 0.1, "grace_seconds": 0.5})
+        flex.init(config={"cpu_devices": 7, "linger_seconds": 0.02, "grace_seconds": 0.5})
     with pytest.raises(errors.UsageError, match=r"flex\.shutdown"):
         flex.init("10.0.0.1:6379")
     assert echo.remote(1).result(WAIT) == 1

