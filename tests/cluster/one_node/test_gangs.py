@@ -15,24 +15,13 @@ import flexray as flex
 from cluster.conftest import until
 from flexray import errors
 
+CONFIG = {"cpu_devices": 1, "grace_seconds": 1, "rematch_seconds": 0.5, "linger_seconds": 0.1}
 WAIT = 90
 STEPS = 8
 
 
-@pytest.fixture(scope="module")
-def device() -> Iterator[None]:
-    """A pool of one CPU device."""
-    import ray
-
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
-    flex.init(config={"cpu_devices": 1, "grace_seconds": 1, "rematch_seconds": 0.5, "linger_seconds": 0.1})
-    yield
-    flex.shutdown()
-    ray.shutdown()
-
-
 @pytest.fixture(autouse=True)
-def all_is_given_back(device: None) -> Iterator[None]:
+def all_is_given_back(pool: None) -> Iterator[None]:
     """After each test nothing waits, runs, or holds a slice that is not warm."""
     yield
     until(lambda: not flex.pool().waiting and not flex.pool().running)
