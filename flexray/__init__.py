@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from flexray.config import PoolConfig
     from flexray.future import DoneFuture, Future, Stream, as_completed, get, wait
+    from flexray.model.explanation import Explanation
     from flexray.model.gang import Gang
+    from flexray.model.plan import PlanAnswer
     from flexray.model.request import Request
-    from flexray.model.snapshot import Explanation, Snapshot
+    from flexray.model.snapshot import Snapshot
     from flexray.runtime.current import Current, current
     from flexray.tasks import Actor, ActorHandle, Task, actor, task
 
@@ -33,9 +35,10 @@ _LAZY = {
     "ActorHandle": "flexray.tasks",
     "Current": "flexray.runtime.current",
     "DoneFuture": "flexray.future",
-    "Explanation": "flexray.model.snapshot",
+    "Explanation": "flexray.model.explanation",
     "Future": "flexray.future",
     "Gang": "flexray.model.gang",
+    "PlanAnswer": "flexray.model.plan",
     "PoolConfig": "flexray.config",
     "Request": "flexray.model.request",
     "Snapshot": "flexray.model.snapshot",
@@ -58,6 +61,7 @@ __all__ = [
     "Explanation",
     "Future",
     "Gang",
+    "PlanAnswer",
     "PoolConfig",
     "Request",
     "Snapshot",
@@ -69,6 +73,7 @@ __all__ = [
     "errors",
     "get",
     "init",
+    "plan",
     "pool",
     "shutdown",
     "task",
@@ -111,6 +116,24 @@ def shutdown() -> None:
     from flexray.runtime import process
 
     process.disconnect()
+
+
+def plan(**options: Any) -> PlanAnswer:
+    """Say when and where a request would start now, and what other request would start at once, without submitting.
+
+        print(flex.plan(gpu=0.5, memory="8GiB", types="nvidia/A100*", queue="prod", runtime=600))
+
+    Args:
+        options: those of ``@flex.task`` that say what is asked: ``gpu=`` (or ``npu=``, ``accelerator=``), ``memory=``,
+            ``types=``, ``queue=``, ``priority=``, ``runtime=``, ``cpus=``, ``gang=``, ``request=``.
+
+    Raises:
+        InvalidRequest: something that makes no sense, as from ``@flex.task``.
+    """
+    from flexray.model.request import request_from_options
+    from flexray.runtime import process
+
+    return process.client().plan(request_from_options(options))
 
 
 def pool() -> Snapshot:

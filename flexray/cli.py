@@ -1,4 +1,4 @@
-"""The ``flexray`` command: start, status, stop, simulate, demo. Thin: everything it does can be done from Python."""
+"""The ``flexray`` command: start, status, explain, plan, queue, stop, simulate, demo. Thin: Python can do all of it."""
 
 from __future__ import annotations
 
@@ -82,6 +82,50 @@ def status(address: str, as_json: bool) -> None:
         click.echo(json.dumps({**to_plain(snapshot), "ray_demand": demand}, indent=2))
     else:
         print_status(snapshot, demand)
+
+
+@main.command()
+@_ADDRESS
+@click.argument("request")
+@click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
+@_one_line_errors
+def explain(address: str, request: str, as_json: bool) -> None:
+    """Say where a request is, why it waits, what would change it, and when it is expected to start."""
+    from flexray.model.wire import to_plain
+    from flexray.runtime.pool import connect_ray, read_explanation
+    from flexray.runtime.session import find_scheduler
+
+    connect_ray(address)
+    found = read_explanation(find_scheduler(), request)
+    click.echo(json.dumps(to_plain(found), indent=2) if as_json else str(found))
+
+
+@main.command()
+@_ADDRESS
+@click.option("--gpu", type=float, help="How much of a GPU: 0.5, or a whole number of devices.")
+@click.option("--npu", type=float, help="The same of an NPU.")
+@click.option("--accelerator", type=float, help="The same of a device of any maker.")
+@click.option("--memory", help="Device memory, such as 8GiB.")
+@click.option("--types", help="Allowed device types, joined by commas: nvidia/A100*.")
+@click.option("--queue", help="Name of the queue.")
+@click.option("--priority", type=int, help="Higher goes first within the queue.")
+@click.option("--runtime", type=float, help="Seconds it is going to run.")
+@click.option("--cpus", type=float, help="Host cores beside the device.")
+@click.option("--gang", type=int, help="So many members that start together.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@_one_line_errors
+def plan(address: str, as_json: bool, types: str | None, **options: Any) -> None:
+    """Say when and where a request would start, and what would start now, without submitting anything."""
+    from flexray.model.request import request_from_options
+    from flexray.model.wire import to_plain
+    from flexray.runtime.pool import connect_ray, read_plan
+    from flexray.runtime.session import find_scheduler
+
+    given = {key: value for key, value in options.items() if value is not None}
+    request = request_from_options(given | ({"types": types.split(",")} if types is not None else {}))
+    connect_ray(address)
+    answer = read_plan(find_scheduler(), request)
+    click.echo(json.dumps(to_plain(answer), indent=2) if as_json else str(answer))
 
 
 @main.command()
@@ -229,6 +273,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--policy", "policies", multiple=True, help="Placement policy; several are put side by side.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of scenarios and of results.")
 @click.option("--check", is_flag=True, help="Check the core's books at every instant, not only at the end.")
+@click.option("--estimates", is_flag=True, help="scenario: estimate every start, not only the first ones.")
 @click.option("--html", type=_FILE, help="Write a page of plots to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
 @_one_line_errors

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from typing import Any, Generic, TypeVar, cast, overload
 
 from flexray.errors import UsageError, WaitTimeout
-from flexray.model.snapshot import Explanation
+from flexray.model.explanation import Explanation
 from flexray.runtime.call import Call, Phase
 
 T = TypeVar("T")

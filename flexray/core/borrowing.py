@@ -75,9 +75,10 @@ class Borrowing:
     def may_reclaim(self, winner: str, wanted: Load, victim: str, held: Load) -> bool:
         """Whether a request of one queue may take back a lease of another.
 
-        It may where, of the siblings in which the two lie, the winner's has no more than its quota and its guaranteed
-        over-quota once the request is served, the victim's has more than that, and the lease is borrowed there and
-        in each queue below. So nobody within quota loses anything to somebody outside.
+        It may where, of the siblings in which the two lie, the winner's quota covers all of the request, or the
+        winner's has no more than its quota and its guaranteed over-quota once it is served; the victim's has more than
+        that, and the lease is borrowed there and in each queue below. So nobody within quota loses anything to
+        somebody outside.
 
         Args:
             wanted: what the request takes.
@@ -90,7 +91,8 @@ class Borrowing:
         after = self._standing(taking, total((self._used.get(taking, {}), wanted)))
         quotas, idle = self._lent[self._tree.path(taking)[-2]]
         idle += after.idle - self.standings[taking].idle  # its own quota is no longer idle once it uses it
-        if after.borrowed > _spare(after, quotas, idle):
+        within_quota = after.borrowed <= self.standings[taking].borrowed  # whatever it has borrowed of other types
+        if not within_quota and after.borrowed > _spare(after, quotas, idle):
             return False
         if self.standings[losing].borrowed <= _spare(self.standings[losing], quotas, idle):
             return False

@@ -75,6 +75,14 @@ class Chooser:
         """How long a task of a class is expected to take on the types there are; {} where nothing is known of it."""
         return self._pace(task_class, request).seconds
 
+    def declared_on(self, request: Request, kind: str) -> float | None:
+        """How long its user says that a task takes on a type, whatever was measured; None: says nothing."""
+        if request.runtime is None:
+            return None
+        kinds = self._pool.kinds
+        nominal = {one.type.name: one.type.speed for one in kinds.present() if kinds.allows(one, request)}
+        return self._pool.speeds.seconds("", nominal, request.throughput, request.runtime).get(kind, request.runtime)
+
     def _pace(self, task_class: str, request: Request) -> Pace:
         key = (task_class, request.shape, request.throughput, request.runtime)
         learnt, kinds = self._pool.speeds, self._pool.kinds

@@ -64,7 +64,9 @@ def fail(
         if member.state in _HOLDERS:
             state.out.append(RevokeLease(member.session, member.lease, reason, message, requeued=False))
         state.finish(member, RequestStep.FAIL)
+        state.past.failed(member, reason, message)
     if gang is not None:
+        state.past.gang_ended(gang.id, request.id)
         del state.gangs[gang.id]
     name = request.id if gang is None else gang.id
     state.out.append(FailRequest(request.session, name, reason, message, removed))
@@ -107,6 +109,8 @@ def release(state: State, request: RequestRecord, now: float) -> None:
     record = state.slice_of(request)
     if request.gang is not None and not request.gang.returning:
         request.gang.closing = True
+    if record is not None and not record.has_run and request.gang is None:
+        state.past.ran(state.pool, request, state.pool.kind_of(record.placement)[0], now - request.leased_at)
     state.finish(request, RequestStep.RELEASE)
     if record is None:
         raise InternalError(f"request {request.id} held a lease without a slice")

@@ -73,6 +73,7 @@ def _settle(state: State, gang: GangRecord, now: float) -> None:
             cancel(state, member, now)
     live = gang.live
     if not live:
+        state.past.gang_ended(gang.id, gang.members[0].id)
         del state.gangs[gang.id]
     elif gang.closing:
         return

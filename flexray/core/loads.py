@@ -14,7 +14,7 @@ made comparable. Loads add up; amounts given in another measure cut them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -167,6 +167,16 @@ def over(load: Load, limit: QueueAmount | None, capacity: Capacity) -> bool:
         or (limit.devices is not None and devices_of(load) > limit.devices)
         or (most is not None and worth(load, capacity) > most)
     )
+
+
+def measured(load: Load, limit: QueueAmount, capacity: Capacity) -> Iterator[tuple[str, float, float]]:
+    """A load in each measure that a limit gives: (device type or pattern, ``devices`` or ``compute``; load; limit)."""
+    for pattern, most in limit.types:
+        yield pattern, devices_of(_matching(load, pattern)) / 1000, most / 1000
+    if limit.devices is not None:
+        yield "devices", devices_of(load) / 1000, limit.devices / 1000
+    if limit.compute is not None:
+        yield "compute", worth(load, capacity) / 1e6, limit.compute / 1000
 
 
 def covered(load: Load, quotas: Sequence[QueueAmount], capacity: Capacity) -> dict[str, tuple[int, int]]:

@@ -101,7 +101,7 @@ class Pool:
         if not self.books.rows:
             return WaitReason.NO_DEVICES, Counter()
         busy: Counter[str] = Counter()
-        spare, least = [0, 0], 0
+        spare, least, room = [0, 0], 0, False
         for device in self.kinds.feasible_devices(request):
             row, need = self.books.rows[device.id], memory_needed(request, device.type.memory)
             if device.state is not DeviceState.READY:
@@ -115,8 +115,10 @@ class Pool:
                 busy[WaitReason.NO_ROOM.value] += 1
             elif not covers(self.host.rows[device.node].reachable(), request.host):
                 busy[WaitReason.HOST_CPUS.value] += 1
-        if not busy:
-            return WaitReason.NEXT_CYCLE, Counter()
+            else:
+                room = True
+        if not busy or (room and request.devices == 1):
+            return WaitReason.NEXT_CYCLE, busy
         order = [WaitReason.USED_BY_RAY, WaitReason.DEVICES_SICK, WaitReason.NO_ROOM, WaitReason.HOST_CPUS]
         reason = max(order, key=lambda one: busy[one.value])
         enough = spare[0] >= request.share * request.devices and spare[1] >= least

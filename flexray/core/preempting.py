@@ -13,6 +13,7 @@ from flexray.core.granting import SLICE_START_SECONDS
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.commands import RecallLease
+from flexray.model.lease import RequestId
 from flexray.model.lifecycle import (
     EndReason,
     RecallReason,
@@ -51,9 +52,14 @@ def preempt(state: State, record: SliceRecord, reason: RecallReason, now: float,
     assert request is not None
     if request.state is RequestState.LEASED:  # it may have been asked already to hand it back when it is done
         request.step(RequestStep.RECALL)
-    request.lost += loses(request, record, now)
+    lost = loses(request, record, now)
+    request.lost += lost
+    gang = state.gangs.get(RequestId(winner))
+    taker = gang.leader if gang is not None else state.requests.get(RequestId(winner))
+    state.past.preempted(request, record, taker, (reason, lost), now)
     state.slices.set_draining(record, True)
-    state.evictions[record.id] = now + state.options.grace_seconds
+    state.evictions[record.id] = due = now + state.options.grace_seconds
+    state.look_again(due)
     state.out.append(RecallLease(request.session, request.lease, stop=True, reason=reason, winner=winner))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import (
@@ -76,6 +78,14 @@ class RequestRecord:
         self.shape = self.request.shape
         self.join(self.request.queue)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> RequestRecord:
+        """By field, since there are many: its tuples hold nothing that changes."""
+        copied = memo[id(self)] = object.__new__(RequestRecord)
+        for one in _FIELDS:
+            value = getattr(self, one)
+            setattr(copied, one, value if isinstance(value, _UNCHANGING) else copy.deepcopy(value, memo))
+        return copied
+
     def join(self, queue: str) -> None:
         """Belong to a queue."""
         self.queue = queue
@@ -101,6 +111,10 @@ class RequestRecord:
     def step(self, step: RequestStep) -> None:
         """Move along the life-cycle table."""
         self.state = follow(REQUEST_TABLE, self.state, step, f"request {self.id}")
+
+
+_FIELDS = tuple(one.name for one in fields(RequestRecord))
+_UNCHANGING = (str, int, float, tuple, type(None), Request)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ an earlier attempt, and messages about things that are gone, are dropped by comp
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flexray.core.arriving import arrive
@@ -96,7 +96,7 @@ class Scheduler:
         """One in the same state that records nothing: to ask what would happen."""
         record, self._record = self._record, None
         try:
-            return copy.deepcopy(self)
+            return copy.deepcopy(self, {id(one): one for one in _unchanging(self.state)})
         finally:
             self._record = record
 
@@ -222,6 +222,8 @@ class Scheduler:
             partners = self.state.slices.company_of(record, now)
             known = pool.speeds.expected(task_class, kind)
             record.has_run = True
+            if event.calls > 0:
+                self.state.past.ran(pool, request, kind, event.seconds / event.calls)
             alone = pool.company.ran(task_class, kind, event.calls, event.seconds, partners, known)
             pool.speeds.observe(task_class, kind, event.calls, alone)
             mean = pool.company.alone(task_class, kind)
@@ -296,3 +298,14 @@ class Scheduler:
         if self.state.blocked and any(now - one.since >= patience for one in self.state.blocked.values()):
             for request, message in find_deadlock(self.state):
                 fail(self.state, request, EndReason.DEADLOCK, message, now)
+
+
+def _unchanging(state: State) -> Iterator[object]:
+    """What a copy may share with its original: a good half of all there is."""
+    for request in state.requests.values():
+        yield from (request.shape, request.line)
+    for record in state.slices.by_id.values():
+        yield record.placement
+    yield from state.pool.devices.values()
+    yield from state.pool.nodes.values()
+    yield state.options

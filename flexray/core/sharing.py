@@ -154,9 +154,13 @@ class Sharing:
     def entitle(self, holders: Callable[[], Iterable[Holder]], now: float) -> None:
         """Bring entitlements up to date."""
         self.refresh(holders, now)
+        self.entitled = self.fair_shares(now)
+
+    def fair_shares(self, now: float) -> dict[str, Entitlement]:
+        """What every queue is entitled to, with what is used and waits now."""
         capacity = self.books.capacity
         whole = worth(capacity_load(capacity), capacity)
-        self.entitled = shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
+        return shares(Wants(self.tree, capacity, self.books.demand()), self._history.past(whole, now))
 
     def balance(self, apart_from: Iterable[RequestRecord] = ()) -> Balance:
         """Who has less or more than it is entitled to, apart from what some requests have been given."""

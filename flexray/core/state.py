@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from flexray.core.ends import Ends
 from flexray.core.options import CoreOptions
+from flexray.core.past import Past
 from flexray.core.placement import Pool
 from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.sharing import Sharing
@@ -58,6 +59,8 @@ class State:
         self.unsettled: dict[RequestId, None] = {}
         #: whether any request ever had another priority than 0.
         self.priorities_differ = False
+        #: what is over: preemptions, how requests ended.
+        self.past = Past()
         self._sequence = 0
         #: when only time will have changed what the next cycle decides, or None.
         self.wake_at: float | None = None
@@ -69,6 +72,7 @@ class State:
     def finish(self, request: RequestRecord, step: RequestStep) -> None:
         self.blocked.pop(request.lease, None)
         request.step(step)
+        self.past.ended(request, self.now)
         request.slice = None
         self.sharing.leaves(request)
         self.sharing.gives_back(request, self.now)

@@ -1,4 +1,4 @@
-"""Pictures of the core's state for people and programs: snapshots, explanations, invariants."""
+"""Pictures of the core's state for people and programs: snapshots, wait reasons, invariants."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from flexray.core.books import PARTS, Books
 from flexray.core.loads import total
 from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
-from flexray.core.waits import in_order, needs, places_in_line, wait_reasons
+from flexray.core.waits import in_order, places_in_line, wait_reasons
 from flexray.errors import InternalError
 from flexray.model.amounts import share_as_float
-from flexray.model.lease import RequestId
-from flexray.model.lifecycle import HOLDING, LIVE, RequestState, SliceState, WaitReason
+from flexray.model.lifecycle import HOLDING, RequestState, SliceState
 from flexray.model.queue import ROOT_QUEUE
-from flexray.model.snapshot import DeviceView, Explanation, NodeView, QueueView, RequestView, SliceView, Snapshot
+from flexray.model.snapshot import DeviceView, NodeView, QueueView, RequestView, SliceView, Snapshot
+
+#: So many preemptions are in a snapshot, the latest.
+_PREEMPTIONS = 100
 
 
 def snapshot(state: State, now: float, epoch: int) -> Snapshot:
@@ -34,6 +36,7 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
         tuple(queue_views(state)),
         tuple(_request(r, places.get(r.id, 0), reason) for r, reason in reasons),
         tuple(_request(r, 0, "") for r in running),
+        tuple(state.past.preemptions)[-_PREEMPTIONS:],
     )
 
 
@@ -125,32 +128,6 @@ def _request(request: RequestRecord, position: int, reason: str) -> RequestView:
         request.request.describe(),
         request.submitted,
         request.attempt,
-    )
-
-
-def explain(state: State, name: RequestId) -> Explanation | None:
-    """Where a request is and why; None when the core does not know it (it has ended)."""
-    gang = state.gangs.get(name)
-    request = state.requests.get(name) if gang is None else (gang.running or [gang.leader])[0]
-    if request is None or request.state not in LIVE:
-        return None
-    waits = request.state in (RequestState.QUEUED, RequestState.RESERVED)
-    reason = wait_reasons(state, [request])[0][1] if waits else ""
-    places = places_in_line(state)
-    found = [state.slice_of(one) for one in ([request] if gang is None else gang.live)]
-    removed = state.pool.removed_by(request.request) if len(state.pool.books) else Counter()
-    busy = state.pool.why_not_now(request.request)[1] if request.state is RequestState.QUEUED else Counter[str]()
-    return Explanation(
-        name,
-        request.state.value,
-        reason,
-        places.get(request.id, 0),
-        needs(state, request, WaitReason(reason)) if reason else "",
-        request.lease if request.state in (RequestState.LEASED, RequestState.DRAINING) else None,
-        tuple([device for record in found if record is not None for device in record.placement.devices]),
-        tuple(sorted((reason.value, count) for reason, count in removed.items())),
-        tuple(sorted(busy.items())),
-        request.scores,
     )
 
 

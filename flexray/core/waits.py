@@ -59,7 +59,8 @@ def wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[Requ
         shape = request.shape
         if shape not in known:
             known[shape] = _why_not_now(state, request).value
-        found.append((one, known[shape]))
+        behind = known[shape] == WaitReason.NEXT_CYCLE.value and state.sharing.limited_by(request) is not None
+        found.append((one, WaitReason.QUEUE_LIMIT.value if behind else known[shape]))
     return found
 
 

@@ -90,8 +90,40 @@ class RequestView:
 
 
 @dataclass(frozen=True, slots=True)
+class Preemption:
+    """A lease that was taken back in the middle of its work.
+
+    Attributes:
+        at: seconds of the scheduler's clock.
+        reason: RecallReason value.
+        winner, winner_queue: who needed the room, and in which queue; "" where the work goes on better elsewhere.
+        victim: the lease that was taken back; its request, and attempt.
+        victim_queue: the queue of that request.
+        slice, devices: where it ran.
+        lost: device-seconds of work done again, at most: since the last checkpoint, and a start, x share.
+    """
+
+    at: float
+    reason: str
+    winner: str
+    winner_queue: str
+    victim: LeaseId
+    victim_queue: str
+    slice: str
+    devices: tuple[str, ...]
+    lost: float
+
+    def describe(self, request: str = "") -> str:
+        """One line, for people; from the point of view of a request, if one is given."""
+        took = f"taken back from {self.victim.request} of queue {self.victim_queue}"
+        lost = f"on {', '.join(self.devices)} ({self.reason}); {self.lost:.1f} device-seconds of work lost at most"
+        whom = f" for {self.winner} of queue {self.winner_queue}" if self.winner else ", to go on better elsewhere"
+        return f"{took} {lost}" if request == self.winner and request else f"{took}{whom} {lost}"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The pool at ``now`` (seconds of the scheduler's clock)."""
+    """The pool at ``now`` (seconds of the scheduler's clock). ``preemptions`` are the latest 100, oldest first."""
 
     now: float
     epoch: int
@@ -101,44 +133,4 @@ class Snapshot:
     queues: tuple[QueueView, ...]
     waiting: tuple[RequestView, ...]
     running: tuple[RequestView, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Where a request is and why.
-
-    Attributes:
-        state: RequestState value.
-        wait_reason: WaitReason value, or "" when it does not wait.
-        position: place among the waiting requests, from 1; 0 when it does not wait.
-        needs: what would let it start, as a sentence.
-        lease: the lease it holds, if any.
-        devices: ids of the devices it holds or is reserved on.
-        removed: how many devices each reason rules out for good.
-        busy: how many of the remaining devices each reason rules out now.
-        scores: per term, the score of the chosen placement (after weights, in [0, 1]); () before one is chosen.
-    """
-
-    request: str
-    state: str
-    wait_reason: str
-    position: int
-    needs: str
-    lease: LeaseId | None
-    devices: tuple[str, ...]
-    removed: tuple[tuple[str, int], ...]
-    busy: tuple[tuple[str, int], ...]
-    scores: tuple[tuple[str, float], ...]
-
-    def __str__(self) -> str:
-        where = f" on {', '.join(self.devices)}" if self.devices else ""
-        why = f", waits for {self.wait_reason} (position {self.position})" if self.wait_reason else ""
-        lines = [f"request {self.request}: {self.state}{where}{why}"]
-        if self.needs:
-            lines.append(f"  {self.needs}")
-        for title, rows in (("never fits", self.removed), ("not now", self.busy)):
-            if rows:
-                lines.append(f"  {title}: " + ", ".join(f"{count} by {name}" for name, count in rows))
-        if self.scores:
-            lines.append("  score: " + ", ".join(f"{name} {value:.3f}" for name, value in self.scores))
-        return "\n".join(lines)
+    preemptions: tuple[Preemption, ...] = ()

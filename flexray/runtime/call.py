@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from flexray.errors import NotConnected, TaskError
+from flexray.model.explanation import Explanation
 from flexray.model.lease import LeaseId, RequestId
-from flexray.model.snapshot import Explanation
 from flexray.runtime.packing import unpack, unpack_error
 from flexray.runtime.protocol import Payload
 
@@ -182,7 +182,7 @@ class Call:
 
 def describe_call(phase: Phase, backlog: int, found: Explanation | None, request: RequestId | None) -> Explanation:
     """An Explanation of a call: what its request says, else what the client knows."""
-    if found is not None and phase in (Phase.BACKLOG, Phase.SENT):
+    if found is not None and not found.over and phase in (Phase.BACKLOG, Phase.SENT):
         return found
     state = {
         Phase.NEW: "waiting for arguments",
@@ -192,4 +192,4 @@ def describe_call(phase: Phase, backlog: int, found: Explanation | None, request
         Phase.DONE: "done",
     }[phase]
     needs = f"{backlog} calls of the same task go first" if phase is Phase.BACKLOG else ""
-    return Explanation(request or "", state, "", 0, needs, None, (), (), (), ())
+    return Explanation(request or "", state, needs=needs)

@@ -15,8 +15,10 @@ import ray
 
 from flexray.config import PoolConfig, load_config
 from flexray.errors import FlexrayError, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
+from flexray.model.explanation import Explanation
+from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
-from flexray.model.snapshot import Explanation, Snapshot
+from flexray.model.snapshot import Snapshot
 from flexray.runtime.actors import end_actor, start_actor
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
 from flexray.runtime.call import Call, Kind, Phase, describe_call
@@ -27,7 +29,7 @@ from flexray.runtime.environment import capture_environment
 from flexray.runtime.folder import check_place
 from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
-from flexray.runtime.pool import connect_ray, ensure_pool, greet, wait_ready
+from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_plan, wait_ready
 from flexray.runtime.protocol import SliceIdentity
 from flexray.runtime.router import Router
 from flexray.runtime.session import Session
@@ -36,6 +38,8 @@ from flexray.runtime.targets import Loan, Target
 
 C = TypeVar("C", bound=Call)
 _CONTROL_SECONDS = 10.0
+#: An estimate of a start is a replay, and others may have asked before.
+_REPLAY_SECONDS = 60.0
 
 
 class Client:
@@ -282,13 +286,17 @@ class Client:
             request = call.lease.request if call.lease is not None else (requests[0] if requests else None)
             phase = call.phase
             backlog = sum(1 for c in call.target.backlog if c.phase is Phase.BACKLOG and c.number < call.number)
-        found: Explanation | None = (
-            self._ask("explain", request) if request is not None and phase < Phase.DONE else None
-        )
+        found: Explanation | None = None
+        if request is not None and phase < Phase.DONE:
+            found = self._ask("explain", request, within=_REPLAY_SECONDS)
         return describe_call(phase, backlog, found, request)
 
-    def _ask(self, method: str, *args: Any) -> Any:
-        return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=_CONTROL_SECONDS)
+    def plan(self, request: Request) -> PlanAnswer:
+        """When and where a request would start."""
+        return read_plan(self._session.scheduler, request)
+
+    def _ask(self, method: str, *args: Any, within: float = _CONTROL_SECONDS) -> Any:
+        return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=within)
 
 
 def _parent() -> Any:

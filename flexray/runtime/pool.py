@@ -18,6 +18,9 @@ import ray
 
 from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
+from flexray.model.explanation import Explanation
+from flexray.model.plan import PlanAnswer
+from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.protocol import NAMESPACE, Versions, Welcome, agent_name
@@ -116,6 +119,23 @@ def read_snapshot(scheduler: Any) -> Snapshot:
     """The pool now. Raises ClusterUnreachable when the scheduler does not answer."""
     snapshot: Snapshot = _patient_get(scheduler.snapshot.remote)
     return snapshot
+
+
+def read_explanation(scheduler: Any, request: str) -> Explanation:
+    """Where a request is and why, or how it ended. Raises UsageError for one that the pool does not know."""
+    found: Explanation | None = _patient_get(lambda: scheduler.explain.remote(request))
+    if found is None:
+        raise UsageError(
+            f"no request {request!r} is known: there never was one, or it has ended and many after it. "
+            f"`flexray status --json` lists those that wait and run"
+        )
+    return found
+
+
+def read_plan(scheduler: Any, request: Request) -> PlanAnswer:
+    """When and where a request would start."""
+    answer: PlanAnswer = _patient_get(lambda: scheduler.plan.remote(request))
+    return answer
 
 
 def read_queues(scheduler: Any) -> list[dict[str, Any]]:

@@ -17,16 +17,20 @@ from ray.experimental import internal_kv
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
-from flexray.core.views import check_invariants, explain, snapshot
+from flexray.core.views import check_invariants, snapshot
 from flexray.model.commands import Command, StartSlice, StopSlice
 from flexray.model.events import Event, NodeLost, QueuesConfigured, SessionClosed, SessionOpened, SpeedsRestored
+from flexray.model.explanation import Explanation
 from flexray.model.lease import RequestId, SessionId
+from flexray.model.plan import PlanAnswer
 from flexray.model.queue import Queue
-from flexray.model.snapshot import Explanation, Snapshot
+from flexray.model.request import Request
+from flexray.model.snapshot import Snapshot
 from flexray.queue_file import parse_queues, plain_queue
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
+from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
 
 _POLL_SECONDS = 20.0
@@ -60,6 +64,7 @@ class SchedulerActor:
         self._epoch = int(time.time())
         self._journal = open(config.journal, "a", buffering=1) if config.journal else None  # noqa: SIM115
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
+        self._questions = Questions(self._core, self._now)
         self._mailboxes: dict[SessionId, Mailbox] = {}
         self._environments: dict[str, Environment] = {}
         self._nodes = Nodes(config, self._apply, self._node_gone)
@@ -158,8 +163,12 @@ class SchedulerActor:
         return snapshot(self._core.state, self._now(), self._epoch)
 
     async def explain(self, request: RequestId) -> Explanation | None:
-        """Where a request is and why."""
-        return explain(self._core.state, request)
+        """Where a request is and why, or how it ended; None for one that is not known (any more)."""
+        return await self._questions.explain(request)
+
+    async def plan(self, request: Request) -> PlanAnswer:
+        """When and where a request would start."""
+        return await self._questions.plan(request)
 
     async def check(self) -> None:
         """Raise InternalError unless the books equal the sum of the slices."""

@@ -24,6 +24,7 @@ from flexray.model.queue import Queue
 from flexray.sim.agenda import ARRIVAL, COMPLETION, HAPPENING, WAKE, Agenda
 from flexray.sim.bands import Bands
 from flexray.sim.colocation import Factors
+from flexray.sim.foresight import Foresight
 from flexray.sim.jobs import Attempt, Costs, Course, Job, JobState, Ticks, seconds, ticks
 from flexray.sim.running import Running
 
@@ -43,6 +44,7 @@ class Simulation:
         capacity: (time, devices by type) at each change of the inventory.
         recalls: how many leases the core asked back.
         preemptions: the commands that took leases back in the middle of their work, with their times.
+        foresight: asks, if given, when those who wait are expected to start.
         marks: by device, why it takes nothing new (happenings keep them).
     """
 
@@ -56,6 +58,7 @@ class Simulation:
         factors: Factors | None = None,
         happenings: Iterable[tuple[Ticks, Happening]] = (),
         queues: Sequence[Queue] = (),
+        foresight: Foresight | None = None,
         check: bool = False,
         record: Callable[[str], None] | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class Simulation:
         self.preemptions: list[tuple[Ticks, RecallLease]] = []
         self.marks: dict[str, set[str]] = {}
         self._costs = costs or Costs()
+        self.foresight = foresight
         self._check = check
         self._agenda = Agenda()
         self._running = Running(self._agenda, factors or {}, self._complete)
@@ -98,6 +102,8 @@ class Simulation:
             for command in self.core.decide(seconds(time)):
                 self._carry_out(command)
             self._wake_at(self.core.wake_at)
+            if self.foresight is not None:
+                self.foresight.look(self.core, seconds(time))
             if self._check:
                 check_invariants(self.core.state)
         if until is not None:

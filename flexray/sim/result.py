@@ -11,6 +11,7 @@ from flexray.core.views import snapshot
 from flexray.model.amounts import share_as_float
 from flexray.model.commands import RecallLease
 from flexray.sim.clock import Simulation
+from flexray.sim.foresight import Foresight
 from flexray.sim.jobs import Attempt, Course, JobState, Ticks, seconds
 from flexray.sim.steps import Steps, held_steps
 
@@ -43,7 +44,10 @@ class AttemptResult(Part):
 
 
 class EstimatedStart(Part):
-    """When the scheduler said that the request would start: at first, and in the end."""
+    """When the scheduler said that the request would start: when it began to wait, and the last time it was asked.
+
+    Null for one that did not wait, where nothing was known, and after those that were asked about.
+    """
 
     first: float | None = None
     last: float | None = None
@@ -167,7 +171,7 @@ def collect(simulation: Simulation) -> Result:
         policy=simulation.config.policy,
         end=seconds(simulation.now),
         summary=_summary(courses, simulation.recalls),
-        requests=[_request(course, reasons.get(course.job.id)) for course in courses],
+        requests=[_request(course, reasons.get(course.job.id), simulation.foresight) for course in courses],
         queues=_queues(courses, _speeds(simulation), simulation.now),
         types=collect_types(simulation),
         preemptions=[_preemption(at, told, simulation) for at, told in simulation.preemptions],
@@ -217,7 +221,8 @@ def _summary(courses: list[Course], recalls: int) -> Summary:
     )
 
 
-def _request(course: Course, reason: str | None) -> RequestResult:
+def _request(course: Course, reason: str | None, foresight: Foresight | None) -> RequestResult:
+    first, last = foresight.said_of(course.job.id) if foresight is not None else (None, None)
     return RequestResult(
         id=course.job.id,
         queue=course.job.request.queue,
@@ -225,7 +230,7 @@ def _request(course: Course, reason: str | None) -> RequestResult:
         submitted=seconds(course.job.at),
         state=course.state,
         wait_reason=reason if course.state is JobState.WAITING else None,
-        estimated_start=EstimatedStart(),
+        estimated_start=EstimatedStart(first=first, last=last),
         message=course.message,
         removed=dict(course.removed),
         attempts=[_attempt(attempt) for attempt in course.attempts],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from flexray.model.request import Request, request_from_options
 from flexray.queue_file import parse_queues
 from flexray.sim.clock import Happening as Act
 from flexray.sim.clock import Simulation
+from flexray.sim.foresight import Foresight
 from flexray.sim.happenings import happening_of
 from flexray.sim.jobs import Costs, Job, Ticks, ticks
 from flexray.sim.reading import did_you_mean, read_yaml, validate
@@ -48,9 +50,17 @@ def with_requests(scenario: Scenario, requests: list[RequestEntry], source: str)
     return _checked(scenario.model_copy(update={"requests": requests}), source)
 
 
-def run_scenario(scenario: Scenario, policy: str | None = None, *, check: bool = False) -> Result:
-    """Run a scenario, with another policy if one is given; ``check`` examines the core's books at every instant."""
-    return collect(simulate(scenario, policy, check=check))
+def run_scenario(
+    scenario: Scenario, policy: str | None = None, *, check: bool = False, all_estimates: bool = False
+) -> Result:
+    """Run a scenario, with another policy if one is given.
+
+    Args:
+        check: examine the core's books at every instant.
+        all_estimates: estimate every start; otherwise only as many of the first as take no time to speak of.
+    """
+    foresight = Foresight(math.inf) if all_estimates else Foresight()
+    return collect(simulate(scenario, policy, check=check, foresight=foresight))
 
 
 def simulate(
@@ -58,6 +68,7 @@ def simulate(
     policy: str | None = None,
     *,
     check: bool = False,
+    foresight: Foresight | None = None,
     record: Callable[[str], None] | None = None,
 ) -> Simulation:
     """The simulation of a scenario, after its run. ``record`` receives the core's journal."""
@@ -71,6 +82,7 @@ def simulate(
         happenings=list(_happenings(scenario, jobs)),
         queues=queues_of(scenario.queues, "queues"),
         check=check,
+        foresight=foresight,
         record=record,
     )
     simulation.run(None if scenario.until is None else ticks(scenario.until))

@@ -88,6 +88,7 @@ class Options:
     objective: str | None = None
     schema: bool = False
     check: bool = False
+    estimates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,8 @@ def _scenario(options: Options, path: Path) -> Outcome:
     if options.azure:
         scenario = with_requests(scenario, read_azure(options.azure), str(options.azure))
     policies: Sequence[str | None] = options.policies or (None,)
-    return _results([run_scenario(scenario, policy, check=options.check) for policy in policies])
+    runs = [run_scenario(scenario, policy, check=options.check, all_estimates=options.estimates) for policy in policies]
+    return _results(runs)
 
 
 def _results(runs: list[Result]) -> Outcome:

@@ -9,13 +9,15 @@ from typing import Any
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
-from flexray.core.views import check_invariants, explain, snapshot
+from flexray.core.explaining import explain
+from flexray.core.views import check_invariants, snapshot
 from flexray.model import events
 from flexray.model.commands import Command, FailRequest, GrantLease, RecallLease, RevokeLease, StartSlice, StopSlice
 from flexray.model.devices import Device, DeviceState, DeviceType, Family, Inventory
+from flexray.model.explanation import Explanation
 from flexray.model.lease import Lease, LeaseId
 from flexray.model.request import request_from_options
-from flexray.model.snapshot import Explanation, Snapshot
+from flexray.model.snapshot import Snapshot
 
 GIB = 1024
 TYPES = {

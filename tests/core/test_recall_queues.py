@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, tuple[dict[str, Any], ...], dict[str, int], dict[str
     "for as many as it is entitled to, and no more": ("4xT4", AB, {"a": 4}, {"b": 4}, "aa"),
     "with a larger weight for more": ("4xT4", (AB[0], {"name": "b", "weight": 3}), {"a": 4}, {"b": 4}, "aaa"),
     "one that has its share waits for a single one of its own": ("4xT4", AB, {"a": 2, "b": 2}, {"a": 3}, "a"),
-    "alone in the pool it is entitled to all that it wants": ("2xT4", AB, {"a": 2}, {"a": 2}, "a"),
+    "and so it does alone in the pool": ("2xT4", AB, {"a": 2}, {"a": 2}, "a"),
     "a third part of two devices is enough to wait for one": (
         "2xT4",
         (*AB, {"name": "c"}),

@@ -58,6 +58,15 @@ CASES = {
         {"a": 1, "b": 3},
         {("b", "reclaim"): 1},
     ),
+    "also when its queue has borrowed another type": Case(
+        "2xA100 2xT4",
+        ({"name": "a", "quota": {"nvidia/T4": 1}}, {"name": "b"}),
+        (("a", 2, A100), ("b", 2, {})),
+        (("a", 2, T4),),
+        {"a": 3, "b": 1},
+        {("b", "reclaim"): 1},
+        {"no_room": 1},
+    ),
     "and promises none of another": Case(
         "2xA100 2xT4",
         ({"name": "a", "quota": {"nvidia/T4": 1}}, {"name": "b"}),

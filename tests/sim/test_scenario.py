@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from flexray.errors import FlexrayError, UsageError
+from flexray.sim.foresight import Foresight
 from flexray.sim.reading import read_yaml
 from flexray.sim.result import AttemptResult, Result, as_json
 from flexray.sim.scenario import inventory_of, json_schemas, load_scenario, parse_scenario, run_scenario, simulate
@@ -459,6 +461,7 @@ def test_a_team_gets_back_what_it_was_promised_and_the_loss_is_recorded() -> Non
             {"id": "b", "at": 30, "gpu": 1, "queue": "b", "duration": 40},
         ],
         costs={"start": 0, "checkpoint": 1, "restore": 2},
+        config={"rematch_seconds": 0},  # with rounds the two of a would take turns
     )
     (taken,) = result.preemptions
     assert (taken.at, taken.reason, taken.winner, taken.lost) == (30, "reclaim", "b", 1)
@@ -477,3 +480,31 @@ def test_a_queue_changes_while_others_go_on() -> None:
         costs={"start": 0},
     )
     assert [one.attempts[0].start for one in result.requests] == [0, 10]
+
+
+def test_estimated_starts_are_those_that_come_true_where_run_times_do() -> None:
+    """A start is reckoned with a second and takes 1 s here; the fourth request comes when the third has begun."""
+    requests = [
+        request("a", 100, **{"class": "x"}, runtime=100),
+        request("b", 50, at=1, runtime=50),
+        request("c", 10, at=2, runtime=10, priority=1),
+        request("late", 10, at=120, runtime=10),
+    ]
+    result = run(requests=requests, costs={"start": 1}, config={"lease_term_seconds": 1000})
+    starts = {one.id: one.attempts[0].start for one in result.requests}
+    said = {one.id: (one.estimated_start.first, one.estimated_start.last) for one in result.requests}
+    # ``c`` goes before ``b``, which was not known when ``b`` was first told
+    assert said == {"a": (None, None), "b": (102.0, 113.0), "c": (102.0, 102.0), "late": (164.0, 164.0)}
+    assert starts == {"a": 1.0, "b": 113.0, "c": 102.0, "late": 164.0}
+
+
+def test_only_as_many_starts_are_estimated_as_the_budget_allows() -> None:
+    requests = [request("r", 5, count=20, runtime=5), *[request(f"s{n}", 5, at=n, runtime=5) for n in (9, 10)]]
+    scenario = parse_scenario({"version": 1, "nodes": ONE, "requests": requests})
+    said = {}
+    for budget in (0.0, 1.0, math.inf):
+        foresight = Foresight(budget)
+        simulate(scenario, foresight=foresight)
+        said[budget] = [foresight.said_of(name)[0] is not None for name in ("r/0", "r/1", "s9", "s10")]
+    assert said == {0.0: [False] * 4, 1.0: [False, True, False, False], math.inf: [False, True, True, True]}
+    assert run_scenario(scenario, all_estimates=True) == run_scenario(scenario)

@@ -53,6 +53,36 @@ def test_a_team_gets_what_it_was_promised(tmp_path: Path, listens: bool) -> None
     assert len([line for line in log.read_text().split() if line.startswith("a")]) == 6
 
 
+def test_why_something_waits_and_when_it_starts(tmp_path: Path) -> None:
+    log, end = tmp_path / "log", tmp_path / "end"
+    log.touch()
+    task = flex.task(gpu=1, queue="a", runtime=600)(work)
+    running = [task.remote(str(log), f"a{n}", str(end), True) for n in range(4)]
+    until(lambda: len(log.read_text().split()) == 4)
+    waits = task.options(gpu=0.5).remote(str(log), "late", str(end), True)
+    until(lambda: waits.explain().wait_reason == "no_room")
+    found = waits.explain()
+    assert found.queue_position == 1 and found.standing.quota == 2.0 and found.nearest.lacks_share == 0.5
+    assert found.estimated_start.basis == "declared" and 500 < found.estimated_start.seconds < 602
+
+    def flexray(*arguments: str) -> str:
+        done = CliRunner().invoke(main, [*arguments, "--address", "auto"])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    told = json.loads(flexray("explain", found.request, "--json"))
+    assert (told["wait_reason"], told["nearest"]["place"]) == ("no_room", found.nearest.place)
+    assert "start: in about 10 min; run times of the" in flexray("explain", found.request)
+    answer = json.loads(flexray("plan", "--gpu", "1", "--queue", "b", "--json"))
+    assert (answer["starts"], answer["start"]["basis"], answer["start"]["seconds"] < 5) == ("later", "room", True)
+    assert flex.plan(gpu=2, types="nvidia/T4").starts == "never"
+    end.touch()
+    assert flex.get([*running, waits], timeout=60)[4] == "late"
+    until(lambda: flexray("explain", found.request).startswith(f"request {found.request}: done"))
+    unknown = CliRunner().invoke(main, ["explain", "nobody", "--address", "auto"])
+    assert unknown.exit_code == 1 and "no request 'nobody' is known" in unknown.output
+
+
 def test_queues_are_shown_and_changed_while_the_pool_runs() -> None:
     run = CliRunner()
 

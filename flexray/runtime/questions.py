@@ -1,0 +1,47 @@
+"""What would happen: answered from a copy of the scheduler's state, one question at a time.
+
+The copy is made between two events (about a third of a second with 10,000 requests); the replay of it runs in a
+thread, so that events and cycles go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from flexray.core.estimate import estimate_starts
+from flexray.core.explaining import explain, explain_ended
+from flexray.core.planning import plan
+from flexray.core.scheduler import Scheduler
+from flexray.model.explanation import Explanation, StartEstimate
+from flexray.model.lease import RequestId
+from flexray.model.lifecycle import RequestState
+from flexray.model.plan import PlanAnswer
+from flexray.model.request import Request
+
+
+class Questions:
+    """Questions to a core. ``now`` gives the time of its clock."""
+
+    def __init__(self, core: Scheduler, now: Callable[[], float]) -> None:
+        self._core, self._now = core, now
+        self._one_at_a_time = asyncio.Lock()
+
+    async def explain(self, name: RequestId) -> Explanation | None:
+        """Where a request is and why, or how it ended; None for one that is not known (any more)."""
+        start = await self._start_of(name)
+        state = self._core.state
+        return explain(state, name, start) or explain_ended(state, name)
+
+    async def plan(self, request: Request) -> PlanAnswer:
+        """When and where a request would start, and what would start now."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(plan, self._core.copy(), request, self._now())
+
+    async def _start_of(self, name: RequestId) -> StartEstimate | None:
+        async with self._one_at_a_time:
+            request = self._core.state.requests.get(name)
+            if request is None or request.state not in (RequestState.QUEUED, RequestState.RESERVED):
+                return None
+            found = await asyncio.to_thread(estimate_starts, self._core.copy(), [name], self._now())
+        return found.get(name)
