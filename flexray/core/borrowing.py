@@ -77,8 +77,8 @@ class Borrowing:
 
         It may where, of the siblings in which the two lie, the winner's quota covers all of the request, or the
         winner's has no more than its quota and its guaranteed over-quota once it is served; the victim's has more than
-        that, and the lease is borrowed there and in each queue below. So nobody within quota loses anything to
-        somebody outside.
+        that, and the lease is borrowed there and in each queue below. So nobody within quota loses anything to somebody
+        outside.
 
         Args:
             wanted: what the request takes.

@@ -44,7 +44,7 @@ def abandon(state: State, record: SliceRecord, now: float) -> None:
     state.slices.disown(record)
     if record.state is SliceState.PENDING:
         state.slices.step(record, SliceStep.END, now)
-    elif not record.reusable or not state.environment_lives(record.environment):
+    elif not record.reusable or record.promised or not state.environment_lives(record.environment):
         state.stop(record, StopReason.CANCELLED, now)
 
 
@@ -195,4 +195,5 @@ def keep_draining_room(state: State, request: RequestRecord, now: float) -> None
     if record is not None and record.draining:
         planned = [s for device in record.placement.devices for s in state.slices.pending_on(device)]
         displace(state, list({s.id: s for s in planned}.values()), now)
+        record.promised, record.lent_until = False, None
         state.slices.set_draining(record, False)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from flexray.core.records import SliceRecord
 from flexray.model.lease import SliceId
 
+#: What starting a slice costs, roughly; a better place has to save at least this.
+SLICE_START_SECONDS = 1.0
 #: Only so many of the next ends are looked at: those after them are far off in any pool where they are many.
 _MOST = 16
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from flexray.core.granting import SLICE_START_SECONDS
+from flexray.core.ends import SLICE_START_SECONDS
 from flexray.core.outlook import Outlook
 from flexray.core.records import SliceRecord
 from flexray.core.scheduler import Scheduler

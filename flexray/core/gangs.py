@@ -72,7 +72,10 @@ def _settle(state: State, gang: GangRecord, now: float) -> None:
         for member in [*gang.queued, *gang.reserved]:
             cancel(state, member, now)
     live = gang.live
-    if not live:
+    lost = any(member.state is RequestState.FAILED for member in gang.members)
+    if lost and not gang.closing and _going_on(gang) < gang.needed:
+        fail(state, gang.leader, EndReason.SLICE_LOST, "a member of the gang is lost, and it does not start again", now)
+    elif not live:
         state.past.gang_ended(gang.id, gang.members[0].id)
         del state.gangs[gang.id]
     elif gang.closing:
@@ -87,8 +90,6 @@ def _settle(state: State, gang: GangRecord, now: float) -> None:
     elif _going_on(gang) >= gang.needed:
         gang.returning = False
         _grant_if_ready(state, gang, now)
-    elif any(member.state is RequestState.FAILED for member in gang.members):
-        fail(state, gang.leader, EndReason.SLICE_LOST, "a member of the gang is lost, and it does not start again", now)
     else:
         take_gang_back(state, gang, RecallReason.GANG, now)
         _keep_places(state, gang, now)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from flexray.core.backfill import lend
 from flexray.core.choosing import Choice
 from flexray.core.ending import fail_infeasible
+from flexray.core.ends import SLICE_START_SECONDS
 from flexray.core.gang_fit import fits_ever, fits_now
 from flexray.core.gang_places import place_gang
 from flexray.core.placement import Pool
@@ -15,8 +17,6 @@ from flexray.model.lease import Placement, RequestId
 from flexray.model.lifecycle import RequestState, SliceState, WaitReason
 from flexray.model.request import Request
 
-#: What starting a slice costs, roughly; a better place has to save at least this.
-SLICE_START_SECONDS = 1.0
 #: Waiting for a faster device has to save so much of the time that a task takes at once; expectations are rough.
 _WAIT_SAVES = 0.1
 
@@ -41,14 +41,14 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
             state.reserve(request, warm, WaitReason.SLICE_STARTING)
         return True
     if request.shape in full:
-        return False
+        return lend(state, request, now)
     if _known(pool, request.request) and not pool.ever_fits(request.request):
         fail_infeasible(state, request, now)
         return True
     choice = _choose(state, request)
     if choice is None:
         full.add(request.shape)
-        return False
+        return lend(state, request, now)
     if _faster_soon(state, request, choice.placement, SLICE_START_SECONDS, now):
         return False
     request.scores = choice.scores

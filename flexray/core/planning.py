@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
+from flexray.core.ends import SLICE_START_SECONDS
 from flexray.core.estimate import estimate_starts
 from flexray.core.gang_fit import fits_ever
-from flexray.core.granting import SLICE_START_SECONDS
 from flexray.core.queueing import refused_by_queue, within_queue
 from flexray.core.scheduler import Scheduler
 from flexray.core.state import State

@@ -9,7 +9,7 @@ the room; it goes there the moment its lease is over. Choosing whom is done else
 from __future__ import annotations
 
 from flexray.core.ending import end_lease
-from flexray.core.granting import SLICE_START_SECONDS
+from flexray.core.ends import SLICE_START_SECONDS
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.commands import RecallLease
@@ -24,7 +24,8 @@ from flexray.model.lifecycle import (
     StopReason,
 )
 
-#: A request loses no more than this part of its life by being taken back, so that nothing only goes round in circles.
+#: A request loses no more than this part of its life by being moved, so that nothing only goes round in circles: for
+#: what is taken back for quotas and priorities no bound is needed, since there something else rises (docs/queues.md).
 _PART_LOST = 0.05
 #: Seconds that it may lose before that counts.
 _LOST_AT_FIRST = 60.0
@@ -36,8 +37,12 @@ def may_preempt(state: State, record: SliceRecord, now: float) -> RequestRecord 
     held = record.state is SliceState.HELD and record.id not in state.evictions
     if request is None or request.id not in state.preemptible or not held or request.lease in state.blocked:
         return None
-    spent = request.lost > _LOST_AT_FIRST + _PART_LOST * (now - request.submitted)
-    return None if spent else request
+    return None if moved_enough(request, now) else request
+
+
+def moved_enough(request: RequestRecord, now: float) -> bool:
+    """Whether being taken back has cost a request so much of its life that it is left alone for a while."""
+    return request.lost > _LOST_AT_FIRST + _PART_LOST * (now - request.submitted)
 
 
 def loses(request: RequestRecord, record: SliceRecord, now: float) -> float:

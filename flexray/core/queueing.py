@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from flexray.core.backfill import may_borrow
 from flexray.core.granting import may_fit, serve
 from flexray.core.queues import QueueTree
 from flexray.core.records import RequestRecord
@@ -103,12 +104,13 @@ class Turnstile:
             self._join(sharing, leaf)
 
     def _may_be_served(self, request: RequestRecord) -> bool:
-        """Whether a warm slice is there for it, or some room for its shape."""
+        """Whether a warm slice is there for it, or some room for its shape, or reserved room that it may borrow."""
         shape = request.shape
         if shape not in self._full and shape not in self._fits:
             there = may_fit(self._state, request)
             (self._fits if there else self._full).add(shape)
-        return shape not in self._full or (request.reusable and self._state.slices.has_warm(request))
+        warm = request.reusable and self._state.slices.has_warm(request)
+        return shape not in self._full or warm or may_borrow(self._state, request, self._now)
 
     def _join(self, sharing: Sharing, leaf: str) -> None:
         """A queue takes turns with the first of its lines that can be served."""

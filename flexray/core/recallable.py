@@ -1,4 +1,4 @@
-"""Which leases may be recalled for whom, and other room that comes free meanwhile. Changes nothing."""
+"""Members that gangs can do without, for those who have waited, and other room that comes free. Changes nothing."""
 
 from __future__ import annotations
 
@@ -6,68 +6,46 @@ from collections.abc import Container, Sequence
 
 from flexray.core.balance import Balance
 from flexray.core.choosing import Choice
+from flexray.core.counted import Found
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
 from flexray.core.reclaim import missing_for, needed_of
-from flexray.core.records import GangRecord, RequestRecord, SliceRecord
+from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
-from flexray.core.victims import Victim, fewest_for_gang, first_that_do, spare_members
+from flexray.core.victims import first_that_do, spare_members
 from flexray.model.devices import DeviceState
 from flexray.model.lease import Placement
-from flexray.model.lifecycle import RequestState, SliceState
 from flexray.model.request import Request, memory_needed
 
-Found = tuple[Placement, list[SliceRecord]]
-"""Where a request would fit, and the leases that have to end for that."""
 
-
-def leases_between(state: State, request: RequestRecord, before: float, balance: Balance | None) -> Found | None:
-    """Leases that the request may wait for as entitlements stand; any where these do not help one that has less."""
+def whose(request: RequestRecord, balance: Balance | None) -> list[frozenset[str] | None]:
+    """The queues whose leases a request may wait for, as entitlements stand; then any, if it has less than its own."""
     if balance is None:
-        return leases_to_recall(state, request, before)
-    found = leases_to_recall(state, request, before, balance.may_be_recalled_for(request.queue))
-    if found is not None or not balance.is_below(request.queue):
-        return found
-    return leases_to_recall(state, request, before)
+        return [None]
+    mine = balance.may_be_recalled_for(request.queue)
+    return [mine, None] if balance.is_below(request.queue) else [mine]
 
 
-def leases_to_recall(
-    state: State, request: RequestRecord, before: float, queues: Container[str] | None = None
+def spare_for(state: State, request: RequestRecord, before: float, queues: Container[str] | None) -> list[SliceRecord]:
+    """Members that gangs of some queues can do without, the last ones first, if these have not changed since then."""
+    gangs = [g for g in state.gangs.values() if g.since <= before and g.request.priority <= request.request.priority]
+    spare = [record for gang in gangs for _, record in spare_members(state, gang)[::-1]]
+    return [one for one in spare if _is_of(state, one, queues)]
+
+
+def with_spare_members(
+    state: State, request: RequestRecord, leases: Sequence[SliceRecord], spare: Sequence[SliceRecord]
 ) -> Found | None:
-    """Where the request would fit if leases granted before ``before`` ended, and which of them it takes.
-
-    Never recalls an actor, a lease whose task is itself waiting, one of higher priority, one of the request's own
-    line, or a preemptible one on which nothing has ended yet: it will be handed back when it has, asked or not, and
-    rounds know better who is to give way. Returns None when that frees no place. Changes nothing.
-
-    Args:
-        queues: only leases of these; None is any.
-    """
-    eligible, spare = _eligible(state, request, before, queues)
-    choice = _place_without(state, request, eligible) if eligible else None
-    if choice is None and spare and _place_without(state, request, [*eligible, *spare]) is not None:
-        many = first_that_do(lambda some: _place_without(state, request, [*eligible, *some]) is not None, spare)
-        eligible = [*eligible, *spare[:many]]
-        choice = _place_without(state, request, eligible)
+    """Where a request would fit if leases ended, and as few of the first spare members, and which of all it takes."""
+    if _place_without(state, request, [*leases, *spare]) is None:
+        return None
+    many = first_that_do(lambda some: _place_without(state, request, [*leases, *some]) is not None, spare)
+    eligible = [*leases, *spare[:many]]
+    choice = _place_without(state, request, eligible)
     if choice is None:
         return None
     missing = missing_for(state.pool, choice.placement, request.request.host, count_idle=True)
     return choice.placement, needed_of(eligible, missing, choice.placement.node)
-
-
-def leases_for_gang(
-    state: State, request: RequestRecord, gang: GangRecord, before: float, balance: Balance | None
-) -> list[SliceRecord]:
-    """The same for a gang that waits: what it takes for enough members; [] where that does not make room for them."""
-    mine = None if balance is None else balance.may_be_recalled_for(request.queue)
-    every = balance is not None and balance.is_below(request.queue)
-    for queues in (mine, None) if every else (mine,):
-        single, spare = _eligible(state, request, before, queues)
-        eligible = [Victim(0.0, (record,), request, False) for record in [*single, *spare]]
-        chosen = fewest_for_gang(state, gang, eligible, state.now) if eligible else None
-        if chosen:
-            return [victim.records[0] for victim in chosen]
-    return []
 
 
 def _place_without(state: State, request: RequestRecord, leases: Sequence[SliceRecord]) -> Choice | None:
@@ -78,17 +56,6 @@ def _place_without(state: State, request: RequestRecord, leases: Sequence[SliceR
     for record in leases:
         state.slices.set_draining(record, False)
     return choice
-
-
-def _eligible(
-    state: State, request: RequestRecord, before: float, queues: Container[str] | None
-) -> tuple[list[SliceRecord], list[SliceRecord]]:
-    """Leases that may be asked back, oldest first; and members that gangs can do without, the last ones first."""
-    single = [record for record in state.slices.by_id.values() if _may_recall(state, record, request, before)]
-    gangs = [g for g in state.gangs.values() if g.since <= before and g.request.priority <= request.request.priority]
-    spare = [record for gang in gangs for _, record in spare_members(state, gang)[::-1]]
-    oldest = sorted(single, key=lambda record: (record.since, record.id))
-    return [one for one in oldest if _is_of(state, one, queues)], [one for one in spare if _is_of(state, one, queues)]
 
 
 def _is_of(state: State, record: SliceRecord, queues: Container[str] | None) -> bool:
@@ -120,20 +87,4 @@ def _any_room(pool: Pool, wanted: Request) -> bool:
         and found.state.memory >= host_memory
         and any(room.share >= wanted.share and room.memory >= needs[room.kind] for room in found.state.rooms)
         for found in pool.landscape.inhabited()
-    )
-
-
-def _may_recall(state: State, record: SliceRecord, request: RequestRecord, before: float) -> bool:
-    holder = state.holder_of(record)
-    return (
-        record.state is SliceState.HELD
-        and record.reusable
-        and not record.draining
-        and holder is not None
-        and holder.state is RequestState.LEASED
-        and holder.leased_at <= before
-        and holder.lease not in state.blocked
-        and (record.has_run or not holder.request.preemptible)
-        and holder.request.priority <= request.request.priority
-        and holder.line != request.line
     )

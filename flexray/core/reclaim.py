@@ -37,25 +37,39 @@ def missing_for(pool: Pool, placement: Placement, asked: tuple[int, int], *, cou
     return missing
 
 
+def lacking_now(pool: Pool, planned: SliceRecord, going: Iterable[SliceRecord]) -> Missing:
+    """What a planned slice lacks beyond what is free or held by slices that stop, or that are going."""
+    place = planned.placement
+    host = pool.host.rows[place.node]
+    lacking = {place.node: [planned.host[kind] - host.free[kind] - host.stopping[kind] for kind in (0, 1)]}
+    for device in place.devices:
+        row, need = pool.books.rows[device], (place.share, place.memory)
+        lacking[device] = [need[kind] - row.free[kind] - row.stopping[kind] for kind in (0, 1)]
+    for record in going:
+        _subtract(lacking, record, place.node, +1)
+    return lacking
+
+
 def needed_of(candidates: Iterable[SliceRecord], missing: Missing, node: str) -> list[SliceRecord]:
     """Of the candidates, in their order, those whose end covers what is missing; none that turns out unneeded."""
     chosen: list[SliceRecord] = []
     for record in candidates:
-        if _covered(missing):
+        if covered(missing):
             break
         if any(max(missing[name]) > 0 and any(amounts) for name, amounts in _held(record, missing, node)):
             chosen.append(record)
             _subtract(missing, record, node, +1)
     for record in list(chosen):  # an early small one may be unneeded once a later large one was chosen
         _subtract(missing, record, node, -1)
-        if _covered(missing):
+        if covered(missing):
             chosen.remove(record)
         else:
             _subtract(missing, record, node, +1)
     return chosen
 
 
-def _covered(missing: Missing) -> bool:
+def covered(missing: Missing) -> bool:
+    """Whether nothing is missing any more."""
     return all(amount <= 0 for amounts in missing.values() for amount in amounts)
 
 

@@ -229,6 +229,10 @@ class SliceRecord:
     safe_at: float = 0.0
     #: when its lease is expected to end, as far as anything is known (see ``ends.py``).
     expected_end: float = 0.0
+    #: whether others count on its room although its session was not asked for it yet: it stays so when it gets a lease.
+    promised: bool = False
+    #: until when it may hold room that others have reserved (see ``backfill.py``); None: its room is its own.
+    lent_until: float | None = None
     #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.
     awaited: list[RequestId] = field(default_factory=list)
     #: class -> seconds beside slices of it since ``reported``, as far as they were settled.

@@ -6,6 +6,7 @@
                                       start slices whose room is free
                                       give waiting requests a warm slice or a place, queue after queue in turn
                                       take back for quotas and priorities
+                                      move work together for those who fit in total
                                       recall old leases for those who waited long
                                       match preemptible work to device types again, now and then
                                       let gangs grow
@@ -22,7 +23,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flexray.core.arriving import arrive
+from flexray.core.backfill import stop_overdue
 from flexray.core.deadlock import find_deadlock
+from flexray.core.defragment import defragment
 from flexray.core.ending import cancel, displace, end_lease, end_slice, fail, keep_draining_room, release, withdraw
 from flexray.core.gangs import grow, settle, started
 from flexray.core.inventory import apply_inventory, drop_node
@@ -116,9 +119,16 @@ class Scheduler:
             evict_overdue(self.state, now)
         settle(self.state, now)
         self.state.start_pending(now)
+        if self.state.promised:
+            self._recalls.ask_back(now)
+            stop_overdue(self.state, now)
+        self.state.gaps = None
+        self._recalls.take_idle_room(now)
         self._recalls.take_other_room(now)
+        self._recalls.for_large(now)
         self._place_waiting(now)
         take_back(self.state, now)
+        defragment(self.state, now)
         self._recalls.for_starving(now)
         self._rounds.run(self.state, now)
         grow(self.state, now)

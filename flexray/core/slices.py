@@ -16,6 +16,8 @@ from flexray.model.lifecycle import HOLDING, SliceState, SliceStep
 _PART_OF_STATE = {SliceState.PENDING: "pledged", SliceState.IDLE: "idle", SliceState.STOPPING: "stopping"}
 #: slices that run nothing now and will not before somebody chooses them.
 _OUT_OF_THE_WAY = frozenset({SliceState.IDLE, SliceState.STOPPING, SliceState.GONE})
+#: states in which the room of a slice may be promised to others.
+_AT_WORK = frozenset({SliceState.STARTING, SliceState.HELD})
 WarmKey = tuple[EnvironmentId, str]
 Key = TypeVar("Key")
 
@@ -83,7 +85,9 @@ class Slices:
             beside.begin(record, now)
         if before in _PART_OF_STATE:
             self._mark(_PART_OF_STATE[before], record, -1)
-        self.set_draining(record, False)
+        if record.state not in _AT_WORK:
+            record.promised, record.lent_until = False, None
+        self.set_draining(record, record.promised)
         if record.state in HOLDING and not held:
             self._book(record, hold=True)
         elif record.state not in HOLDING and held:

@@ -10,13 +10,15 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flexray.core.ends import Ends
+from flexray.core.ends import SLICE_START_SECONDS, Ends
 from flexray.core.options import CoreOptions
 from flexray.core.past import Past
 from flexray.core.placement import Pool
 from flexray.core.records import GangRecord, RequestRecord, SliceRecord
+from flexray.core.reserved import Gap, delays, reservations_at
 from flexray.core.sharing import Sharing
 from flexray.core.slices import Slices
+from flexray.errors import InternalError
 from flexray.model.commands import Command, GrantLease, StartSlice, StopSlice
 from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import RequestState, RequestStep, SliceState, SliceStep, StopReason, WaitReason
@@ -52,6 +54,10 @@ class State:
         self.ends = Ends(self.slices.by_id)
         #: slices whose lease is being taken back in the middle, and when that is done by force.
         self.evictions: dict[SliceId, float] = {}
+        #: slices whose room is promised to others, and when their session is asked for it.
+        self.promised: dict[SliceId, float] = {}
+        #: devices with room that is reserved and free, once somebody has looked in the present cycle.
+        self.gaps: list[Gap] | None = None
         #: requests that may be taken back in the middle of their work.
         self.preemptible: dict[RequestId, RequestRecord] = {}
         self.gangs: dict[RequestId, GangRecord] = {}
@@ -190,7 +196,8 @@ class State:
         self, request: RequestRecord, placement: Placement, victims: list[SliceRecord], now: float
     ) -> None:
         """Start a slice for a request; where something is in its way, plan it, and stop the idle ones there."""
-        record = None if victims else self.slices.begin(request, placement, now)
+        in_turn = bool(victims or reservations_at(self, placement.node, placement.devices, request.request.host))
+        record = None if in_turn else self.slices.begin(request, placement, now)
         if record is not None:
             self.reserve(request, record, WaitReason.SLICE_STARTING)
             self.out.append(StartSlice(record.id, record.placement, record.environment))
@@ -199,6 +206,8 @@ class State:
             self.reserve(request, record, WaitReason.MAKING_ROOM)
             for victim in victims:
                 self.stop(victim, StopReason.MAKE_ROOM, now)  # room comes with events, before a cycle begins
+            if not victims:
+                self._start_if_free(record, now)
         self._expect_end(request, record, now)
 
     def reserve_planned(
@@ -211,12 +220,29 @@ class State:
             self.stop(victim, StopReason.MAKE_ROOM, now)
         self._start_if_free(record, now)
 
+    def lend(self, request: RequestRecord, placement: Placement, until: float, recall_at: float, now: float) -> None:
+        """Start a slice in free room that others have reserved, to be asked back then (see ``backfill.py``)."""
+        record = self.slices.begin(request, placement, now)
+        if record is None:
+            raise InternalError(f"what was to be lent to request {request.id} is not free")
+        record.promised, record.lent_until, self.gaps = True, until, None
+        self.slices.set_draining(record, True)
+        self.promised[record.id] = recall_at
+        self.reserve(request, record, WaitReason.SLICE_STARTING)
+        self._expect_end(request, record, now)
+        self.out.append(StartSlice(record.id, record.placement, record.environment))
+
     def _expect_end(self, request: RequestRecord, record: SliceRecord, begin: float) -> None:
         """A lease is expected to end after one task; one that goes on says nothing more."""
         kind, _ = self.pool.kind_of(record.placement)
-        seconds = self.pool.chooser.seconds_for(request.task_class, request.request).get(kind)
+        seconds = self._runs_for(request, record)
         if seconds is not None:
             self.ends.expect(kind, begin + seconds, record)
+
+    def _runs_for(self, request: RequestRecord, record: SliceRecord) -> float | None:
+        """Seconds that one task of a request is expected to take on a slice, where that is known."""
+        kind, _ = self.pool.kind_of(record.placement)
+        return self.pool.chooser.seconds_for(request.task_class, request.request).get(kind)
 
     def start_pending(self, now: float) -> None:
         """Start the planned slices whose room has come free, first planned first."""
@@ -225,11 +251,19 @@ class State:
 
     def _start_if_free(self, record: SliceRecord, now: float) -> None:
         holder = self.holder_of(record)
-        if (holder is None or holder.next != record.id) and self.slices.starts(record):
+        follows = holder is not None and holder.next == record.id
+        if not follows and self.slices.starts(record) and not self._delays_others(record, holder):
             self.slices.step(record, SliceStep.START, now)
             self.out.append(StartSlice(record.id, record.placement, record.environment))
             if holder is not None:
                 holder.reserve_reason = WaitReason.SLICE_STARTING
+
+    def _delays_others(self, record: SliceRecord, holder: RequestRecord | None) -> bool:
+        """Whether those that were planned before it for the same room would wait longer if it started now."""
+        if len(self.slices.pending) < 2:
+            return False
+        seconds = self._runs_for(holder, record) if holder is not None else None
+        return delays(self, record, self.now, None if seconds is None else self.now + SLICE_START_SECONDS + seconds)
 
     def holder(self, lease: LeaseId) -> RequestRecord | None:
         """The request that holds a lease now; None for a lease of an earlier attempt."""

@@ -5,7 +5,8 @@
 
 Victims are those that lose the least work: seconds since their last checkpoint x share. As many as are needed, and
 those that turn out not to be needed are spared. Nobody who has run for less than the minimum run time is
-taken back. Nothing goes round in circles: what is taken back for a quota stays within it, and priorities only rise.
+taken back. Nothing goes round in circles (docs/queues.md): what is taken back for a quota stays within it, and
+priorities only rise.
 """
 
 from __future__ import annotations

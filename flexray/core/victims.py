@@ -61,7 +61,7 @@ def _single(state: State, record: SliceRecord, now: float) -> Victim | None:
     request = state.holder_of(record)
     if request is None or request.slice != record.id or request.state is not RequestState.LEASED:
         return None
-    held = record.state is SliceState.HELD and record.reusable and request.restartable
+    held = record.state is SliceState.HELD and record.reusable and request.restartable and not record.draining
     if not held or request.lease in state.blocked or not record.placement.devices:
         return None
     if _is_young(state, request.leased_at, now):

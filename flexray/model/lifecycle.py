@@ -223,7 +223,7 @@ class RecallReason(str, Enum):
     """Why a session is asked to hand a lease back."""
 
     STARVING = "starving"
-    """It has been held for a term, and a request has waited for one."""
+    """It has been held for a term, and a request has waited for one; to be stopped, for as long as patience lasts."""
     RECLAIM = "reclaim"
     """Its queue borrows, and a request that is within its own queue's quota needs the room."""
     PRIORITY = "priority"
@@ -232,3 +232,7 @@ class RecallReason(str, Enum):
     """It goes on on a device type that suits it better, or makes room for one that has waited long."""
     GANG = "gang"
     """A member of its gang is lost, and too few are left."""
+    BACKFILL = "backfill"
+    """It runs in room that somebody else has reserved, who could start soon, or now."""
+    DEFRAGMENT = "defragment"
+    """It goes on elsewhere, so that free parts come together for a request that fits on no device."""

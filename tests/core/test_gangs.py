@@ -279,6 +279,15 @@ def test_a_gang_that_does_not_start_again_fails_with_its_member() -> None:
     assert not world.leases and not world.snapshot().slices
 
 
+@pytest.mark.parametrize("gang", [2, (2, 3)])
+def test_one_that_does_not_start_again_fails_when_all_members_are_lost_at_once(gang: Any) -> None:
+    world = running(node("n1", "2xA100"), gang=gang, restartable=False)
+    world.apply(events.NodeLost("n1"))
+    world.node_is_gone("n1")
+    assert [c.request for c in world.settle() if isinstance(c, FailRequest)] == ["g"]
+    assert not world.scheduler.state.gangs and not world.scheduler.state.requests, "nobody waits for what never comes"
+
+
 @pytest.mark.parametrize("released", [False, True])
 def test_cancelling(released: bool) -> None:
     world = running(node("n1", "4xA100"), gang=(2, 8))

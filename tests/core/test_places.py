@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness import World, node
 
-from flexray.core.granting import SLICE_START_SECONDS
+from flexray.core.ends import SLICE_START_SECONDS
 from flexray.model.devices import DeviceState, Inventory
 from flexray.model.events import TasksRan
 from flexray.model.request import Request
