@@ -61,7 +61,7 @@ class _Options:
 
 
 _AMOUNTS = ("gpu", "npu", "accelerator")
-_ALL_OPTIONS = (*_AMOUNTS, "memory", "types", "queue", "priority", "runtime", "cpus", "request", *_TASK_OPTIONS)
+_ALL_OPTIONS = (*_AMOUNTS, "memory", "types", "queue", "priority", "runtime", "cpus", "gang", "request", *_TASK_OPTIONS)
 
 
 class Task(Generic[P, R]):
@@ -80,6 +80,8 @@ class Task(Generic[P, R]):
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Run the function in the pool; returns at once.
 
+        With ``gang=`` every member runs it with these arguments, and the result is the list of their results by rank.
+
         Raises:
             NotSerializable: the function or an argument cannot be pickled.
             BacklogFull: too many tasks wait in this client.
@@ -89,7 +91,10 @@ class Task(Generic[P, R]):
         return client.submit(Future, self._target_of(client), "", args, kwargs)
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[Any]:
-        """Run a generator function in the pool and get its items as they are produced."""
+        """Run a generator function in the pool and get its items as they are produced. Raises UsageError for a gang."""
+        gang = self._options.request.gang
+        if gang is not None:
+            raise UsageError(f"a gang's results come together: gang={gang.describe()} has no .stream(), use .remote()")
         client = process.client()
         return Stream(client.stream(self._target_of(client), "", args, kwargs))
 
@@ -177,6 +182,8 @@ def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
         timeout: seconds one attempt may run on its slice.
         runtime: declared run time in seconds.
         cpus: host cores booked beside the device (default 0).
+        gang: how many members start together, each with all of the above: a number, a pair (least, most) for a gang
+            that may shrink and grow, or a ``flex.Gang``.
         request: a ``flex.Request`` for what is rarer.
 
     Raises:
@@ -263,6 +270,11 @@ class Actor(Generic[C]):
     """A class whose instances can live on slices. Made by ``@flex.actor``."""
 
     def __init__(self, cls: type[C], options: _Options) -> None:
+        if options.request.gang is not None:
+            raise InvalidRequest(
+                f"gang={options.request.gang.describe()} is for tasks: an actor is one by itself. Make several actors, "
+                f"or write the gang's work as a @flex.task"
+            )
         functools.update_wrapper(self, cls, updated=())
         self._cls, self._options = cls, options
 

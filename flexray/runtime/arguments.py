@@ -95,6 +95,7 @@ def _filled(source: Call) -> Any:
     kind, outcome = source.outcome
     if kind in (Kind.PACKED, Kind.REFERENCE):
         return outcome
+    outcome = source.value()
     packed = pack(outcome)
     return ray.put(outcome) if packed.held or packed.size > LARGE else packed.data
 

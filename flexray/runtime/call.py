@@ -51,6 +51,8 @@ class Kind(IntEnum):
     """An ObjectRef of the result."""
     ERROR = 3
     """The exception, or its packed form."""
+    PARTS = 4
+    """Kind and outcome of each member of a gang, by rank: the result is the list of their results."""
 
 
 class Call:
@@ -159,16 +161,23 @@ class Call:
         return failure
 
     def value(self) -> Any:
-        """The result of a finished call that did not fail; unpacked on first use and kept."""
-        if self._kind is Kind.REFERENCE:
-            return self._client.get_object(self)
+        """The result of a finished call that did not fail; unpacked on first use and kept, but for a gang's."""
+        if self._kind is Kind.PARTS:
+            return [self._value_of(*part) for part in self._outcome]
+        value = self._value_of(self._kind, self._outcome)
         if self._kind is Kind.PACKED:
+            self._kind, self._outcome = Kind.VALUE, value
+        return value
+
+    def _value_of(self, kind: Kind, outcome: Any) -> Any:
+        if kind is Kind.REFERENCE:
+            return self._client.get_object(outcome, self.target.name)
+        if kind is Kind.PACKED:
             try:
-                value = unpack(self._outcome)
+                return unpack(outcome)
             except Exception as error:
                 raise TaskError(f"the result cannot be unpickled here: {type(error).__name__}: {error}") from error
-            self._kind, self._outcome = Kind.VALUE, value
-        return self._outcome
+        return outcome
 
 
 def describe_call(phase: Phase, backlog: int, found: Explanation | None, request: RequestId | None) -> Explanation:

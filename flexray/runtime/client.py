@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import inspect
 import itertools
 import time
 import weakref
@@ -15,13 +14,15 @@ from typing import Any, TypeVar
 import ray
 
 from flexray.config import PoolConfig, load_config
-from flexray.errors import Cancelled, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
+from flexray.errors import FlexrayError, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
 from flexray.model.explanation import Explanation
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
+from flexray.runtime.actors import end_actor, start_actor
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
 from flexray.runtime.call import Call, Kind, Phase, describe_call
+from flexray.runtime.cancelling import cancel_call
 from flexray.runtime.current import running
 from flexray.runtime.engine import Engine
 from flexray.runtime.environment import capture_environment
@@ -144,41 +145,12 @@ class Client:
         number = next(self._numbers)
         key = f"{cls.__qualname__}/{packed.key}/{self._session.id}.{number}"
         target = Target(key, cls.__qualname__, request, packed, cls, retries, timeout, actor=True, parent=_parent())
-        target.asynchronous = _has_async_methods(cls)
-        first = Call(self, target, 0, "__init__")
-        pack_arguments(first, args, kwargs)
-
-        def constructor() -> Call:
-            call = Call(self, target, next(self._numbers), "__init__")
-            call.payload, call.slots, call.held = first.payload, first.slots, first.held
-            return call
-
-        target.make_constructor = constructor
-
-        def start(call: Call, failure: BaseException | None) -> None:
-            with self._engine.calls.step():
-                fill_slots(first)
-                target.arguments = first.slots
-                target.failed, target.unready = failure, False
-                if failure is not None:
-                    self._engine.calls.fail_backlog(target, failure)
-                self._engine.advance(target)
-
-        target.unready = True
-        if when_ready(first, start):
-            start(first, failure_of_arguments(first))
+        start_actor(self._engine, target, lambda: Call(self, target, next(self._numbers), "__init__"), args, kwargs)
         return target
 
     def end_actor(self, target: Target, *, now: bool) -> None:
         """Give an actor's slice back: at once, failing what is unfinished, or once its calls are done."""
-        with self._engine.calls.step():
-            if target.ended:
-                return
-            target.ended = True
-            if now:
-                self._engine.drop(target, LeaseLost(f"{target.name} was stopped"))
-            self._engine.advance(target)
-            self._engine.leases.plan_sweep()
+        end_actor(self._engine, target, now=now)
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -207,7 +179,12 @@ class Client:
             with self._engine.calls.step():
                 self._engine.calls.settle(call, Kind.ERROR, failure)
             return
-        fill_slots(call)
+        try:
+            fill_slots(call)
+        except FlexrayError as error:  # large results of a gang that are lost
+            with self._engine.calls.step():
+                self._engine.calls.settle(call, Kind.ERROR, error)
+            return
         self._engine.submit(call)
 
     def wait(self, calls: Iterable[Call], timeout: float | None) -> None:
@@ -262,35 +239,15 @@ class Client:
 
     def cancel(self, call: Call, force: bool) -> bool:
         """True when the call will not run to its end; see ``Future.cancel``."""
-        with self._engine.calls.step():
-            if call.phase is Phase.DONE or call.phase is Phase.HERE:
-                return False
-            if call.phase in (Phase.NEW, Phase.BACKLOG):
-                self._engine.calls.settle(
-                    call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started")
-                )
-                return True
-            lease = call.target.leases.get(call.lease) if call.lease is not None else None
-        if lease is None:
-            return False
-        try:
-            answer = ray.get(lease.handle.cancel.remote(lease.token, call.number, force), timeout=_CONTROL_SECONDS)
-        except ray.exceptions.RayError:  # with force, the slice is gone before it can answer
-            return force
-        if answer == "taken":
-            with self._engine.calls.step():
-                lease.in_flight.pop(call.number, None)
-                self._engine.calls.settle(
-                    call, Kind.ERROR, Cancelled(f"{call.target.name} was cancelled before it started")
-                )
-        return answer in ("taken", "cancelling")
+        return cancel_call(self._engine, call, force)
 
-    def get_object(self, call: Call) -> Any:
-        """The value of a large result."""
+    @staticmethod
+    def get_object(reference: Any, name: str) -> Any:
+        """The value of a large result of the task of that name."""
         try:
-            return ray.get(call.outcome[1])
+            return ray.get(reference)
         except ray.exceptions.RayError as error:
-            raise LeaseLost(f"the result of {call.target.name} was lost with the node that held it") from error
+            raise LeaseLost(f"the result of {name} was lost with the node that held it") from error
 
     def object_ref(self, call: Call) -> Any:
         """An ObjectRef of a finished call's result."""
@@ -340,11 +297,6 @@ class Client:
 
     def _ask(self, method: str, *args: Any, within: float = _CONTROL_SECONDS) -> Any:
         return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=within)
-
-
-def _has_async_methods(cls: type) -> bool:
-    functions = [member for _, member in inspect.getmembers(cls, inspect.isfunction)]
-    return any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in functions)
 
 
 def _parent() -> Any:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flexray.errors import UsageError
 from flexray.model.amounts import share_as_float
 from flexray.model.devices import Device
-from flexray.runtime.protocol import SliceIdentity, Token
+from flexray.runtime.protocol import Member, SliceIdentity, Token
 
 if TYPE_CHECKING:
     from flexray.runtime.checkpoints import Attempt, Checkpoints
 
+_ALONE = Member(0, 1, "", 0, 1)
 _TORCH_BACKEND = {"nvidia": "cuda", "amd": "cuda", "ascend": "npu", "intel": "xpu"}
 
 
@@ -33,6 +34,7 @@ class Current:
         attempt: counts the leases of that request.
         rank: this member's number within its gang; 0 alone.
         world_size: number of members of its gang; 1 alone.
+        rendezvous: ``host:port`` where rank 0 of its gang can listen for the others; "" alone.
     """
 
     slice: str
@@ -44,6 +46,7 @@ class Current:
     attempt: int
     rank: int = 0
     world_size: int = 1
+    rendezvous: str = ""
     _here: Running | None = field(default=None, repr=False)
 
     @property
@@ -86,6 +89,9 @@ class Current:
         Stored is what pickles, by value. This returns once the client has it, or it is in its ``checkpoint_place``: it
         is safe from the end of the slice then. Only the last one is kept. When the task is asked to give way, the state
         is stored, whatever ``every`` says, and ``flex.errors.Preempted`` raised: it ends here, and goes on elsewhere.
+
+        In a gang, what rank 0 stores is the state of all: every member of the next attempt finds it. On the other
+        ranks nothing is stored.
 
         Args:
             state: arrays and tensors in it are not copied first; tensors come back on the CPU.
@@ -135,11 +141,12 @@ class StopFlag:
 
 
 class Stage(NamedTuple):
-    """Where calls run: the slice, the lease they run under, and what finds or makes the checkpoints of one."""
+    """Where calls run: slice, lease, what finds or makes the checkpoints of one, and what it is of a gang."""
 
     identity: SliceIdentity
     token: Token
     begin: Callable[[Attempt], Checkpoints]
+    member: Member | None = None
 
 
 class Running(NamedTuple):
@@ -163,6 +170,7 @@ def current() -> Current:
     if here is None:
         raise UsageError("flex.current() works inside a running flexray task or actor method only")
     identity, lease = here.stage.identity, here.token.lease
+    member = here.stage.member or _ALONE
     return Current(
         identity.slice,
         identity.devices,
@@ -171,5 +179,8 @@ def current() -> Current:
         identity.isolation,
         lease.request,
         lease.attempt,
+        member.rank,
+        member.world_size,
+        member.rendezvous,
         _here=here,
     )

@@ -200,8 +200,8 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int, patience: flo
         len(values) - 1 if held else -1,
         calls[0].streams,
     )
-    if target.request.checkpoint_place:
-        batch = (*batch, target.request.checkpoint_place)
+    if target.request.checkpoint_place or lease.member is not None:
+        batch = (*batch, target.request.checkpoint_place or "", lease.member and tuple(lease.member))
     return pickle.dumps(batch, protocol=5), values
 
 

@@ -21,6 +21,7 @@ from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.calls import Calls
 from flexray.runtime.dispatch import BURST_DEPTH, DEPTH, pump
 from flexray.runtime.exchange import Exchange
+from flexray.runtime.gangs import Gangs
 from flexray.runtime.keeping import Keeping
 from flexray.runtime.leases import Leases
 from flexray.runtime.orders import Orders
@@ -39,11 +40,15 @@ class Engine:
         self.leases = Leases(self.calls, config, later, self.advance, lambda lease: self._keeping.look(lease))
         self._keeping = Keeping(self.calls, self.leases, post)
         self._exchange = Exchange(self.calls, self.leases, config, post, later, self.advance)
+        grace = config.grace_seconds
+        self._gangs = Gangs(self.calls, self.leases, self._exchange, grace, post, later)
         self.orders = Orders(self.calls, self.leases, self._exchange, self.advance)
         self._config = config
 
     def submit(self, call: Call) -> None:
         """Put a call whose arguments are ready into the backlog. Raises BacklogFull, or blocks, as configured."""
+        if call.target.request.gang is not None:
+            self._gangs.take_in(call)
         target = call.target
         with self.calls.mutex:
             count = len(target.backlog)
@@ -73,6 +78,9 @@ class Engine:
 
     def advance(self, target: Target, depth: int = DEPTH) -> None:
         """Send what can be sent, then ask for the leases that are missing, or stop asking."""
+        if target.gang is not None:
+            self._gangs.advance(target.gang)
+            return
         pump(target, 2 * self._config.batch_seconds, depth, self._exchange.send)
         for _ in range(self.leases.missing(target)):
             self.leases.ask(target)

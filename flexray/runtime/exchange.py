@@ -110,7 +110,7 @@ class Exchange:
     def _go_on(self, lease: HeldLease) -> None:
         """Less is on a slice than before."""
         self._advance(lease.target)
-        if lease.recalled and lease.idle and self._leases.get(lease.id) is not None:
+        if lease.recalled and lease.free and self._leases.get(lease.id) is not None:
             self._leases.release(lease)
             self._advance(lease.target)
         self._leases.plan_sweep()
@@ -123,8 +123,8 @@ class Exchange:
             ref._on_ready(lambda *_: self._post(self._fetched, lease, call, ref))
             return
         del lease.in_flight[call.number]
-        if call.kept is not None and call.kept.filed and code != Code.YIELDED:
-            self._forget_checkpoints(lease, call)
+        if code != Code.YIELDED:
+            self._call_is_over(lease, call)
         if code == Code.PLAIN:
             self._calls.settle(call, Kind.VALUE, payload)
         elif code == Code.VALUE:
@@ -142,7 +142,11 @@ class Exchange:
                 call, Kind.ERROR, TaskTimeout(f"{call.target.name} ran for {payload:.3g} s; {_limit(call)}")
             )
 
-    def _forget_checkpoints(self, lease: HeldLease, call: Call) -> None:
+    def _call_is_over(self, lease: HeldLease, call: Call) -> None:
+        if call.kept is not None and call.kept.filed and lease.target.gang is None:
+            self.forget_checkpoints(lease, call)
+
+    def forget_checkpoints(self, lease: HeldLease, call: Call) -> None:
         """What a call stored in a place is the slice's to delete; the lease is kept until it has."""
         lease.open_batches += 1
         ref = lease.handle.forget_checkpoints.remote(lease.token, lease.target.request.checkpoint_place, call.number)
@@ -157,8 +161,7 @@ class Exchange:
     def _fetched(self, lease: HeldLease, call: Call, ref: Any) -> None:
         with self._calls.step():
             if lease.in_flight.pop(call.number, None) is not None:
-                if call.kept is not None and call.kept.filed:
-                    self._forget_checkpoints(lease, call)
+                self._call_is_over(lease, call)
                 self._calls.settle(call, Kind.REFERENCE, ref)
             mark_idle(lease)
             self._advance(lease.target)

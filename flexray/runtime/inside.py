@@ -104,6 +104,7 @@ class Inside:
         family = request.family in (Family.ANY, device.family) or device.family is Family.CPU
         return (
             not target.actor
+            and request.gang is None
             and target.timeout is None  # a call that runs here could only be stopped with its parent
             and family
             and request.devices <= len(place.devices)

@@ -72,7 +72,8 @@ class Keeping:
     def look(self, lease: HeldLease) -> None:
         """A lease is in use: ask for checkpoints if it has been for long. Small tasks store none."""
         long = time.monotonic() - lease.last_heard > _LONG_SECONDS
-        if long and not lease.watched and not lease.broken and not lease.target.actor:
+        stores = not lease.target.actor and (lease.member is None or not lease.member.rank)
+        if long and stores and not lease.watched and not lease.broken:
             self._ask(lease, 0)
 
     def _ask(self, lease: HeldLease, taken: int) -> None:
@@ -133,7 +134,8 @@ class Keeping:
                 self._copy(call, kept)
 
     def _copied(self) -> int:
-        return sum(call.kept.copied for call in self._with_copies if call.kept is not None)
+        kept = {id(call.kept): call.kept for call in self._with_copies}  # calls of a gang's attempts have one together
+        return sum(one.copied for one in kept.values() if one is not None)
 
     def _own_node(self) -> str:
         if self._node is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from flexray.config import PoolConfig
 from flexray.model.commands import RevokeLease
@@ -85,8 +85,12 @@ class Leases:
             target.asked.clear()
         self._by_request.clear()
 
-    def ask(self, target: Target) -> None:
-        """Ask the scheduler for one lease more."""
+    def expect(self, target: Target, requests: Iterable[RequestId]) -> None:
+        """What the scheduler says of these requests is for a target."""
+        self._by_request.update(dict.fromkeys(requests, target))
+
+    def ask(self, target: Target) -> RequestId:
+        """Ask the scheduler for one lease more, or for those of a gang; returns the name of the request."""
         request = RequestId(f"{self.session.id}.{next(self._numbers)}")
         near = near_next(target)
         target.asked[request] = None
@@ -104,6 +108,7 @@ class Leases:
                 near=near,
             )
         )
+        return request
 
     def ask_less(self, target: Target) -> None:
         """Stop asking for leases that the backlog no longer needs: when it is empty, or now and then."""
@@ -116,6 +121,8 @@ class Leases:
             if target.ended and not target.backlog:
                 return -len(target.asked)
             return 0 if target.unready or target.leases or target.asked or target.failed else 1
+        if target.gang is not None:
+            return 0
         # one that gives way comes back as another grant of the same request
         usable = sum(
             1 for lease in target.leases.values() if not lease.broken and (lease.giving_way or not lease.recalled)
@@ -164,7 +171,7 @@ class Leases:
                 target = lease.target
                 if lease.in_flight and not lease.watched:
                     self._look(lease)
-                if not lease.idle or lease.broken or target.backlog or (target.actor and not target.ended):
+                if not lease.free or lease.broken or target.backlog or (target.actor and not target.ended):
                     continue
                 if target.streams_waiting and not lease.recalled:  # a thread is about to take it
                     continue

@@ -56,6 +56,8 @@ class Orders:
             handle = None
         lease = HeldLease(granted.lease, handle, token, target, broken=handle is None)
         self._leases.hold(lease)
+        if target.gang is not None:
+            target.gang.takes(lease.id, granted.gang)
         if target.actor and not lease.broken:
             self._construct(target, lease)
         self._advance(target)
@@ -88,7 +90,7 @@ class Orders:
         if message.stop and not lease.broken:
             lease.giving_way = True
             lease.handle.give_way.remote(lease.token)
-        if lease.idle:
+        if lease.free:
             self._leases.release(lease)
         else:
             self._exchange.take_back(lease)
@@ -99,9 +101,13 @@ class Orders:
         self._leases.forget(message.request)
         if target is None:
             return
+        error = request_error(message)
+        if target.gang is not None:
+            self._calls.settle(target.gang.whole, Kind.ERROR, error)
+            self._advance(target)
+            return
         if target.leases and not target.actor:
             return  # what it has goes on without the one it asked for
-        error = request_error(message)
         if target.actor:
             target.failed = error
         self._calls.fail_backlog(target, error)
@@ -124,6 +130,8 @@ class Orders:
             self.dead = error
             for target in self._leases.targets():
                 target.failed = error
+                if target.gang is not None:
+                    self._calls.settle(target.gang.whole, Kind.ERROR, error)
                 for lease in target.leases.values():
                     for call in lease.in_flight.values():
                         self._calls.settle(call, Kind.ERROR, error)

@@ -140,6 +140,12 @@ def pack_error(error: BaseException) -> bytes:
         return pickle.dumps((None, _summary(error), text), protocol=5)
 
 
+def rename_error(data: bytes, who: str) -> bytes:
+    """A packed exception whose message begins with who raised it."""
+    packed, summary, text = pickle.loads(data)
+    return pickle.dumps((packed, f"{who}: {summary}", text), protocol=5)
+
+
 def _summary(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flexray.model.devices import Device
 from flexray.model.lease import LeaseId, Placement, SessionId, SliceId
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -106,7 +106,7 @@ class Code(IntEnum):
     TIMEOUT = 5
     """It ran longer than its timeout; payload: seconds."""
     YIELDED = 7
-    """It was asked to give way and stopped: it is to run again elsewhere."""
+    """It was asked to give way and stopped: it is to run again, here or elsewhere."""
 
 
 #: Arguments of a call: (args, kwargs) as they are when all are plain, else packed; None when they are one Ray argument.
@@ -124,6 +124,22 @@ Item = (
 )
 
 
+class Member(NamedTuple):
+    """What a call is of its gang.
+
+    Attributes:
+        rank: its number among the members; world_size: how many there are.
+        rendezvous: ``host:port`` where rank 0 can be reached, if it listens there.
+        local_rank: its number among the members on the same node; local_size: how many these are.
+    """
+
+    rank: int
+    world_size: int
+    rendezvous: str
+    local_rank: int
+    local_size: int
+
+
 class Batch(NamedTuple):
     """Calls of one class on their way to a slice.
 
@@ -138,6 +154,7 @@ class Batch(NamedTuple):
         held: which Ray argument is the list of nested references; -1 without one.
         streams: whether the call is a generator whose items go out through ``stream``.
         place: where its calls keep their checkpoints; "": with the client.
+        member: what its one call is of a gang; None: it is one by itself.
     """
 
     token: Token
@@ -151,6 +168,7 @@ class Batch(NamedTuple):
     held: int = -1
     streams: bool = False
     place: str = ""
+    member: Member | None = None
 
 
 class Reply(NamedTuple):

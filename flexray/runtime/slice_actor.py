@@ -21,17 +21,19 @@ import ray
 from flexray.devices.backend import SliceSetup
 from flexray.errors import TaskError
 from flexray.model.lease import SessionId
-from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
 from flexray.runtime.confine import confine, take_on
 from flexray.runtime.current import Running, Stage, running
 from flexray.runtime.log_tags import tag_output
+from flexray.runtime.membership import meeting_place, run_as
 from flexray.runtime.notes import Notes, notes_directory
-from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error, unpack
+from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error
+from flexray.runtime.performing import LazyFunction, part_of, perform, read_batch
 from flexray.runtime.processes import identify
-from flexray.runtime.protocol import Batch, Code, Payload, Reply, SliceIdentity, Token
-from flexray.runtime.run_queue import Outcome, Run, RunQueue, holder_of
+from flexray.runtime.protocol import Batch, Code, Reply, SliceIdentity, Token
+from flexray.runtime.run_queue import RunQueue
+from flexray.runtime.runs import Outcome, Run, holder_of
 
 _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
@@ -61,7 +63,7 @@ class SliceActor:
         enter_slice(identity)
         self._identity = identity
         self._grant: tuple[int, int] = (0, 0)
-        self._functions: OrderedDict[str, Any] = OrderedDict()
+        self._functions: OrderedDict[str, LazyFunction] = OrderedDict()
         self._instance: Any = None
         self._kept: dict[tuple[SessionId, int], Any] = {}
         self._channels: dict[tuple[SessionId, int], Channel] = {}
@@ -108,6 +110,11 @@ class SliceActor:
         """The lease is taken back: what runs under it is asked to stop."""
         self._runs.give_way(holder_of(token))
 
+    @_control
+    def meeting_place(self) -> str:
+        """Where this process could listen for the other members of its gang."""
+        return meeting_place()
+
     def _give_up(self, cause: str) -> None:
         self._notes.cause(cause)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -117,7 +124,7 @@ class SliceActor:
     @_user
     def run(self, message: bytes, *values: Any) -> Any:
         """Run a batch here, one call after the other; answer with all results that nobody has collected yet."""
-        batch = _read_batch(message)
+        batch = read_batch(message)
         refused = self._admit(batch, values)
         if refused is not None:
             return self._pad(refused, [], batch.slots)
@@ -127,7 +134,7 @@ class SliceActor:
     @_run
     def submit(self, message: bytes, *values: Any) -> Any:
         """Put a batch on the event loop; answer when it is finished, or its patience is over."""
-        batch = _read_batch(message)
+        batch = read_batch(message)
         refused = self._admit(batch, values)
         if refused is not None:
             return self._pad(refused, [], batch.slots)
@@ -170,7 +177,7 @@ class SliceActor:
         self._grant = grant
         if batch.blob is not None and batch.function not in self._functions:
             blob = values[batch.blob] if isinstance(batch.blob, int) else batch.blob
-            self._functions[batch.function] = _Lazy(blob)
+            self._functions[batch.function] = LazyFunction(blob)
             while len(self._functions) > _FUNCTIONS_KEPT:
                 self._functions.popitem(last=False)
         if batch.function not in self._functions:
@@ -185,20 +192,22 @@ class SliceActor:
         find = self._find_target(batch.method, self._functions[batch.function])
         held = values[batch.held] if batch.held >= 0 else ()
         refusal = _NEVER_REPEATED if batch.method or batch.streams else ""
-        begin = partial(self._begin, batch.token, batch.place, refusal)
-        enter = partial(_enter, Stage(self._identity, batch.token, begin))
+        begin = partial(self._begin, batch, refusal)
+        enter = partial(_enter, Stage(self._identity, batch.token, begin, batch.member))
         runs = []
         for item in batch.items:
-            call: Callable[[], Any] = partial(_perform, find, values, held, *item[1:4])
+            call: Callable[[], Any] = partial(perform, find, values, held, *item[1:4])
+            if batch.member is not None:
+                call = partial(run_as, batch.member, call)
             if batch.streams:
                 call = Pump(call, self._channel(batch.token.session, item[0]))
             run = Run(item[0], call, enter, batch.timeout)
             if held and len(item) > 4:
-                begin(run, _part(held, item[4]))
+                begin(run, part_of(held, item[4]))
             runs.append(run)
         return runs
 
-    def _find_target(self, method: str, function: _Lazy) -> Callable[[], Callable[..., Any]]:
+    def _find_target(self, method: str, function: LazyFunction) -> Callable[[], Callable[..., Any]]:
         """What gives the function to call, once in the user thread: unpickling it may run the user's code."""
         if method == "__init__":
             return lambda: partial(self._create, function.load())
@@ -209,11 +218,13 @@ class SliceActor:
     def _create(self, cls: type, *args: Any, **kwargs: Any) -> None:
         self._instance = cls(*args, **kwargs)
 
-    def _begin(self, token: Token, place: str, refusal: str, run: Run, found: Sequence[Any] = ()) -> Checkpoints:
-        """The checkpoints of a call, made when it asks for them."""
+    def _begin(self, batch: Batch, refusal: str, run: Run, found: Sequence[Any] = ()) -> Checkpoints:
+        """The checkpoints of a call, made when it asks for them. What rank 0 of a gang stores is the gang's."""
         if run.checkpoints is None:
-            hand_over = partial(self._desk.hand_over, holder_of(token), run.id, bool(place))
-            run.checkpoints = Checkpoints(found, folder_of(place, token, run.id), hand_over, refusal)
+            token, stores = batch.token, batch.member is None or not batch.member.rank
+            hand_over = partial(self._desk.hand_over, holder_of(token), run.id, bool(batch.place))
+            folder = folder_of(batch.place, token, run.id)
+            run.checkpoints = Checkpoints(found, folder, hand_over if stores else None, refusal)
         return run.checkpoints
 
     def _encode(self, ok: bool, result: Any) -> Outcome:
@@ -280,44 +291,8 @@ class SliceActor:
             return self._channels.setdefault((session, number), Channel())
 
 
-class _Lazy:
-    """A function that is unpickled on first use, in the thread that runs user code."""
-
-    def __init__(self, blob: bytes | tuple[bytes, list[Any]]) -> None:
-        self._blob: tuple[bytes, list[Any]] | None = (blob, []) if isinstance(blob, bytes) else blob
-        self._function: Any = None
-
-    def load(self) -> Any:
-        if self._blob is not None:
-            self._function, self._blob = unpack(*self._blob), None
-        return self._function
-
-
-def _read_batch(message: bytes) -> Batch:
-    """Batches travel as plain tuples, which pickle several times faster than named ones."""
-    token, *rest = pickle.loads(message)
-    return Batch(Token(*token), *rest)
-
-
 def _enter(stage: Stage, run: Run) -> None:
     running.set(Running(stage, run))
-
-
-def _perform(
-    find: Callable[[], Callable[..., Any]],
-    values: Sequence[Any],
-    held: Sequence[Any],
-    payload: Payload,
-    slots: Sequence[int | bytes] = (),
-    of_held: tuple[int, int] = (0, 0),
-) -> Any:
-    args, kwargs = unpack_arguments(payload, slots, _part(held, of_held), values.__getitem__)
-    return find()(*args, **kwargs)
-
-
-def _part(held: Sequence[Any], of_held: tuple[int, int]) -> Sequence[Any]:
-    start, count = of_held
-    return held[start : start + count]
 
 
 def make_slice_class() -> Any:

@@ -9,13 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flexray.model.lease import Lease, LeaseId, RequestId
 from flexray.model.request import Request
 from flexray.runtime.call import Call
 from flexray.runtime.packing import PackedFunction
-from flexray.runtime.protocol import Token
+from flexray.runtime.protocol import Member, Token
+
+if TYPE_CHECKING:
+    from flexray.runtime.gang_run import GangRun
 
 #: How much weight the newest batch has in the mean run time, when it took longer and when it did not: small tasks
 #: that are taken for long ones travel alone, which costs more than the other mistake.
@@ -54,11 +57,23 @@ class HeldLease:
     last_heard: float = field(default_factory=time.monotonic)
     #: whether the lease is another session's, lent with an actor handle.
     borrowed: bool = False
+    #: what the calls on it are of a gang.
+    member: Member | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nothing of this client is on the slice."""
         return not self.in_flight and not self.open_batches
+
+    @property
+    def free(self) -> bool:
+        """Whether it may be handed back by itself: nothing is on it, and no gang decides about it."""
+        return self.idle and self.target.gang is None
+
+    @property
+    def usable(self) -> bool:
+        """Whether calls may be sent to its slice."""
+        return not self.recalled and not self.broken
 
     @property
     def wants_collect(self) -> bool:
@@ -99,6 +114,8 @@ class Target:
     retries: int
     timeout: float | None
     actor: bool = False
+    #: the gang whose only call this is the target of.
+    gang: GangRun | None = None
     #: the packed function as an object of its own, when it is large or holds references.
     function_ref: Any = None
     backlog: deque[Call] = field(default_factory=deque)

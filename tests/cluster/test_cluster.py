@@ -144,3 +144,27 @@ def test_a_checkpoint_outlives_its_node_once_its_copy_has_arrived(pool: Any, tmp
     pool.remove_node(doomed, allow_graceful=False)
     assert future.result(90) == ("declared/gpu", {3})
     assert future.kept is None
+
+
+def test_a_gang_over_three_nodes_goes_on_with_two_when_one_dies(pool: Any, tmp_path: Path) -> None:
+    doomed = pool.add_node(num_cpus=4, num_gpus=1)
+    until(lambda: len(ready(flex.pool(), "gpu")) == 5)
+
+    @flex.task(gpu=0.5, gang=flex.Gang(3, least=2, layout="spread"), retries=1)
+    def stubborn() -> tuple[str, int, str]:
+        here = flex.current()
+        found = here.restored
+        (tmp_path / f"{here.world_size} {here.rank}").write_text(here.devices[0].id)
+        while found is None:
+            here.checkpoint("kept", every=0.05)
+            time.sleep(0.01)
+        return found, here.world_size, os.environ["LOCAL_RANK"]
+
+    future = stubborn.remote()
+    places = [tmp_path / f"3 {rank}" for rank in range(3)]
+    until(lambda: all(place.exists() and place.read_text() for place in places))
+    assert len({place.read_text().split("/")[0] for place in places}) == 3
+    until(lambda: future.kept is not None and future.kept.safe is not None)  # rank 0 may be on any of them
+    pool.remove_node(doomed, allow_graceful=False)
+    assert future.result(90) == [("kept", 2, "0")] * 2
+    until(lambda: len(ready(flex.pool(), "gpu")) == 4)

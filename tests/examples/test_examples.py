@@ -11,7 +11,7 @@ import pytest
 from .conftest import EXAMPLES
 
 Run = Callable[..., str]
-SCRIPTS = ("batch_inference.py", "job_batch.py", "pipeline.py", "serve_torch.py")
+SCRIPTS = ("batch_inference.py", "ddp.py", "job_batch.py", "pipeline.py", "serve_torch.py")
 
 
 @pytest.mark.ray
@@ -21,6 +21,16 @@ def test_batch_inference(run_example: Run) -> None:
     assert "400 images in 2 batches on" in printed
     assert float(re.search(r"accuracy ([\d.]+)", printed)[1]) > 0.85
     assert "2/2" in printed  # the progress bar's last state
+
+
+@pytest.mark.ray
+def test_ddp(run_example: Run) -> None:
+    pytest.importorskip("torch")
+    printed = run_example("ddp.py", "--members", 2, "--epochs", 60)
+    assert "2 members trained for 60 epochs" in printed
+    accuracies = re.findall(r"rank (\d): accuracy ([\d.]+)", printed)
+    assert [rank for rank, _ in accuracies] == ["0", "1"] and len({accuracy for _, accuracy in accuracies}) == 1
+    assert float(accuracies[0][1]) > 0.85
 
 
 @pytest.mark.ray

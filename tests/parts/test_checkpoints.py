@@ -22,7 +22,7 @@ from flexray.runtime.dispatch import batch_message
 from flexray.runtime.folder import Folder
 from flexray.runtime.frozen import Frozen, freeze, thaw
 from flexray.runtime.keeping import Keeping, Kept
-from flexray.runtime.run_queue import Holder
+from flexray.runtime.runs import Holder
 from flexray.runtime.targets import HeldLease, Target
 from parts.test_dispatch import target
 from parts.test_run_queue import LATER, LONG, MINE

@@ -13,7 +13,8 @@ import pytest
 
 from flexray.model.lease import SessionId
 from flexray.runtime.protocol import Code
-from flexray.runtime.run_queue import Holder, Run, RunQueue
+from flexray.runtime.run_queue import RunQueue
+from flexray.runtime.runs import Holder, Run
 
 MINE: Holder = (SessionId("mine"), 1, 1)
 LATER: Holder = (SessionId("mine"), 1, 2)
