@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A placement and the weighted, normalised terms that chose it."""
+    """A placement, and why it was chosen."""
 
     placement: Placement
-    scores: tuple[tuple[str, float], ...]
+    policy: Policy
+    spot: Spot
+
+    @property
+    def scores(self) -> tuple[tuple[str, float], ...]:
+        """The weighted, normalised terms; found when somebody asks, since few do."""
+        option = self.spot.scored.option
+        terms = self.policy.weighted(option) if option is not None else {}
+        terms.update(self.spot.terms)
+        return tuple([(name, terms.get(name, 0.0)) for name in self.policy.weights])
 
 
 class Pace(NamedTuple):
@@ -125,7 +134,7 @@ class Chooser:
         else:
             first = next(ranking.ranked(accepts), None)
             spot = first and Spot.of(first[2], first[0], devices_of(pool, request, first[0], first[1], first[2].room))
-        return None if spot is None else Choice(_placement(request, spot), _terms(policy, spot))
+        return None if spot is None else Choice(_placement(request, spot), policy, spot)
 
     def place_on(self, request: Request, policy: Policy, node: str, task_class: str = "") -> Choice | None:
         """The best place on one node, or None."""
@@ -138,7 +147,7 @@ class Chooser:
         if scored is None:
             return None
         spot = Spot.of(scored, node, devices_of(pool, request, node, found, scored.room))
-        return Choice(_placement(request, spot), _terms(policy, spot))
+        return Choice(_placement(request, spot), policy, spot)
 
     def _rated(self, request: Request, policy: Policy, task_class: str) -> Rated:
         """The ranking for a shape; task classes that are equally fast everywhere share it."""
@@ -164,13 +173,6 @@ class Chooser:
 def _placement(request: Request, spot: Spot) -> Placement:
     memory = request.memory_on(spot.devices[0]) if spot.devices else MemoryMiB(0)
     return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory)
-
-
-def _terms(policy: Policy, spot: Spot) -> tuple[tuple[str, float], ...]:
-    option = spot.scored.option
-    terms = policy.weighted(option) if option is not None else {}
-    terms.update(spot.terms)
-    return tuple([(name, terms.get(name, 0.0)) for name in policy.weights])
 
 
 def covers(amounts: Amounts, need: tuple[int, int]) -> bool:

@@ -61,7 +61,7 @@ def explain(state: State, name: RequestId, start: StartEstimate | None = None) -
         tuple([device for one in held if one is not None for device in one.placement.devices]),
         tuple(sorted((reason.value, count) for reason, count in removed.items())),
         tuple(sorted(busy.items())),
-        request.scores,
+        request.choice.scores if request.choice is not None else (),
         queue=request.queue,
         queue_position=_position(request, [one for one in order if one.queue == request.queue]),
         limit=limit,

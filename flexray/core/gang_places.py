@@ -21,12 +21,12 @@ from flexray.model.request import Request
 
 
 class Planned(NamedTuple):
-    """A member with the slice planned for it, the idle slices that have to make room, and the scores of its place."""
+    """A member with the slice planned for it, the idle slices that have to make room, and why it is there."""
 
     member: RequestRecord
     slice: SliceRecord
     victims: list[SliceRecord]
-    scores: tuple[tuple[str, float], ...]
+    choice: Choice
 
 
 def place_gang(state: State, gang: GangRecord, now: float) -> bool:
@@ -70,7 +70,7 @@ def undo(state: State, planned: list[Planned], now: float) -> None:
 def commit(state: State, planned: list[Planned], now: float) -> None:
     """Carry a plan out."""
     for one in planned:
-        one.member.scores = one.scores
+        one.member.choice = one.choice
         state.reserve_planned(one.member, one.slice, one.victims, now)
 
 
@@ -144,4 +144,4 @@ def _spread(state: State, members: list[RequestRecord], piece: Request, kind: st
 
 def _plan_slice(state: State, member: RequestRecord, choice: Choice, now: float) -> Planned:
     victims = idle_slices_to_stop(state.slices, state.pool, choice.placement, member.request.host)
-    return Planned(member, state.slices.plan(member, choice.placement, now), victims, choice.scores)
+    return Planned(member, state.slices.plan(member, choice.placement, now), victims, choice)

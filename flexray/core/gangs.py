@@ -127,7 +127,7 @@ def _keep_places(state: State, gang: GangRecord, now: float) -> None:
         if one.member.state is RequestState.QUEUED:
             commit(state, [one], now)
         else:
-            one.member.next, one.member.scores = one.slice.id, one.scores
+            one.member.next, one.member.choice = one.slice.id, one.choice
             for victim in one.victims:
                 state.stop(victim, StopReason.MAKE_ROOM, now)
 

@@ -51,7 +51,7 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
         return lend(state, request, now)
     if _faster_soon(state, request, choice.placement, SLICE_START_SECONDS, now):
         return False
-    request.scores = choice.scores
+    request.choice = choice
     victims = idle_slices_to_stop(state.slices, pool, choice.placement, request.request.host)
     state.reserve_new_slice(request, choice.placement, victims, now)
     return True

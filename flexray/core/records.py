@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from flexray.core.choosing import Choice
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import (
     LIVE,
@@ -68,7 +69,8 @@ class RequestRecord:
     slice: SliceId | None = None
     leased_at: float = 0.0
     start_failures: int = 0
-    scores: tuple[tuple[str, float], ...] = ()
+    #: the place last chosen for it by score.
+    choice: Choice | None = None
     shape: tuple[object, ...] = field(init=False)
     queue: str = field(init=False)
     line: tuple[object, ...] = field(init=False)
@@ -114,7 +116,7 @@ class RequestRecord:
 
 
 _FIELDS = tuple(one.name for one in fields(RequestRecord))
-_UNCHANGING = (str, int, float, tuple, type(None), Request)
+_UNCHANGING = (str, int, float, tuple, type(None), Request, Choice)
 
 
 @dataclass(slots=True)
@@ -127,7 +129,7 @@ class GangRecord:
         movable: whether members may be taken back at all: they are no actors, and start again.
         closing: a member is done, or nobody wants the gang any more: what is left of it only ends.
         returning: it is taken back as a whole; when all members are back it starts again, or stands in line.
-        since: when it last got or lost a member.
+        since: when members were last granted.
     """
 
     id: RequestId

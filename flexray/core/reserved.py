@@ -62,6 +62,8 @@ def _gap(state: State, device: str, share: int, there: list[SliceRecord], now: f
 
 def reservations_at(state: State, node: str, devices: tuple[str, ...], host: Amounts) -> list[SliceRecord]:
     """Slices planned on some devices, or for host amounts of a node of which these are a part."""
+    if not state.slices.pending:
+        return []
     planned = {one.id: one for device in devices for one in state.slices.pending_on(device)}
     if any(host):
         planned |= {name: p for name, p in state.slices.pending.items() if _shares_host(p, node, host)}
