@@ -82,6 +82,8 @@ class Chooser:
 
     def seconds_for(self, task_class: str, request: Request) -> dict[str, float]:
         """How long a task of a class is expected to take on the types there are; {} where nothing is known of it."""
+        if request.runtime is None and not self._pool.speeds.knows(task_class):
+            return {}
         return self._pace(task_class, request).seconds
 
     def declared_on(self, request: Request, kind: str) -> float | None:

@@ -40,6 +40,8 @@ def refused_by_queue(tree: QueueTree, request: Request) -> tuple[EndReason, str]
 
 def within_queue(tree: QueueTree, request: Request) -> Request:
     """The request with the device types that its queue, and those above it, leave it."""
+    if not tree.names_types:
+        return request
     types = request.types
     for step in tree.path(request.queue):
         types = _narrowed(types, tree.queues[step].types)

@@ -30,6 +30,8 @@ class QueueTree:
         always = {name: Queue(name) for name in (ROOT_QUEUE, DEFAULT_QUEUE)}
         #: by name, in the order of names.
         self.queues: dict[str, Queue] = dict(sorted({**always, **{queue.name: queue for queue in given}}.items()))
+        #: whether any queue allows some device types only.
+        self.names_types = any(queue.types for queue in self.queues.values())
         self._paths = {name: self._climb(name) for name in self.queues}
         below: dict[str, list[str]] = {name: [] for name in self.queues}
         for name, path in self._paths.items():

@@ -71,7 +71,7 @@ class Recalls:
         """Heads of lines that have waited for a term, in order."""
         state, before = self._state, now - self._state.options.lease_term_seconds
         oldest = next(iter(state.requests.values()), None)  # the requests are in the order in which they came
-        if oldest is None or oldest.submitted > before:
+        if not state.lines or oldest is None or oldest.submitted > before:
             return []
         first = [r for r in map(state.head, list(state.lines)) if r is not None]
         heads = [r for r in first if r.submitted <= before and not r.passes_over]
@@ -230,6 +230,8 @@ class Recalls:
 
     def take_other_room(self, now: float) -> None:
         """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
+        if not self._state.slices.pending:
+            return
         waiting = self._waiting()
         sharing = self._state.sharing
         if waiting and not sharing.plain:  # room goes to whose turn it is: beyond entitlement no one is before others

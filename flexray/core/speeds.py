@@ -66,6 +66,10 @@ class Speeds:
         """How many reports were taken in."""
         return self._total
 
+    def knows(self, task_class: str) -> bool:
+        """Whether any call of a class was measured."""
+        return task_class in self._measured
+
     def version(self, task_class: str) -> tuple[int, int]:
         """Changes when ``relative`` of a class may give something else."""
         return self._observed.get(task_class, 0) + self._observed.get(task_class + _STEPS, 0), self._due

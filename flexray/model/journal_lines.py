@@ -74,7 +74,12 @@ def _writer(hint: Any) -> Writer:
 
 
 def _several(writers: tuple[Writer, ...]) -> Writer:
-    return lambda values: f"[{','.join([write(value) for write, value in zip(writers, values, strict=True)])}]"
+    """What writes a tuple of so many values."""
+    names: dict[str, Any] = {f"write_{number}": write for number, write in enumerate(writers)}
+    parts = [f"{{write_{number}(value[{number}])}}" for number in range(len(writers))]
+    exec(f"def write(value):\n    return f'[{','.join(parts)}]'", names)
+    written: Writer = names["write"]
+    return written
 
 
 def _object(cls: type) -> Writer:
