@@ -140,7 +140,7 @@ def _faster_soon(state: State, request: RequestRecord, place: Placement, start: 
     if not state.options.policy.uses_speed or request.request.devices != 1:
         return False
     seconds = state.pool.chooser.seconds_for(request.task_class, request.request)
-    here = seconds.get(state.pool.kind_of(place)[0])
+    here = seconds.get(state.pool.kind_of(place)[0]) if seconds else None
     if here is None or _is_moved_within(state, request, here):
         return False
     since = request.waits_since if request.waits_since is not None else now

@@ -81,8 +81,8 @@ class Pool:
 
     def _rooms_of(self, node: str) -> list[Room]:
         """What is left of the node's ready devices; of no use, and left out, are those without any share."""
-        rooms = [row.seen or row.room(kind) for _, row, kind in self.kinds.ready(node)]  # most are as they were
-        return [room for room in rooms if room[1]]
+        ready = self.kinds.ready(node)
+        return [room for _, row, kind in ready if (room := row.seen or row.room(kind))[1]]  # most are as they were
 
     # -- why not -----------------------------------------------------------------------------
 

@@ -230,8 +230,6 @@ class Recalls:
 
     def take_other_room(self, now: float) -> None:
         """A request that waits for a recalled lease to end takes other room that has come free meanwhile."""
-        if not self._state.slices.pending:
-            return
         waiting = self._waiting()
         sharing = self._state.sharing
         if waiting and not sharing.plain:  # room goes to whose turn it is: beyond entitlement no one is before others

@@ -21,8 +21,7 @@ def idle_slices_to_stop(slices: Slices, pool: Pool, placement: Placement, host: 
     counts idle slices), so the answer always suffices.
     """
     idle = slices.idle_on(placement.node)
-    missing = missing_for(pool, placement, host, count_idle=False) if idle else {}
-    return needed_of(idle, missing, placement.node)
+    return needed_of(idle, missing_for(pool, placement, host, count_idle=False), placement.node) if idle else []
 
 
 def missing_for(pool: Pool, placement: Placement, asked: tuple[int, int], *, count_idle: bool) -> Missing:

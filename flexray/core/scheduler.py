@@ -123,8 +123,9 @@ class Scheduler:
             self._recalls.ask_back(now)
             stop_overdue(self.state, now)
         self.state.gaps = None
-        self._recalls.take_idle_room(now)
-        self._recalls.take_other_room(now)
+        if self.state.slices.pending:
+            self._recalls.take_idle_room(now)
+            self._recalls.take_other_room(now)
         self._recalls.for_large(now)
         self._place_waiting(now)
         take_back(self.state, now)

@@ -234,15 +234,14 @@ class State:
 
     def _expect_end(self, request: RequestRecord, record: SliceRecord, begin: float) -> None:
         """A lease is expected to end after one task; one that goes on says nothing more."""
-        kind, _ = self.pool.kind_of(record.placement)
         seconds = self._runs_for(request, record)
         if seconds is not None:
-            self.ends.expect(kind, begin + seconds, record)
+            self.ends.expect(self.pool.kind_of(record.placement)[0], begin + seconds, record)
 
     def _runs_for(self, request: RequestRecord, record: SliceRecord) -> float | None:
         """Seconds that one task of a request is expected to take on a slice, where that is known."""
-        kind, _ = self.pool.kind_of(record.placement)
-        return self.pool.chooser.seconds_for(request.task_class, request.request).get(kind)
+        known = self.pool.chooser.seconds_for(request.task_class, request.request)
+        return known.get(self.pool.kind_of(record.placement)[0]) if known else None
 
     def start_pending(self, now: float) -> None:
         """Start the planned slices whose room has come free, first planned first."""
