@@ -85,7 +85,7 @@ def test_a_collect_leaves_to_the_answer_what_is_about_to_go_with_it(here: Slice)
     collected = threading.Event()
     waiting = threading.Thread(target=lambda: (here.queue.wait_some(MINE, LONG), collected.set()))
     waiting.start()
-    here.queue.execute(here.queue.register(MINE, here.runs(*[lambda: 0] * 5), LONG))
+    here.queue.execute(here.queue.register(MINE, here.runs(*[lambda: 0] * 5), 5.0))
     assert len(here.take()) == 5  # by the batch's own answer
     assert not collected.wait(0.3)
     release = threading.Event()
