@@ -140,12 +140,14 @@ def _standing(state: State, request: RequestRecord) -> QueueStanding | None:
     rivals = [name for name in sharing.tree.leaves if name != request.queue and standings[name].borrowed > 0]
     lacks = any(standings[name].idle > 0 for name in sharing.tree.path(request.queue)[1:])
     borrowers = sorted(rivals, key=lambda name: (-standings[name].borrowed, name)) if lacks else []
+    path = sharing.tree.path(request.queue)
     return QueueStanding(
         request.queue,
         own.quota / 1e6,
         own.used / 1e6,
         fair.amount / 1e6 if fair is not None else 0.0,
         tuple(Borrower(name, standings[name].borrowed / 1e6) for name in borrowers[:_LISTED]),
+        tuple(str(warning) for warning in sharing.warnings if warning.queue in path),
     )
 
 
@@ -190,7 +192,7 @@ def _needs(
     if leaving:
         parts.append(f"it waits for {', '.join(map(_leaving_in_words, leaving))}")
     if standing is not None and reason in _WANT_OF_ROOM:
-        parts.append(_standing_in_words(standing))
+        parts += [_standing_in_words(standing), *standing.reduced]
     return "; ".join(parts)
 
 

@@ -61,6 +61,7 @@ class QueueStanding:
         used: what it uses.
         entitled: its fair share.
         borrowers: when it uses less than its quota, who uses what it lacks.
+        reduced: why it, or a queue above it, is guaranteed less than was configured, in sentences.
     """
 
     queue: str
@@ -68,6 +69,7 @@ class QueueStanding:
     used: float
     entitled: float
     borrowers: tuple[Borrower, ...]
+    reduced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,16 @@ def test_who_borrows_from_a_queue_below_its_quota() -> None:
     assert own is None, "it does not wait"
 
 
+def test_quotas_that_the_pool_cannot_keep_are_named() -> None:
+    there = world("2xA100", {"name": "a", "quota": 2}, {"name": "b", "quota": 2})
+    run(there, "x", gpu=1, queue="a")
+    run(there, "y", gpu=1, queue="b")
+    run(there, "z", gpu=1, queue="a")
+    found = there.explain("z")
+    (why,) = found.standing.reduced
+    assert found.standing.quota == 1.0 and "promised 4" in why and why in found.needs
+
+
 def test_a_queue_that_has_its_quota_waits_for_its_turn() -> None:
     there = world("2xA100", {"name": "a", "quota": 1}, {"name": "b", "quota": 1})
     for name in ("x", "y"):
