@@ -72,7 +72,7 @@ class Borrowing:
             spare = guaranteed_over_quota(siblings)
             self.standings.update((child, replace(one, spare=spare[child])) for child, one in siblings.items())
 
-    def may_reclaim(self, winner: str, wanted: Load, victim: str, held: Load) -> bool:
+    def may_reclaim(self, winner: str, wanted: Load, victim: str, held: Load, firmly: bool = False) -> bool:
         """Whether a request of one queue may take back a lease of another.
 
         It may where, of the siblings in which the two lie, the winner's quota covers all of the request, or the
@@ -83,6 +83,8 @@ class Borrowing:
         Args:
             wanted: what the request takes.
             held: what the lease takes.
+            firmly: the victim's guaranteed over-quota does not keep it from a request that the winner's quota covers.
+                That lies idle of quotas for some types and is no promise of others.
         """
         fork = self._tree.fork(winner, victim)
         if fork is None:
@@ -94,7 +96,8 @@ class Borrowing:
         within_quota = after.borrowed <= self.standings[taking].borrowed  # whatever it has borrowed of other types
         if not within_quota and after.borrowed > _spare(after, quotas, idle):
             return False
-        if self.standings[losing].borrowed <= _spare(self.standings[losing], quotas, idle):
+        spared = self.standings[losing].borrowed <= _spare(self.standings[losing], quotas, idle)
+        if spared and not (firmly and within_quota):
             return False
         path = self._tree.path(victim)
         return all(self._borrows(name, held) for name in path[path.index(losing) :])

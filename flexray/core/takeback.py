@@ -78,7 +78,7 @@ class _Hunt:
                 self._lowest[queue] = min(priority, self._lowest.get(queue, priority))
         self.borrowing = None if state.sharing.plain else state.sharing.borrowing()
         standings = self.borrowing.standings if self.borrowing is not None else {}
-        self._lent = any(one.borrowed > one.spare for one in standings.values())
+        self._lent = any(one.borrowed > 0 for one in standings.values())
         self._owed = {name for name, one in standings.items() if one.idle > 0 or one.borrowed < one.spare}
 
     def may_win(self, request: RequestRecord) -> bool:
@@ -93,11 +93,19 @@ class _Hunt:
 
 
 def _make_way(state: State, request: RequestRecord, hunt: _Hunt, now: float) -> bool:
-    """Have victims give way for a request, if there are some; it has its place from now on."""
-    reason, victims = _victims(state, request, hunt)
+    """Have victims give way for a request, if there are some; it has its place from now on.
+
+    Who borrows no more than is guaranteed beyond its quota does so only where the others do not suffice for a quota.
+    """
+    return any(_make_way_with(state, request, hunt, firmly, now) for firmly in (False, True))
+
+
+def _make_way_with(state: State, request: RequestRecord, hunt: _Hunt, firmly: bool, now: float) -> bool:
+    reason, victims = _victims(state, request, hunt, firmly)
     if request.gang is not None:
-        return _make_way_for_gang(state, request.gang, reason, list(_may_all_go(state, request, victims)), now)
-    found = _enough(state, request, victims) if victims else None
+        chosen = list(_may_all_go(state, request, victims, firmly))
+        return _make_way_for_gang(state, request.gang, reason, chosen, now)
+    found = _enough(state, request, list(_may_all_go(state, request, victims, firmly))) if victims else None
     if found is None:
         return False
     placement, chosen = found
@@ -115,7 +123,7 @@ def _make_way_for_gang(state: State, gang: GangRecord, reason: RecallReason, vic
     return chosen is not None and place_gang(state, gang, now)
 
 
-def _victims(state: State, request: RequestRecord, hunt: _Hunt) -> tuple[RecallReason, list[Victim]]:
+def _victims(state: State, request: RequestRecord, hunt: _Hunt, firmly: bool) -> tuple[RecallReason, list[Victim]]:
     """Leases that the request may take back, those that lose least first."""
     inside = [
         v
@@ -131,14 +139,13 @@ def _victims(state: State, request: RequestRecord, hunt: _Hunt) -> tuple[RecallR
     borrowed = [
         v
         for v in hunt.movable
-        if v.charged and borrowing.may_reclaim(request.queue, wanted, v.request.queue, v.charged)
+        if v.charged and borrowing.may_reclaim(request.queue, wanted, v.request.queue, v.charged, firmly)
     ]
     return RecallReason.RECLAIM, sorted(borrowed, key=_order)
 
 
-def _enough(state: State, request: RequestRecord, victims: list[Victim]) -> tuple[Placement, list[Victim]] | None:
+def _enough(state: State, request: RequestRecord, chosen: list[Victim]) -> tuple[Placement, list[Victim]] | None:
     """The fewest of the first victims whose end makes room, and where; None if all of them do not."""
-    chosen = list(_may_all_go(state, request, victims))
     if _place_without(state, request, chosen) is None:
         return None
     most = first_that_do(lambda some: _place_without(state, request, some) is not None, chosen)
@@ -159,14 +166,15 @@ def _place_without(state: State, request: RequestRecord, victims: Sequence[Victi
     return choice.placement if choice is not None else None
 
 
-def _may_all_go(state: State, request: RequestRecord, victims: list[Victim]) -> Iterator[Victim]:
+def _may_all_go(state: State, request: RequestRecord, victims: list[Victim], firmly: bool) -> Iterator[Victim]:
     """Victims one after the other, as long as each may be taken although those before it are gone."""
     sharing, gone = state.sharing, dict[str, list[dict[str, tuple[int, int]]]]()
     for victim in victims[:_MOST_VICTIMS]:
         own = victim.charged
         if victim.request.queue != request.queue and own and gone:
             borrowing = sharing.borrowing(gone)
-            if not borrowing.may_reclaim(request.queue, sharing.expected(request), victim.request.queue, own):
+            wanted = sharing.expected(request)
+            if not borrowing.may_reclaim(request.queue, wanted, victim.request.queue, own, firmly):
                 continue
         if own:
             gone.setdefault(victim.request.queue, []).append(own)
