@@ -53,13 +53,14 @@ def decode(data: Mapping[str, Any]) -> Any:
 
 def from_plain(cls: type[T], data: Mapping[str, Any]) -> T:
     """Rebuild a dataclass from ``to_plain`` of it."""
-    hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
+    kind: type = cls
+    hints = _hints(kind)
     return cls(**{name: _convert(hints[name], value) for name, value in data.items()})
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _convert(hint: Any, value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from flexray.model.lease import EnvironmentId
 from flexray.runtime.protocol import Environment
 
 _UNPACKED_PACKAGES = "runtime_resources"  # where Ray unpacks working_dir and py_modules on a node
@@ -27,7 +28,7 @@ def capture_environment(share: bool) -> Environment:
     scope = "" if share and not paths and _content_addressed(runtime_env) else job
     text = json.dumps([scope, runtime_env, paths], sort_keys=True, default=str)
     name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return Environment(name, job, runtime_env, paths)
+    return Environment(EnvironmentId(name), job, runtime_env, paths)
 
 
 def _driver_paths() -> list[str]:

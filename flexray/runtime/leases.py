@@ -99,7 +99,7 @@ class Leases:
             RequestSubmitted(
                 request,
                 self.session.id,
-                self.session.environment.id,  # type: ignore[arg-type]
+                self.session.environment.id,
                 target.key,
                 target.request,
                 reusable=not target.actor,

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from flexray.model.devices import Device
-from flexray.model.lease import LeaseId, Placement, SessionId, SliceId
+from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
 
 PROTOCOL = 5
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
@@ -49,7 +49,7 @@ class Environment:
         sys_path: directories the driver added to ``sys.path``.
     """
 
-    id: str
+    id: EnvironmentId
     job: str
     runtime_env: dict[str, Any] = field(default_factory=dict)
     sys_path: tuple[str, ...] = ()

@@ -102,7 +102,7 @@ class SchedulerActor:
         await self.leave(session)
         self._environments[environment.id] = environment
         self._mailboxes[session] = Mailbox(environment)
-        self._apply(SessionOpened(session, environment.id))  # type: ignore[arg-type]
+        self._apply(SessionOpened(session, environment.id))
         return self._epoch
 
     async def hold(self, session: SessionId) -> None:

@@ -10,6 +10,7 @@ been warm for long enough, and when a lease and a waiting request are a term old
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
@@ -88,7 +89,7 @@ class Simulation:
         for time, happening in happenings:
             self.at(time, happening)
         for job in jobs:
-            self._agenda.put(job.at, ARRIVAL, lambda course=self.courses[job.id]: self._arrive(course))  # type: ignore[misc]
+            self._agenda.put(job.at, ARRIVAL, partial(self._arrive, self.courses[job.id]))
 
     def run(self, until: Ticks | None = None) -> None:
         """Let things happen until nothing is left to happen, or time is up. Checks the core's invariants at the end."""

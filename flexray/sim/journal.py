@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -170,7 +171,7 @@ class _Past:
         for lease in [lease for lease in self._granted if self._asked(lease) in own]:
             self._held[self._asked(lease)] = at - self._granted.pop(lease)
         for name in sorted(own - self._held.keys()):
-            self.cancellations.append((at, lambda simulation, name=name: simulation.cancel(name)))  # type: ignore[misc]
+            self.cancellations.append((at, partial(Simulation.cancel, job=name)))
 
     def start_cost(self) -> float:
         """The median time that a slice took to start, in seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from flexray.errors import InternalError
 from flexray.model.amounts import WHOLE
@@ -60,7 +61,7 @@ class Running:
             self.ends[course.job.id] = self._agenda.put(
                 now + attempt.left,
                 COMPLETION,
-                lambda c=course, a=attempt: self._complete(c, a),  # type: ignore[misc]
+                partial(self._complete, course, attempt),
             )
 
     def _forget_end(self, course: Course) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,6 @@ def _happenings(scenario: Scenario, jobs: list[Job]) -> Iterator[tuple[Ticks, Ac
         if what == "queue":
             entries = _latest([*entries, target])
             queues = queues_of(entries, f"event at {event.at:g}")
-            yield ticks(event.at), lambda simulation, queues=queues: simulation.configure(queues)  # type: ignore[misc]
+            yield ticks(event.at), partial(Simulation.configure, queues=queues)
             continue
         yield ticks(event.at), happening_of(what, target, nodes, members)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from flexray.errors import UsageError
 from flexray.model.amounts import WHOLE, format_memory, share_as_float, share_of
@@ -140,9 +141,9 @@ class _Front:
     def run(self, calls: Sequence[Call]) -> None:
         """Until every call that has a replica is done."""
         for seat in self.seats:
-            self._agenda.put(seat.start, HAPPENING, lambda s=seat: self._open(s))  # type: ignore[misc]
+            self._agenda.put(seat.start, HAPPENING, partial(self._open, seat))
         for call in calls:
-            self._agenda.put(call.at, ARRIVAL, lambda c=call: self._route(c))  # type: ignore[misc]
+            self._agenda.put(call.at, ARRIVAL, partial(self._route, call))
         while (time := self._agenda.next_time()) is not None:
             self.now = time
             while entry := self._agenda.take(time):
