@@ -8,6 +8,7 @@ outcome wins, later ones are dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -180,10 +181,15 @@ class Call:
         return outcome
 
 
-def describe_call(phase: Phase, backlog: int, found: Explanation | None, request: RequestId | None) -> Explanation:
-    """An Explanation of a call: what its request says, else what the client knows."""
+def describe_call(phase: Phase, ahead: int, found: Explanation | None, request: RequestId | None) -> Explanation:
+    """An Explanation of a call: what its request says, else what the client knows.
+
+    Args:
+        ahead: calls of the same task that go first, in the client or on its slice.
+    """
+    first = f"{ahead} {'call' if ahead == 1 else 'calls'} of the same task {'goes' if ahead == 1 else 'go'} first"
     if found is not None and not found.over and phase in (Phase.BACKLOG, Phase.SENT):
-        return found
+        return replace(found, needs="; ".join(filter(None, (found.needs, first if ahead else ""))))
     state = {
         Phase.NEW: "waiting for arguments",
         Phase.BACKLOG: "waiting in the client",
@@ -191,5 +197,4 @@ def describe_call(phase: Phase, backlog: int, found: Explanation | None, request
         Phase.HERE: "running in its parent's slice",
         Phase.DONE: "done",
     }[phase]
-    needs = f"{backlog} calls of the same task go first" if phase is Phase.BACKLOG else ""
-    return Explanation(request or "", state, needs=needs)
+    return Explanation(request or "", state, needs=first if phase is Phase.BACKLOG else "")

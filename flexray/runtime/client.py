@@ -285,11 +285,13 @@ class Client:
             requests = [*call.target.asked] or [lease.request for lease in call.target.leases]
             request = call.lease.request if call.lease is not None else (requests[0] if requests else None)
             phase = call.phase
-            backlog = sum(1 for c in call.target.backlog if c.phase is Phase.BACKLOG and c.number < call.number)
+            lease = call.target.leases.get(call.lease) if call.lease is not None else None
+            line = call.target.backlog if lease is None else lease.in_flight.values()
+            ahead = sum(1 for c in line if c.phase is phase and c.number < call.number)
         found: Explanation | None = None
         if request is not None and phase < Phase.DONE:
             found = self._ask("explain", request, within=_REPLAY_SECONDS)
-        return describe_call(phase, backlog, found, request)
+        return describe_call(phase, ahead, found, request)
 
     def plan(self, request: Request) -> PlanAnswer:
         """When and where a request would start."""

@@ -1,4 +1,4 @@
-"""The bound on what waits in a client."""
+"""The bound on what waits in a client, and what is said of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 
 from flexray.config import PoolConfig
 from flexray.errors import BacklogFull
-from flexray.model.lease import SessionId
+from flexray.model.explanation import Explanation
+from flexray.model.lease import RequestId, SessionId
 from flexray.model.request import Request
-from flexray.runtime.call import Call, Kind
+from flexray.runtime.call import Call, Kind, Phase, describe_call
 from flexray.runtime.engine import Engine
 from flexray.runtime.packing import PackedFunction
 from flexray.runtime.targets import Target
@@ -55,3 +56,16 @@ def test_a_full_backlog_blocks_until_there_is_room_if_so_configured() -> None:
         made.calls.settle(first, Kind.VALUE, None)
     assert through.wait(10)
     blocked.join(10)
+
+
+@pytest.mark.parametrize(
+    ("phase", "ahead", "said"),
+    [
+        (Phase.SENT, 1, "1 call of the same task goes first"),
+        (Phase.BACKLOG, 2, "room; 2 calls of the same task go first"),
+        (Phase.SENT, 0, ""),
+    ],
+)
+def test_an_explanation_says_how_many_calls_go_first(phase: Phase, ahead: int, said: str) -> None:
+    found = Explanation("r", "leased" if phase is Phase.SENT else "queued", needs="" if phase is Phase.SENT else "room")
+    assert describe_call(phase, ahead, found, RequestId("r")).needs == said
