@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from flexray.core.books import Amounts, Row
-from flexray.model.devices import ISOLATION_ORDER, Device, DeviceState, DeviceType, Family, Isolation
+from flexray.model.devices import Device, DeviceState, DeviceType, Family
+from flexray.model.isolation import Guarantee, Isolation
 from flexray.model.lifecycle import FilterReason
 from flexray.model.request import Request, memory_needed
 
@@ -22,6 +23,7 @@ class Kind(NamedTuple):
     family: Family
     type: DeviceType
     isolation: Isolation
+    guarantee: Guarantee
 
 
 class Placed(NamedTuple):
@@ -74,7 +76,7 @@ class Kinds:
         """The number of a device's kind."""
         found = self._of_device.get(device.id)
         if found is None:
-            kind = Kind(device.family, device.type, device.isolation)
+            kind = Kind(device.family, device.type, device.isolation, device.guarantee)
             if kind not in self._numbers:
                 self._numbers[kind] = len(self.all)
                 self.all.append(kind)
@@ -150,7 +152,7 @@ class Kinds:
             return FilterReason.TYPE
         if memory_needed(request, kind.type.memory) > kind.type.memory:
             return FilterReason.MEMORY
-        if ISOLATION_ORDER.index(kind.isolation) < ISOLATION_ORDER.index(request.isolation):
+        if not kind.guarantee.meets(request.least):
             return FilterReason.ISOLATION
         return None
 

@@ -14,7 +14,8 @@ from flexray.core.landscape import Landscape
 from flexray.core.mix import Mix
 from flexray.core.speeds import Speeds
 from flexray.model.amounts import WHOLE
-from flexray.model.devices import Device, DeviceState, Inventory, Isolation
+from flexray.model.devices import Device, DeviceState, Inventory
+from flexray.model.isolation import Isolation
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason, WaitReason
 from flexray.model.request import Request, memory_needed

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flexray.core.state import State
 from flexray.model.amounts import MemoryMiB, MilliCpus, Share
-from flexray.model.devices import ISOLATION_ORDER
+from flexray.model.isolation import Isolation, Strength
 from flexray.model.request import Request, memory_needed
 
 Fits = Callable[[Request], bool]
@@ -58,9 +58,10 @@ def _queue(state: State, request: Request, fits: Fits) -> Iterator[Request]:
 
 
 def _isolation(state: State, request: Request, fits: Fits) -> Iterator[Request]:
-    weaker = ISOLATION_ORDER[: ISOLATION_ORDER.index(request.isolation)]
-    for isolation in reversed(weaker):
-        if fits(other := replace(request, isolation=isolation)):
+    strongest = max(request.least, key=lambda strength: strength.rank).rank
+    weaker: list[Isolation | Strength] = [*reversed(list(Strength)[1:strongest]), Isolation.NONE]
+    for isolation in weaker:
+        if isolation is not request.isolation and fits(other := replace(request, isolation=isolation)):
             yield other
             return
 

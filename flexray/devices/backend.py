@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Protocol
 
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Device, Family, Isolation
+from flexray.model.devices import Device, Family
+from flexray.model.isolation import Isolation
 
 
 def device_id(node: str, family: Family, index: int) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, SliceSetup, device_id
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Device, DeviceType, Family, Isolation
+from flexray.model.devices import Device, DeviceType, Family
+from flexray.model.isolation import Isolation
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",  # OpenMP: torch, scikit-learn

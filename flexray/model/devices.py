@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from flexray.model.amounts import MemoryMiB, MilliCpus
+from flexray.model.isolation import MECHANISMS, Guarantee, Isolation, Strength
+from flexray.model.partition import Profile
 
 
 class Family(str, Enum):
@@ -19,29 +21,6 @@ class Family(str, Enum):
     """Host cores standing in for an accelerator."""
     ANY = "any"
     """Any accelerator; only requests use it."""
-
-
-class Isolation(str, Enum):
-    """How the limits of a slice are enforced, from nothing to hardware."""
-
-    NONE = "none"
-    """Nothing is enforced; shares are only kept in the books."""
-    FRAMEWORK = "framework"
-    """The framework in the slice is told its limits (threads, affinity, memory fraction); code can ignore them."""
-    CGROUP = "cgroup"
-    """The kernel enforces CPU and memory of the slice's processes."""
-    HAMI = "hami"
-    """A preloaded library intercepts the device's API."""
-    MPS = "mps"
-    """NVIDIA MPS limits compute and memory per process."""
-    VNPU = "vnpu"
-    """Ascend virtual NPU: hardware partition."""
-    MIG = "mig"
-    """NVIDIA multi-instance GPU: hardware partition."""
-
-
-ISOLATION_ORDER: tuple[Isolation, ...] = tuple(Isolation)
-"""Weakest first; a request for one is met by it or by any later one."""
 
 
 class DeviceState(str, Enum):
@@ -78,7 +57,9 @@ class Device:
         id: unique in the cluster and stable while the node lives: ``<node>/<family><index>``.
         node: id of the node.
         index: position on the node within its family, as the visible-devices variable counts.
-        isolation: the strongest isolation its backend can give a slice.
+        isolation: the mechanism that holds its slices to their share.
+        memory_limit: how strongly something beside that mechanism holds them to their memory.
+        profiles: the sizes of the parts it is cut into; () where a slice may have any size.
         key: what the maker calls it (UUID), or "".
         cores: host cores that stand in for the device; () for real accelerators.
         numa: NUMA node of the host that the device hangs on; -1 where nobody knows.
@@ -97,6 +78,14 @@ class Device:
     cores: tuple[int, ...] = ()
     numa: int = -1
     links: tuple[tuple[int, int], ...] = ()
+    memory_limit: Strength = Strength.NONE
+    profiles: tuple[Profile, ...] = ()
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """How strongly slices of it are held to their share and memory."""
+        compute, memory = MECHANISMS[self.isolation]
+        return Guarantee(compute, max(memory, self.memory_limit, key=lambda strength: strength.rank))
 
 
 def group_links(index: int, position: int, size: int) -> tuple[tuple[int, int], ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, NewType
 
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Isolation
+from flexray.model.isolation import Isolation
 
 RequestId = NewType("RequestId", str)
 SliceId = NewType("SliceId", str)

@@ -20,8 +20,9 @@ from flexray.model.amounts import (
     share_as_float,
     share_of,
 )
-from flexray.model.devices import Device, Family, Isolation
+from flexray.model.devices import Device, Family
 from flexray.model.gang import Gang, parse_gang
+from flexray.model.isolation import Guarantee, Isolation, Strength, least_guarantee
 
 DEFAULT_QUEUE = "default"
 _FAMILY_OPTIONS = {"gpu": Family.GPU, "npu": Family.NPU, "accelerator": Family.ANY}
@@ -46,7 +47,8 @@ class Request:
         host_memory: MiB of host memory booked beside the device, or text such as ``"16GiB"``.
         queue: name of the queue.
         priority: higher goes first within the queue.
-        isolation: at least this strength.
+        isolation: at least this strength of both compute and memory, such as ``"hard"``, or what a mechanism gives,
+            such as ``"mps"``.
         runtime: declared run time of one task in seconds, or None.
         throughput: relative speeds by type, such as ``{"nvidia/A100*": 1.0, "nvidia/T4": 0.2}``, or () to learn them.
         preemptible: whether the pool may stop a running task and start it again elsewhere, when it has had its grace
@@ -68,7 +70,7 @@ class Request:
     host_memory: MemoryMiB = MemoryMiB(0)
     queue: str = DEFAULT_QUEUE
     priority: int = 0
-    isolation: Isolation = Isolation.NONE
+    isolation: Isolation | Strength = Isolation.NONE
     runtime: float | None = None
     throughput: tuple[tuple[str, float], ...] = ()
     preemptible: bool = False
@@ -127,6 +129,11 @@ class Request:
             self.isolation,
             self.gang,
         )
+
+    @property
+    def least(self) -> Guarantee:
+        """How strongly its slice has to be held, at least."""
+        return least_guarantee(self.isolation)
 
     @property
     def host(self) -> tuple[int, int]:
@@ -200,12 +207,14 @@ def _parse_throughput(value: object) -> tuple[tuple[str, float], ...]:
     return tuple((name, float(speed)) for name, speed in pairs)
 
 
-def _parse_isolation(value: object) -> Isolation:
-    try:
-        return Isolation(value)
-    except ValueError:
-        known = ", ".join(i.value for i in Isolation)
-        raise InvalidRequest(f"isolation={value!r} is unknown; use one of: {known}") from None
+def _parse_isolation(value: object) -> Isolation | Strength:
+    for kind in (Isolation, Strength):
+        if value in [one.value for one in kind]:
+            return kind(value)
+    strengths, mechanisms = (", ".join(one.value for one in kind) for kind in (Strength, Isolation))
+    raise InvalidRequest(
+        f"isolation={value!r} is unknown; use a strength ({strengths}) or a mechanism that gives it ({mechanisms})"
+    )
 
 
 def _parse_amount(option: str, value: object) -> dict[str, object]:

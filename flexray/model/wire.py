@@ -70,7 +70,7 @@ def _convert(hint: Any, value: Any) -> Any:
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        return _convert(next(arg for arg in get_args(hint) if arg is not type(None)), value)
+        return _convert(next(arg for arg in get_args(hint) if _may_be(arg, value)), value)
     if origin is tuple:
         args = get_args(hint)
         if len(args) == 2 and args[1] is Ellipsis:
@@ -84,3 +84,10 @@ def _convert(hint: Any, value: Any) -> Any:
         if issubclass(hint, tuple) and hasattr(hint, "_fields"):
             return hint(*value)
     return value
+
+
+def _may_be(hint: Any, value: Any) -> bool:
+    """Whether a part of a union can be meant by a plain value; enums are told apart by what values they have."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return value in [one.value for one in hint]
+    return hint is not type(None)

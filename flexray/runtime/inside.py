@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from flexray.errors import TaskError
-from flexray.model.devices import ISOLATION_ORDER, Family
+from flexray.model.devices import Family
 from flexray.model.events import LeaseBlocked, LeaseUnblocked
 from flexray.runtime.arguments import unpack_arguments
 from flexray.runtime.call import Call, Kind, Phase
@@ -111,7 +111,7 @@ class Inside:
             and request.share <= place.share
             and request.memory_on(device) <= place.memory
             and request.allows_type(device.type.name)
-            and ISOLATION_ORDER.index(request.isolation) <= ISOLATION_ORDER.index(device.isolation)
+            and device.guarantee.meets(request.least)
         )
 
     def _run_here(self, call: Call, here: Running) -> None:

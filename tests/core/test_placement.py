@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from harness import GIB, TYPES, World, node
 
-from flexray.model.devices import Inventory, Isolation
+from flexray.model.devices import Inventory
 from flexray.model.events import NodeReported, QueuesConfigured
+from flexray.model.isolation import Isolation
 from flexray.model.lifecycle import EndReason, FilterReason, WaitReason
 from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request

@@ -9,7 +9,8 @@ from flexray.devices.backend import NodeFacts, ProbeStatus, Sample
 from flexray.devices.cpu import THREAD_VARIABLES, CpuBackend
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Device, Family, Isolation
+from flexray.model.devices import Device, Family
+from flexray.model.isolation import Isolation
 
 
 def devices_of(cores: int, count: int, memory: int = 8192) -> tuple[Device, ...]:

@@ -4,7 +4,8 @@ import pytest
 
 from flexray.devices.backend import NodeFacts, ProbeStatus, Sample
 from flexray.devices.declared import DeclaredBackend
-from flexray.model.devices import Family, Isolation
+from flexray.model.devices import Family
+from flexray.model.isolation import Isolation
 
 
 def types_of(resources: dict[str, float], label: str = "") -> list[str]:

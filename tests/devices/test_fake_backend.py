@@ -9,7 +9,7 @@ from flexray.devices.backend import NodeFacts, ProbeStatus, Sample
 from flexray.devices.fake import FakeBackend, parse_fake
 from flexray.errors import IsolationFailed, UsageError
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Isolation
+from flexray.model.isolation import Isolation
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from flexray.devices.backend import NodeFacts, ProbeStatus, ProcessUse, Sample
 from flexray.devices.child import ProbeChild
 from flexray.devices.nvidia import NvidiaBackend
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import BackendReport, Device, DeviceState, DeviceType, Family, Isolation
+from flexray.model.devices import BackendReport, Device, DeviceState, DeviceType, Family
+from flexray.model.isolation import Isolation
 
 pytest.importorskip("pynvml")
 

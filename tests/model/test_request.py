@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flexray.errors import InvalidRequest
-from flexray.model.devices import Device, DeviceType, Family, Isolation
+from flexray.model.devices import Device, DeviceType, Family
+from flexray.model.isolation import Isolation
 from flexray.model.request import Request, request_from_options
 
 GPU = Family.GPU
@@ -119,7 +120,7 @@ def test_refused_requests(fields: dict[str, Any]) -> None:
 
 def test_isolation_by_name() -> None:
     assert Request(isolation="mps").isolation is Isolation.MPS
-    with pytest.raises(InvalidRequest, match="isolation='tinfoil' is unknown; use one of: none, framework, cgroup"):
+    with pytest.raises(InvalidRequest, match="isolation='tinfoil' is unknown; use a strength .none, advisory"):
         Request(isolation="tinfoil")
 
 

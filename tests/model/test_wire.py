@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from flexray.errors import UsageError
 from flexray.model.commands import COMMANDS
-from flexray.model.devices import Device, DeviceType, Inventory, Isolation
+from flexray.model.devices import Device, DeviceType, Inventory
 from flexray.model.events import EVENTS, NodeReported, RequestSubmitted, SliceStarted
 from flexray.model.gang import Gang, Layout
+from flexray.model.isolation import Isolation
 from flexray.model.lease import Lease, LeaseId, Placement
 from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request

@@ -14,9 +14,9 @@ from flexray.config import PoolConfig
 from flexray.errors import Cancelled, Infeasible, LeaseLost, TaskError, TaskTimeout
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import FailRequest, GrantLease, RecallLease, RevokeLease
-from flexray.model.devices import Isolation
 from flexray.model.events import Event, LeaseReleased, LeaseYielded, RequestCancelled, RequestSubmitted
 from flexray.model.gang import Gang
+from flexray.model.isolation import Isolation
 from flexray.model.lease import Lease, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import EndReason
 from flexray.model.request import Request
