@@ -26,12 +26,21 @@ class LeaseId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a request would go: devices of one node, the share and memory taken of each."""
+    """Where a request would go: devices of one node, the share and memory taken of each.
+
+    Attributes:
+        burst: thousandths that may be used while others leave them idle; 0: no more than the share.
+        profile: name of the part it is, on a device that is cut into fixed parts, else "".
+        start: the first place of that part in the device's row of places; -1 where only amounts count.
+    """
 
     node: str
     devices: tuple[str, ...]
     share: Share
     memory: MemoryMiB
+    burst: Share = Share(0)
+    profile: str = ""
+    start: int = -1
 
 
 @dataclass(frozen=True, slots=True)
