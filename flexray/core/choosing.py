@@ -11,6 +11,7 @@ from flexray.core.places import Near, Spot, Wishes, devices_of
 from flexray.core.policy import Policy, Rating
 from flexray.core.ranking import Ranking
 from flexray.core.scoring import Scorer
+from flexray.errors import InternalError
 from flexray.model.amounts import MemoryMiB
 from flexray.model.lease import Placement
 from flexray.model.request import Request
@@ -136,7 +137,7 @@ class Chooser:
         else:
             first = next(ranking.ranked(accepts), None)
             spot = first and Spot.of(first[2], first[0], devices_of(pool, request, first[0], first[1], first[2].room))
-        return None if spot is None else Choice(_placement(request, spot), policy, spot)
+        return None if spot is None else Choice(_placement(pool, request, spot), policy, spot)
 
     def place_on(self, request: Request, policy: Policy, node: str, task_class: str = "") -> Choice | None:
         """The best place on one node, or None."""
@@ -149,7 +150,7 @@ class Chooser:
         if scored is None:
             return None
         spot = Spot.of(scored, node, devices_of(pool, request, node, found, scored.room))
-        return Choice(_placement(request, spot), policy, spot)
+        return Choice(_placement(pool, request, spot), policy, spot)
 
     def _rated(self, request: Request, policy: Policy, task_class: str) -> Rated:
         """The ranking for a shape; task classes that are equally fast everywhere share it."""
@@ -165,16 +166,22 @@ class Chooser:
             if policy.name not in self._ratings:
                 self._ratings[policy.name] = policy.rating()
             scorer = Scorer(self._pool, request, policy, self._ratings[policy.name], speeds)
-            share = request.share if request.devices else 0
-            rated = Rated(Ranking(self._pool.landscape, scorer, share, policy.band), scorer)
+            rated = Rated(Ranking(self._pool.landscape, scorer, scorer.least_share, policy.band), scorer)
             self._rankings[shared] = rated
         self._latest[key] = (version, rated)
         return rated
 
 
-def _placement(request: Request, spot: Spot) -> Placement:
-    memory = request.memory_on(spot.devices[0]) if spot.devices else MemoryMiB(0)
-    return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory)
+def _placement(pool: Pool, request: Request, spot: Spot) -> Placement:
+    if not spot.devices:
+        return Placement(spot.node, (), request.share, MemoryMiB(0))
+    if not spot.devices[0].profiles:
+        memory = request.memory_on(spot.devices[0])
+        return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory)
+    place = pool.kinds.place(request, spot.devices)
+    if place is None:
+        raise InternalError(f"{request.describe()} was to go to {spot.devices[0].id}, and no part of it is free there")
+    return place
 
 
 def covers(amounts: Amounts, need: tuple[int, int]) -> bool:

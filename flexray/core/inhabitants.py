@@ -6,8 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from flexray.core.books import Amounts, Row
+from flexray.core.fixed_parts import Grant, Places, Profiles, best_span, granted, lacks_memory, put
 from flexray.model.devices import Device, DeviceState, DeviceType, Family
 from flexray.model.isolation import Guarantee, Isolation
+from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason
 from flexray.model.request import Request, memory_needed
 
@@ -24,6 +26,7 @@ class Kind(NamedTuple):
     type: DeviceType
     isolation: Isolation
     guarantee: Guarantee
+    profiles: Profiles = ()
 
 
 class Placed(NamedTuple):
@@ -76,7 +79,7 @@ class Kinds:
         """The number of a device's kind."""
         found = self._of_device.get(device.id)
         if found is None:
-            kind = Kind(device.family, device.type, device.isolation, device.guarantee)
+            kind = Kind(device.family, device.type, device.isolation, device.guarantee, device.profiles)
             if kind not in self._numbers:
                 self._numbers[kind] = len(self.all)
                 self.all.append(kind)
@@ -152,6 +155,8 @@ class Kinds:
             return FilterReason.TYPE
         if memory_needed(request, kind.type.memory) > kind.type.memory:
             return FilterReason.MEMORY
+        if kind.profiles and granted(request, kind.type.memory, kind.profiles) is None:
+            return FilterReason.MEMORY if lacks_memory(request, kind.profiles) else FilterReason.PROFILE
         if not kind.guarantee.meets(request.least):
             return FilterReason.ISOLATION
         return None
@@ -178,6 +183,32 @@ class Kinds:
                 reasons.update({refusal: nodes * count} if refusal else {})
                 fits |= refusal is None
         return fits, reasons
+
+    # -- what is granted ------------------------------------------------------------------------
+
+    def grant(self, kind: Kind, request: Request) -> Grant | None:
+        """What a request takes of each device of a kind; None where it may not go."""
+        return granted(request, kind.type.memory, kind.profiles) if self.allows(kind, request) else None
+
+    def place(self, request: Request, devices: tuple[Device, ...], places: int | None = None) -> Placement | None:
+        """A placement on devices of a kind, which is known to fit in amounts; None where the parts there are in the way.
+
+        Args:
+            places: the places that will do; None: all that a new request may count on.
+        """
+        first = devices[0]
+        grant = granted(request, first.type.memory, first.profiles)
+        if grant is None:
+            return None
+        names, span = tuple([device.id for device in devices]), 0
+        if grant.spans:
+            row = self._pool.books.rows[first.id].places
+            assert row is not None
+            there = row.reachable() if places is None else places
+            span = best_span(first.profiles, grant.spans, Places(there, row.draining, row.idle | row.stopping))
+            if not span:
+                return None
+        return put(first.node, names, grant, span)
 
     def feasible_devices(self, request: Request) -> Iterator[Device]:
         """Every device that could ever hold (a part of) the request."""

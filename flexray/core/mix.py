@@ -9,14 +9,15 @@ The mix is learnt from what arrives and swapped in epochs, so that scores stay c
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from flexray.core.books import Room
-from flexray.core.inhabitants import Kinds
+from flexray.core.fixed_parts import Grant, best_in_room
+from flexray.core.inhabitants import Kind, Kinds
 from flexray.core.landscape import NodeState, host_levels
 from flexray.core.worth import Worth
 from flexray.model.amounts import WHOLE, Share
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 #: Shapes are counted until they cover this part of the arrivals, most frequent first (FGD).
 _COVERAGE = 0.95
@@ -29,10 +30,14 @@ _MEMORY = 20_000
 _PRIOR = {Request(): 0.5, Request(share=Share(500)): 0.25, Request(share=Share(250)): 0.25}
 
 
-class DevicePart(NamedTuple):
-    """What shapes of the mix ask of devices: per kind the (share, memory) needed, or None where it may not go."""
+_Rest = tuple[int, int, int, int]
+"""What is left of a device: its kind, share, memory and places."""
 
-    need: tuple[tuple[int, int] | None, ...]
+
+class DevicePart(NamedTuple):
+    """What shapes of the mix take of devices: per kind what is granted, or None where it may not go."""
+
+    need: tuple[Grant | None, ...]
     devices: int
 
 
@@ -120,13 +125,8 @@ class Mix:
         return self._worth
 
     def _part(self, request: Request) -> DevicePart:
-        need = tuple(
-            (request.share, memory_needed(request, kind.type.memory))
-            if request.devices and self._kinds.allows(kind, request)
-            else None
-            for kind in self._kinds.all
-        )
-        return DevicePart(need, request.devices)
+        grants = [self._kinds.grant(kind, request) if request.devices else None for kind in self._kinds.all]
+        return DevicePart(tuple(grants), request.devices)
 
     # -- fragments --------------------------------------------------------------------------
 
@@ -134,15 +134,15 @@ class Mix:
         """The expected part of a node's free devices that the mix could not use, in devices."""
         if len(self._kinds.all) != self._known:
             self._derive()
-        rooms = tuple((room.kind, room.share, room.memory) for room in state.rooms if room.share)
+        rooms = tuple((room.kind, room.share, room.memory, room.places) for room in state.rooms if room.share)
         key = (state.cores, state.memory, rooms)
         known = self._fragments.get(key)
         if known is None:
             known = self._fragments[key] = self._count(state.cores, state.memory, rooms)
         return known
 
-    def _count(self, cores: int, memory: int, rooms: tuple[tuple[int, int, int], ...]) -> float:
-        free = sum(share for _, share, _ in rooms)
+    def _count(self, cores: int, memory: int, rooms: tuple[_Rest, ...]) -> float:
+        free = sum(rest[1] for rest in rooms)
         lost = [self._lost(part, rooms, free) for part in self._parts]
         total = 0.0
         for host in self._hosts:
@@ -151,11 +151,11 @@ class Mix:
         return total / WHOLE
 
     @staticmethod
-    def _lost(part: DevicePart, rooms: tuple[tuple[int, int, int], ...], free: int) -> int:
+    def _lost(part: DevicePart, rooms: tuple[_Rest, ...], free: int) -> int:
         usable = count = 0
-        for kind, share, memory in rooms:
+        for kind, share, memory, places in rooms:
             need = part.need[kind]
-            if need is not None and share >= need[0] and memory >= need[1]:
+            if need is not None and share >= need[0] and memory >= need[1] and need.fits(places):
                 usable += share
                 count += 1
         return free - usable if count and count >= part.devices else free
@@ -189,12 +189,17 @@ class Mix:
         return [price * scale / count if count else 0.0 for price, count in zip(prices, capacity, strict=True)]
 
 
-def state_after(state: NodeState, room: int, share: int, memory: int, host: tuple[int, int]) -> NodeState:
+def state_after(
+    state: NodeState, room: int, grant: Grant | None, kinds: Sequence[Kind], host: tuple[int, int]
+) -> NodeState:
     """The state of a node after something was placed into one of its rooms (room < 0: on the host only)."""
     rooms = state.rooms
-    if room >= 0:
+    if room >= 0 and grant is not None:
         one = rooms[room]
-        left = Room(one.kind, one.share - share, one.memory - memory, one.quiet_share, one.quiet_memory)
+        left = one._replace(share=one.share - grant.share, memory=one.memory - grant.memory)
+        if grant.spans:
+            span = best_in_room(kinds[one.kind].profiles, grant.spans, one.places, one.quiet_places)
+            left = left._replace(places=one.places & ~span)
         rooms = tuple(sorted((*rooms[:room], left, *rooms[room + 1 :])))
     cores, host_memory = host_levels((state.cores - host[0], state.memory - host[1])) if any(host) else state[:2]
     return NodeState(cores, host_memory, state.quiet_cores, state.quiet_memory, rooms)

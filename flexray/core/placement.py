@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from flexray.core.books import Books, Room
 from flexray.core.choosing import Chooser, covers
 from flexray.core.company import Company
+from flexray.core.fixed_parts import granted, span_at, whole_row
 from flexray.core.inhabitants import Kinds
 from flexray.core.landscape import Landscape
 from flexray.core.mix import Mix
@@ -18,7 +19,7 @@ from flexray.model.devices import Device, DeviceState, Inventory
 from flexray.model.isolation import Isolation
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason, WaitReason
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 
 class Pool:
@@ -48,10 +49,20 @@ class Pool:
         self.chooser.forget()
 
     def add_device(self, device: Device) -> None:
-        """A new device, or a new description of a known one."""
-        if device.id not in self.devices:
-            self.books.add(device.id, (WHOLE, device.type.memory))
-        self.books.resize(device.id, (WHOLE, device.type.memory))
+        """A new device, or a new description of a known one.
+
+        One that is cut otherwise than before keeps its former parts as long as something is held or promised there.
+        """
+        known, total = self.devices.get(device.id), (WHOLE, device.type.memory)
+        if known is None:
+            self.books.add(device.id, total, whole_row(device.profiles))
+        elif known.profiles != device.profiles:
+            if self.books.rows[device.id].untouched:
+                self.books.cut(device.id, whole_row(device.profiles))
+            else:
+                former = {"profiles": known.profiles, "isolation": known.isolation, "memory_limit": known.memory_limit}
+                device = dataclasses.replace(device, **former)
+        self.books.resize(device.id, total)
         self.devices[device.id] = device
         self.kinds.add(device)
         self.changed(device.node)
@@ -80,6 +91,21 @@ class Pool:
         device = self.devices[placement.devices[0]]
         return device.type.name, device.isolation
 
+    def span_of(self, placement: Placement) -> int:
+        """The places that a placement takes of each of its devices, as bits; 0 where only amounts count."""
+        return span_at(self.devices[placement.devices[0]].profiles, placement) if placement.start >= 0 else 0
+
+    def has_free(self, placement: Placement) -> bool:
+        """Whether all that a placement takes of its devices is held by nobody."""
+        rows, span = self.books.rows, self.span_of(placement) if placement.start >= 0 else 0
+        for device in placement.devices:
+            row = rows.get(device)
+            if row is None or not covers(row.free, (placement.share, placement.memory)):
+                return False
+            if span and (row.places is None or span & ~row.places.free):
+                return False
+        return True
+
     def _rooms_of(self, node: str) -> list[Room]:
         """What is left of the node's ready devices; of no use, and left out, are those without any share."""
         ready = self.kinds.ready(node)
@@ -102,17 +128,21 @@ class Pool:
         if not self.books.rows:
             return WaitReason.NO_DEVICES, Counter()
         busy: Counter[str] = Counter()
-        spare, least, room = [0, 0], 0, False
+        spare, least, room = [0, 0], (WHOLE, 0), False
         for device in self.kinds.feasible_devices(request):
-            row, need = self.books.rows[device.id], memory_needed(request, device.type.memory)
+            row = self.books.rows[device.id]
             if device.state is not DeviceState.READY:
                 sick = device.state is DeviceState.SICK
                 busy[(WaitReason.DEVICES_SICK if sick else WaitReason.USED_BY_RAY).value] += 1
                 continue
             reach = row.reachable()
             spare = [spare[0] + reach[0], spare[1] + reach[1]]
-            least = min(least or need, need)
-            if not (reach == row.total if request.devices > 1 else covers(reach, (request.share, need))):
+            grant = granted(request, device.type.memory, device.profiles)
+            assert grant is not None
+            least = (min(least[0], grant.share), min(least[1] or grant.memory, grant.memory))
+            places = row.places.reachable() if row.places is not None else 0
+            alone = covers(reach, (grant.share, grant.memory)) and grant.fits(places)
+            if not (reach == row.total if request.devices > 1 else alone):
                 busy[WaitReason.NO_ROOM.value] += 1
             elif not covers(self.host.rows[device.node].reachable(), request.host):
                 busy[WaitReason.HOST_CPUS.value] += 1
@@ -122,5 +152,5 @@ class Pool:
             return WaitReason.NEXT_CYCLE, busy
         order = [WaitReason.USED_BY_RAY, WaitReason.DEVICES_SICK, WaitReason.NO_ROOM, WaitReason.HOST_CPUS]
         reason = max(order, key=lambda one: busy[one.value])
-        enough = spare[0] >= request.share * request.devices and spare[1] >= least
+        enough = spare[0] >= least[0] * request.devices and spare[1] >= least[1]
         return (WaitReason.FRAGMENTED if reason is WaitReason.NO_ROOM and enough else reason), busy

@@ -221,6 +221,8 @@ class SliceRecord:
     since: float
     state: SliceState = SliceState.PENDING
     request: RequestId | None = None
+    #: its places on each of its devices, as bits, where these are cut into fixed parts.
+    span: int = 0
     draining: bool = False
     #: STARTING, and started: others of the gang it is for are not.
     ready: bool = False

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from flexray.core.fixed_parts import Grant
 from flexray.core.landscape import CORE_LEVELS, NodeClass, host_levels
 from flexray.core.mix import state_after
 from flexray.core.policy import Option, Policy, Rating
 from flexray.core.ranking import Scored
 from flexray.model.amounts import WHOLE
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 if TYPE_CHECKING:
     from flexray.core.placement import Pool
@@ -35,10 +36,13 @@ class Scorer:
     ) -> None:
         self._request, self._policy, self._rate = request, policy, rating.total
         self._kinds, self._mix = pool.kinds.all, pool.mix
-        self._needs = [
-            memory_needed(request, kind.type.memory) if pool.kinds.allows(kind, request) else None
-            for kind in self._kinds
-        ]
+        #: by kind: what is granted there.
+        self._grants = [pool.kinds.grant(kind, request) if request.devices else None for kind in self._kinds]
+        self._needs = [None if one is None else one.memory for one in self._grants]
+        self._shares = [WHOLE if one is None else one.share for one in self._grants]
+        self._cut = [bool(one is not None and one.spans) for one in self._grants]
+        #: what needs more is refused at a glance.
+        self.least_share = min((one.share for one in self._grants if one is not None), default=0)
         #: a host amount was rounded down to a level: it may be enough from the level of what is needed on.
         self._least = host_levels(request.host)
         #: the level of host cores after placing, by the level before.
@@ -51,8 +55,8 @@ class Scorer:
         self._speeds = [
             speeds.get(kind.type.name, 0.0) if policy.uses_speed else kind.type.speed / fastest for kind in self._kinds
         ]
-        taken = request.share * request.devices / WHOLE
-        self._scarcity = [pool.mix.scarcity(n) * taken if policy.uses_mix else 0.0 for n in range(len(self._kinds))]
+        taken = [share * request.devices / WHOLE for share in self._shares]
+        self._scarcity = [pool.mix.scarcity(n) * one if policy.uses_mix else 0.0 for n, one in enumerate(taken)]
         self._worth = pool.mix.worth() if policy.uses_mix and "keeps" in policy.weights else None
         self._counts_fragments = policy.uses_mix and "defragments" in policy.weights
         #: by kind: no place on such a device is worth more.
@@ -98,13 +102,13 @@ class Scorer:
     def _score_host(self, found: NodeClass) -> Scored:
         """For host cores and memory only: where it fragments least; else nodes without devices, then the fullest."""
         if self._policy.uses_mix:
-            lost = self._fragments_lost(found, -1, 0) if self._counts_fragments else 0.0
-            option = Option(0, 0, 0, 0, 0, defragments=lost, keeps=self._keeps(found, -1, 0))
+            lost = self._fragments_lost(found, -1, None) if self._counts_fragments else 0.0
+            option = Option(0, 0, 0, 0, 0, defragments=lost, keeps=self._keeps(found, -1, None))
             return Scored(self._rate(option), option, -1)
         spare = found.state.cores / CORE_LEVELS[-1]
         return Scored((0.0 if found.rooms else 1.0) - spare, None, -1)
 
-    def _keeps(self, found: NodeClass, room: int, memory: int) -> float:
+    def _keeps(self, found: NodeClass, room: int, grant: Grant | None) -> float:
         """Worth gained by placing the request into a room of a node."""
         if self._worth is None:
             return 0.0
@@ -112,16 +116,16 @@ class Scorer:
         cores = self._cores_after.get(before)
         if cores is None:
             cores = self._cores_after[before] = host_levels((before - request.cpus, 0))[0]
-        return self._worth.change(found, room, (request.share, memory), request.devices, cores)
+        return self._worth.change(found, room, grant, request.devices, cores)
 
-    def _fragments_lost(self, found: NodeClass, room: int, memory: int) -> float:
+    def _fragments_lost(self, found: NodeClass, room: int, grant: Grant | None) -> float:
         request, state = self._request, found.state
-        after = state_after(state, room, request.share, memory, request.host)
+        after = state_after(state, room, grant, self._kinds, request.host)
         for _ in range(request.devices - 1):  # whole ones of the same kind: the next is where this one was
             kind = state.rooms[room].kind
             whole = (kind, WHOLE, self._kinds[kind].type.memory)
             again = next(i for i, r in enumerate(after.rooms) if r[:3] == whole)
-            after = state_after(after, again, WHOLE, memory, (0, 0))
+            after = state_after(after, again, grant, self._kinds, (0, 0))
         return self._mix.fragments(state) - self._mix.fragments(after)
 
     def _host_quiet(self, found: NodeClass) -> bool:
@@ -129,19 +133,22 @@ class Scorer:
         return state.quiet_cores >= request.cpus and state.quiet_memory >= request.host_memory
 
     def _single(self, found: NodeClass) -> list[Scored]:
-        share, needs = self._request.share, self._needs
+        shares, needs, cut = self._shares, self._needs, self._cut
         host_quiet = found.calm or self._host_quiet(found)
         options = []
         for index, room, _ in found.rooms:
-            number, there, memory, quiet_share, quiet_memory = room
-            if there < share:
-                continue
-            need = needs[number]
-            if need is None or memory < need:
+            number, there, memory, quiet_share, quiet_memory, _, _ = room
+            share, need = shares[number], needs[number]
+            if there < share or need is None or memory < need:
                 continue
             quiet = host_quiet and quiet_share >= share and quiet_memory >= need
+            if cut[number]:
+                grant = self._grants[number]
+                if grant is None or not grant.fits(room.places):
+                    continue
+                quiet = quiet and grant.fits(room.quiet_places)
             left = ((there - share) / WHOLE, (memory - need) * self._per_mib[number])
-            options.append(self._scored(found, index, number, need, left, 0.0 if quiet else 1.0))
+            options.append(self._scored(found, index, number, left, 0.0 if quiet else 1.0))
         return options
 
     def _several(self, found: NodeClass) -> list[Scored]:
@@ -162,13 +169,12 @@ class Scorer:
             if whole >= wanted:
                 left = (whole - wanted) / whole
                 disturbs = 0.0 if host_quiet and calm >= wanted else 1.0
-                options.append(self._scored(found, first, number, need, (left, left), disturbs))
+                options.append(self._scored(found, first, number, (left, left), disturbs))
         return options
 
-    def _scored(
-        self, found: NodeClass, room: int, number: int, need: int, left: tuple[float, float], disturbs: float
-    ) -> Scored:
-        lost = self._fragments_lost(found, room, need) if self._counts_fragments else 0.0
+    def _scored(self, found: NodeClass, room: int, number: int, left: tuple[float, float], disturbs: float) -> Scored:
+        grant = self._grants[number]
+        lost = self._fragments_lost(found, room, grant) if self._counts_fragments else 0.0
         fixed = (self._sizes[number], self._speeds[number])
-        option = Option(*left, *fixed, disturbs, lost, self._scarcity[number], self._keeps(found, room, need))
+        option = Option(*left, *fixed, disturbs, lost, self._scarcity[number], self._keeps(found, room, grant))
         return Scored(self._rate(option), option, room)

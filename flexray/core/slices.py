@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from flexray.core import beside
 from flexray.core.books import Amounts
+from flexray.core.choosing import covers
 from flexray.core.placement import Pool
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.model.devices import DeviceState
@@ -69,6 +70,7 @@ class Slices:
             now,
             state,
             request=request.id,
+            span=self._pool.span_of(placement),
         )
         self.by_id[record.id] = record
         for device in placement.devices:
@@ -133,12 +135,7 @@ class Slices:
         return self._is_free(record.placement, record.host)
 
     def _is_free(self, place: Placement, host: Amounts) -> bool:
-        books = self._pool.books
-        ready = all(
-            device in books.rows and _covers(books.rows[device].free, (place.share, place.memory))
-            for device in place.devices
-        )
-        return ready and _covers(self._pool.host.rows[place.node].free, host)
+        return self._pool.has_free(place) and covers(self._pool.host.rows[place.node].free, host)
 
     def company_of(self, record: SliceRecord, now: float) -> dict[str, float]:
         """By class, which part of the time since the last call a held slice was beside others on its device."""
@@ -186,14 +183,14 @@ class Slices:
     def _mark(self, part: str, record: SliceRecord, sign: int) -> None:
         place = record.placement
         for device in place.devices:
-            self._pool.books.mark(part, device, (place.share, place.memory), sign)
+            self._pool.books.mark(part, device, (place.share, place.memory), sign, record.span)
         self._pool.host.mark(part, place.node, record.host, sign)
         self._pool.landscape.touch(place.node)
 
     def _book(self, record: SliceRecord, *, hold: bool) -> None:
         books, host, place = self._pool.books, self._pool.host, record.placement
         for device in place.devices:
-            (books.hold if hold else books.give_back)(device, (place.share, place.memory))
+            (books.hold if hold else books.give_back)(device, (place.share, place.memory), record.span)
         (host.hold if hold else host.give_back)(place.node, record.host)
         self._pool.landscape.touch(place.node)
 
@@ -230,7 +227,3 @@ def _keep_under(tables: dict[Key, dict[SliceId, SliceRecord]], key: Key, record:
         _keep(tables[key], record, there)
         if not tables[key]:
             del tables[key]
-
-
-def _covers(amounts: Amounts, need: Amounts) -> bool:
-    return amounts[0] >= need[0] and amounts[1] >= need[1]

@@ -24,10 +24,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flexray.core import stock
+from flexray.core.fixed_parts import Grant, Profiles, best_in_room, granted, spans_of, whole_row
 from flexray.core.inhabitants import Kind
 from flexray.core.landscape import NodeClass
 from flexray.model.amounts import WHOLE
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 #: B: of so many requests the best fitting one will come to a rest.
 _CHOICE = 16
@@ -75,11 +76,13 @@ class Worth:
         self._usable = _Usable([Asked(key[0], weight, key[1], key[2]) for key, weight in asked.items()], total)
         tables: dict[tuple[tuple[int, float], ...], list[float]] = {}
         self._values: list[list[float]] = []
+        self._rows: list[_RowValues | None] = []
         for kind in kinds:
             sizes = _sizes(wanted, kind)
             if sizes not in tables:
                 tables[sizes] = _values(sizes)
             self._values.append(tables[sizes])
+            self._rows.append(_RowValues(kind, tables[sizes]) if whole_row(kind.profiles) else None)
         self._rises = [_rise(values) for values in self._values]
         #: by class of nodes: its stocks, and what they are worth.
         self._known: dict[int, tuple[list[Stock], float]] = {}
@@ -88,12 +91,12 @@ class Worth:
         """What the rests of a node of a class are worth, in devices."""
         return self._sum(found.state.cores, self._stocks(found))
 
-    def change(self, found: NodeClass, room: int, need: tuple[int, int], devices: int, cores: int) -> float:
+    def change(self, found: NodeClass, room: int, grant: Grant | None, devices: int, cores: int) -> float:
         """What the worth of a node of a class changes by when something is placed.
 
         Args:
             room: the room that is used (of several whole devices: one of them); below 0, only the host is.
-            need: share and memory taken of each device.
+            grant: what is taken of each device.
             devices: how many devices.
             cores: the level of host cores afterwards.
         """
@@ -102,12 +105,16 @@ class Worth:
             stocks = self._stocks(found)
             known = self._known[found.number] = (stocks, self._sum(found.state.cores, stocks))
         stocks, before = known
-        if room < 0:
+        if room < 0 or grant is None:
             return self._sum(cores, stocks) - before
-        used, share, memory, _, _ = found.state.rooms[room]
-        values, whole_memory = self._values[used], self._memory[used]
-        was = values[_rest(share, memory, whole_memory)]
-        left = values[_rest(share - need[0], memory - need[1], whole_memory)]
+        used, share, memory, _, _, places, quiet = found.state.rooms[room]
+        row = self._rows[used]
+        if row is None:
+            values, whole_memory = self._values[used], self._memory[used]
+            was = values[_rest(share, memory, whole_memory)]
+            left = values[_rest(share - grant[0], memory - grant[1], whole_memory)]
+        else:
+            was, left = row[places], row.after(grant, places, quiet)
         gone = devices if share == WHOLE else 0
         total, usable = 0.0, self._usable
         for kind, value, whole in stocks:
@@ -126,14 +133,34 @@ class Worth:
 
     def _stocks(self, found: NodeClass) -> list[Stock]:
         stocks: dict[int, tuple[float, int]] = {}
-        for _, (kind, share, memory, _, _), count in found.rooms:
+        for _, (kind, share, memory, _, _, places, _), count in found.rooms:
             value, whole = stocks.get(kind, (0.0, 0))
-            worth = self._values[kind][_rest(share, memory, self._memory[kind])]
+            row = self._rows[kind]
+            worth = self._values[kind][_rest(share, memory, self._memory[kind])] if row is None else row[places]
             stocks[kind] = (value + count * worth, whole + count * (share == WHOLE))
         return [Stock(kind, value, whole) for kind, (value, whole) in stocks.items()]
 
     def _sum(self, cores: int, stocks: Sequence[Stock]) -> float:
         return sum(value * self._usable[cores, kind, whole] for kind, value, whole in stocks)
+
+
+class _RowValues(dict[int, float]):
+    """By the free places of a device that is cut into fixed parts: the dearest parts that fit side by side."""
+
+    def __init__(self, kind: Kind, values: list[float]) -> None:
+        super().__init__()
+        self._profiles: Profiles = kind.profiles
+        worths = [(spans_of(part), values[_part_size(part.share, part.memory, kind)]) for part in kind.profiles]
+        self._pieces = [(span, worth) for spans, worth in worths for span in spans]
+
+    def __missing__(self, places: int) -> float:
+        fitting = [(span, worth) for span, worth in self._pieces if span & places == span]
+        self[places] = max((worth + self[places & ~span] for span, worth in fitting), default=0.0)
+        return self[places]
+
+    def after(self, grant: Grant, places: int, quiet: int) -> float:
+        """Once something was put there."""
+        return self[places & ~best_in_room(self._profiles, grant.spans, places, quiet)]
 
 
 class _Usable(dict[tuple[int, int, int], float]):
@@ -173,12 +200,24 @@ def _sizes(wanted: Sequence[tuple[Request, float, Sequence[bool]]], kind: Kind) 
     """Sizes of requests on a kind of device, in grains, with their weights; memory counts where it is the scarcer."""
     found: dict[int, float] = {}
     for request, weight, _ in wanted:
-        memory = kind.type.memory
-        part = WHOLE * memory_needed(request, memory) / memory if request.memory is not None and memory else 0
-        size = -int(-max(request.share, part) // _GRAIN)
-        if size <= _LEVELS:
+        grant = granted(request, kind.type.memory, kind.profiles)
+        if grant is None:
+            continue
+        if kind.profiles:
+            size = _part_size(grant.share, grant.memory, kind)
+        else:
+            memory = kind.type.memory
+            part = WHOLE * grant.memory / memory if request.memory is not None and memory else 0
+            size = -int(-max(request.share, part) // _GRAIN)
+        if 0 < size <= _LEVELS:
             found[size] = found.get(size, 0.0) + weight
     return tuple(sorted(found.items()))
+
+
+def _part_size(share: int, memory: int, kind: Kind) -> int:
+    """Of a fixed part, in grains: rounded down, so that as many as fit on a device fit in their sum."""
+    of_memory = WHOLE * memory // kind.type.memory if kind.type.memory else 0
+    return max(share, of_memory) // _GRAIN
 
 
 def _rise(values: list[float]) -> float:
