@@ -1,4 +1,4 @@
-"""Known device types: memory and nominal speed, each with its public source.
+"""Known device types: memory, nominal speed and the fixed parts they can be cut into, each with its public source.
 
 A nominal speed is a prior: measured throughput replaces it as tasks run. Types that
 are not known get neutral values, so that nothing depends on being in the table.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from flexray.catalog.parts import profiles_of
 from flexray.catalog.types import ALIASES, CATALOG, NEUTRAL_SPEED, CatalogEntry
 from flexray.model.amounts import MemoryMiB
 from flexray.model.devices import DeviceType, Family
@@ -21,6 +22,7 @@ __all__ = [
     "find",
     "is_known",
     "lookup",
+    "profiles_of",
     "type_from_nvml",
 ]
 

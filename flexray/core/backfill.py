@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from flexray.core.choosing import covers
 from flexray.core.ends import SLICE_START_SECONDS
+from flexray.core.fixed_parts import granted
 from flexray.core.preempting import loses, may_preempt, moved_enough, preempt
 from flexray.core.reclaim import covered, lacking_now, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
@@ -26,6 +27,7 @@ from flexray.core.state import State
 from flexray.model.devices import Device, DeviceState
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import RecallReason, SliceState
+from flexray.model.request import Request
 
 #: A reservation that is expected to start in so many seconds is far off: work that is stopped then has been worth it.
 _FAR_OFF = 30.0
@@ -66,11 +68,20 @@ def _loan(state: State, request: RequestRecord, now: float) -> _Loan | None:
     seconds = state.pool.chooser.seconds_for(request.task_class, asked)
     shortest = min(seconds.values(), default=float("inf")) + SLICE_START_SECONDS
     stoppable = request.id in state.preemptible and asked.checkpoint_every and not moved_enough(request, now)
-    wide = [gap for gap in state.gaps if gap.share >= asked.share]
+    wide = [gap for gap in state.gaps if _is_wide(state, gap, asked)]
     if not any(now + shortest <= gap.until or (stoppable and _far_off(state, gap, now)) for gap in wide):
         return None
     loans = (_at(state, request, there, seconds, bool(stoppable), now) for there in _places(state, request, wide))
     return min(filter(None, loans), key=lambda loan: _order(state, loan), default=None)
+
+
+def _is_wide(state: State, gap: Gap, asked: Request) -> bool:
+    """Whether there is enough of the device's share, places aside."""
+    device = state.pool.devices[gap.device]
+    if not device.profiles:
+        return gap.share >= asked.share
+    grant = granted(asked, device.type.memory, device.profiles)
+    return grant is not None and gap.share >= grant.share
 
 
 def _far_off(state: State, gap: Gap, now: float) -> bool:
@@ -87,8 +98,12 @@ def _places(state: State, request: RequestRecord, wide: list[Gap]) -> Iterator[l
     alike: dict[tuple[str, int], list[tuple[Gap, Device]]] = {}
     for gap in wide:
         device, row = pool.devices[gap.device], pool.books.rows[gap.device]
-        fits = row.free == row.total if asked.devices > 1 else covers(row.free, (asked.share, asked.memory_on(device)))
-        if device.state is not DeviceState.READY or not fits or not pool.ever_fits(asked):
+        if device.state is not DeviceState.READY or not pool.ever_fits(asked):
+            continue
+        if asked.devices > 1 and row.free != row.total:
+            continue
+        place = pool.kinds.place(asked, (device,), row.places.free if row.places is not None else 0)
+        if place is None or not covers(row.free, (place.share, place.memory)):
             continue
         number = pool.kinds.number(device)
         if not pool.kinds.allows(pool.kinds.all[number], asked) or not covers(
@@ -111,11 +126,15 @@ def _at(
 ) -> _Loan | None:
     """What a request can borrow on some devices, by what is reserved there at this moment of the cycle."""
     asked, first = request.request, there[0][1]
-    names = tuple(device.id for _, device in there)
+    places = state.pool.books.rows[first.id].places
+    placement = state.pool.kinds.place(
+        asked, tuple(device for _, device in there), places.free if places is not None else 0
+    )
+    if placement is None:
+        return None
     uncontested = covers(state.pool.host.rows[first.node].uncontested(), asked.host)
-    reserved = reservations_at(state, first.node, names, (0, 0) if uncontested else asked.host)
+    reserved = reservations_at(state, first.node, placement.devices, (0, 0) if uncontested else asked.host)
     until, takes = first_start(state, reserved, now), seconds.get(first.type.name)
-    placement = Placement(first.node, names, asked.share, asked.memory_on(first))
     if takes is not None and now + SLICE_START_SECONDS + takes <= until:
         return _Loan(placement, until, takes)
     if stoppable and all(_far_off(state, gap, now) for gap, _ in there):

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from flexray.core.books import Amounts
+from flexray.core.fixed_parts import granted
 from flexray.core.gang_fit import fits_ever
 from flexray.core.records import RequestRecord
 from flexray.core.state import State
-from flexray.model.amounts import WHOLE
 from flexray.model.lease import LeaseId, SessionId
 from flexray.model.lifecycle import RequestState
+
+_Room = tuple[int, int, int]
+"""Share, memory and places of a device."""
 
 
 def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
@@ -57,31 +59,32 @@ def find_deadlock(state: State) -> list[tuple[RequestRecord, str]]:
     return [(child, _message(state, child, cycle)) for child in losers.values()]
 
 
-def _room_without(state: State, stuck: list[LeaseId]) -> dict[str, Amounts]:
+def _room_without(state: State, stuck: list[LeaseId]) -> dict[str, _Room]:
     """Per device, what is there once everything but the stuck leases has ended."""
-    room = {name: row.total for name, row in state.pool.books.rows.items()}
+    room = {n: (*row.total, row.places.all if row.places else 0) for n, row in state.pool.books.rows.items()}
     for lease in stuck:
         record = state.slice_of(state.requests[lease.request])
         if record is None:
             continue
         for device in record.placement.devices:
-            share, memory = room[device]
-            room[device] = (share - record.placement.share, memory - record.placement.memory)
+            share, memory, places = room[device]
+            left = (share - record.placement.share, memory - record.placement.memory)
+            room[device] = (*left, places & ~record.span)
     return room
 
 
-def _fits(state: State, child: RequestRecord, room: dict[str, Amounts]) -> bool:
+def _fits(state: State, child: RequestRecord, room: dict[str, _Room]) -> bool:
     """Whether it finds its place, a gang those of enough members on one type."""
     request = child.request
     if not request.devices:
         return fits_ever(state.pool, request, child.pieces)
     groups: Counter[tuple[str, str]] = Counter()
     for device in state.pool.kinds.feasible_devices(request):
-        share, memory = room[device.id]
+        share, memory, places = room[device.id]
         total = state.pool.books.rows[device.id].total
+        grant = granted(request, device.type.memory, device.profiles)
         if request.devices == 1:
-            need = request.memory_on(device)
-            groups[(device.node, device.type.name)] += min(share // request.share, memory // need if need else WHOLE)
+            groups[(device.node, device.type.name)] += grant.many(share, memory, places) if grant is not None else 0
         else:
             groups[(device.node, device.type.name)] += (share, memory) == total
     members: Counter[str] = Counter()

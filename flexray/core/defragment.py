@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+from flexray.core.fixed_parts import granted, put
 from flexray.core.preempting import loses, may_preempt, preempt
 from flexray.core.reclaim import covered, idle_slices_to_stop, missing_for, needed_of
 from flexray.core.records import RequestRecord, SliceRecord
@@ -90,8 +91,8 @@ def _waits_for_parts(state: State, request: RequestRecord, now: float) -> bool:
 
 def _move_for(state: State, request: RequestRecord, movers: list[Mover], now: float) -> bool:
     """Move the work of one device for a request: where that loses least, and less than is gained."""
-    options = [(lost, device.id, place, chosen) for device, place, chosen, lost in _options(state, request, movers)]
-    for lost, _, place, chosen in sorted(options, key=lambda one: one[:2]):
+    options = _options(state, request, movers)
+    for _, place, chosen, lost in sorted(options, key=lambda one: (one[3], one[0].id, one[1].start)):
         if lost >= _gain(state, request, place, now):
             state.look_again(max(now + _WAITS, request.idle_since + lost / place.share))
             return False
@@ -112,14 +113,22 @@ def _options(
         there.setdefault(mover.record.placement.devices[0], []).append(mover)
     feasible = (d for d in pool.kinds.feasible_devices(request.request) if d.id in there)
     for device in [d for d in feasible if d.state is DeviceState.READY][:_DEVICES]:
-        place = Placement(device.node, (device.id,), request.request.share, request.request.memory_on(device))
-        missing = missing_for(pool, place, request.request.host, count_idle=True)
-        chosen = needed_of([mover.record for mover in there[device.id]], missing, device.node)
-        if chosen and covered(missing):
-            names = {record.id for record in chosen}
-            leaving = [mover for mover in there[device.id] if mover.record.id in names]
-            found.append((device, place, leaving, sum(mover.lost for mover in leaving)))
+        for place in _ways(request, device):
+            missing = missing_for(pool, place, request.request.host, count_idle=True)
+            chosen = needed_of([mover.record for mover in there[device.id]], missing, device.node)
+            if chosen and covered(missing):
+                names = {record.id for record in chosen}
+                leaving = [mover for mover in there[device.id] if mover.record.id in names]
+                found.append((device, place, leaving, sum(mover.lost for mover in leaving)))
     return found
+
+
+def _ways(request: RequestRecord, device: Device) -> list[Placement]:
+    """Where a request could be on a device; several places only where that is cut into fixed parts."""
+    grant = granted(request.request, device.type.memory, device.profiles)
+    if grant is None:
+        return []
+    return [put(device.node, (device.id,), grant, span) for span in grant.spans or (0,)]
 
 
 def _gain(state: State, request: RequestRecord, place: Placement, now: float) -> float:
@@ -146,11 +155,14 @@ def _plan(state: State, request: RequestRecord, place: Placement, chosen: list[M
 
 def _is_there(state: State, place: Placement, host: tuple[int, int], mover: Mover) -> bool:
     """Whether it is another device, where the work goes on at once: the end of no other lease has to be waited for."""
-    row = state.pool.books.rows[place.devices[0]]
+    row, span = state.pool.books.rows[place.devices[0]], state.pool.span_of(place)
     moves = place.devices != mover.record.placement.devices
     same_node = place.node == mover.record.placement.node  # then it takes its host cores along
     return (
-        moves and row.spare((place.share, place.memory)) and (same_node or state.pool.host.rows[place.node].spare(host))
+        moves
+        and row.spare((place.share, place.memory))
+        and not span & ~(row.places.spare() if row.places is not None else 0)
+        and (same_node or state.pool.host.rows[place.node].spare(host))
     )
 
 

@@ -186,9 +186,10 @@ def _needs(
     parts = [first]
     if limit is not None:
         parts = [_limit_in_words(limit), first]
-    if near is not None and describe_lack(near):
+    if near is not None and (near.scattered or describe_lack(near)):
         kind = f" ({near.type})" if near.type else ""
-        parts.append(f"nearest is {near.place}{kind}, which lacks {describe_lack(near)}")
+        lacks = f": {near.scattered}" if near.scattered else f", which lacks {describe_lack(near)}"
+        parts.append(f"nearest is {near.place}{kind}{lacks}")
     if leaving:
         parts.append(f"it waits for {', '.join(map(_leaving_in_words, leaving))}")
     if standing is not None and reason in _WANT_OF_ROOM:

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from flexray.core.fixed_parts import whole_row
 from flexray.core.landscape import CORE_LEVELS, MEMORY_LEVELS, NodeClass
 from flexray.model.amounts import WHOLE
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 if TYPE_CHECKING:
     from flexray.core.placement import Pool
@@ -23,8 +24,8 @@ HOST = "host"
 #: More than any gang has.
 _NO_END = 1 << 30
 
-_Room = tuple[int, int, int, int]
-"""Kind, share and memory of a device's room, and how many such rooms there are."""
+_Room = tuple[int, int, int, int, int]
+"""Kind, share, memory and places of a device's room, and how many such rooms there are."""
 
 
 def fits_now(pool: Pool, request: Request) -> dict[str, int]:
@@ -41,17 +42,23 @@ def members_on(pool: Pool, request: Request, nodes: NodeClass) -> dict[str, int]
     """By device type, how many members a node of a class has room for."""
     state = nodes.state
     host = (_at_most(CORE_LEVELS, state.cores), _at_most(MEMORY_LEVELS, state.memory))
-    return _members(pool, request, [(room.kind, room.share, room.memory, n) for _, room, n in nodes.rooms], host)
+    rooms = [(room.kind, room.share, room.memory, room.places, count) for _, room, count in nodes.rooms]
+    return _members(pool, request, rooms, host)
 
 
 def most_ever(pool: Pool, request: Request) -> dict[str, int]:
     """By device type, how many members the present inventory could hold if nothing else ran."""
     found: Counter[str] = Counter()
     for (kinds, total), nodes in pool.kinds.profiles.items():
-        rooms = [(number, int(WHOLE), int(pool.kinds.all[number].type.memory), count) for number, count in kinds]
+        rooms = [_untouched(pool, number, count) for number, count in kinds]
         for name, count in _members(pool, request, rooms, total).items():
             found[name] += count * nodes
     return dict(found)
+
+
+def _untouched(pool: Pool, number: int, count: int) -> _Room:
+    kind = pool.kinds.all[number]
+    return number, WHOLE, kind.type.memory, whole_row(kind.profiles), count
 
 
 def fits_ever(pool: Pool, request: Request, needed: int) -> bool:
@@ -64,15 +71,15 @@ def _members(pool: Pool, request: Request, rooms: Iterable[_Room], host: tuple[i
     if not request.devices:
         return {HOST: beside}
     by_kind: Counter[int] = Counter()
-    for number, share, memory, count in rooms:
+    for number, share, memory, places, count in rooms:
         kind = pool.kinds.all[number]
-        if not pool.kinds.allows(kind, request):
+        grant = pool.kinds.grant(kind, request)
+        if grant is None:
             continue
-        need = memory_needed(request, kind.type.memory)
         if request.devices > 1:
             by_kind[number] += count * (share == WHOLE and memory == kind.type.memory)
         else:
-            by_kind[number] += count * min(share // request.share, _times(memory, need))
+            by_kind[number] += count * grant.many(share, memory, places)
     found: Counter[str] = Counter()
     for number, count in by_kind.items():
         found[pool.kinds.all[number].type.name] += count // request.devices

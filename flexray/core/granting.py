@@ -6,6 +6,7 @@ from flexray.core.backfill import lend
 from flexray.core.choosing import Choice
 from flexray.core.ending import fail_infeasible
 from flexray.core.ends import SLICE_START_SECONDS
+from flexray.core.fixed_parts import granted
 from flexray.core.gang_fit import fits_ever, fits_now
 from flexray.core.gang_places import place_gang
 from flexray.core.placement import Pool
@@ -190,11 +191,15 @@ def _holds(pool: Pool, request: RequestRecord, record: SliceRecord) -> bool:
     device = pool.devices.get(place.devices[0]) if place.devices else None
     if device is None or not wanted.allows_type(device.type.name):
         return False
-    share, memory = pool.books.rows[device.id].reachable()
+    row, grant = pool.books.rows[device.id], granted(wanted, device.type.memory, device.profiles)
+    share, memory = row.reachable()
+    places = 0 if row.places is None else row.places.reachable() | record.span & ~row.places.pledged
     cores, host_memory = pool.host.rows[place.node].reachable()
     return (
-        share + place.share >= wanted.share
-        and memory + place.memory >= wanted.memory_on(device)
+        grant is not None
+        and share + place.share >= grant.share
+        and memory + place.memory >= grant.memory
+        and grant.fits(places)
         and cores + record.host[0] >= wanted.cpus
         and host_memory + record.host[1] >= wanted.host_memory
     )

@@ -191,7 +191,7 @@ class Kinds:
         return granted(request, kind.type.memory, kind.profiles) if self.allows(kind, request) else None
 
     def place(self, request: Request, devices: tuple[Device, ...], places: int | None = None) -> Placement | None:
-        """A placement on devices of a kind, which is known to fit in amounts; None where the parts there are in the way.
+        """A placement on devices of a kind, which fits in amounts; None where the parts there are in its way.
 
         Args:
             places: the places that will do; None: all that a new request may count on.

@@ -18,11 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from flexray.core.fixed_parts import granted
 from flexray.model.amounts import MemoryMiB
 from flexray.model.devices import Device, DeviceState
 from flexray.model.lease import Placement
+from flexray.model.partition import Profile
 from flexray.model.queue import QueueAmount
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 Load = Mapping[str, tuple[int, int]]
 """Device type -> (share, memory) in thousandths of devices of that type."""
@@ -37,12 +39,19 @@ class TypeRoom:
         speed: nominal, in thousandths of ``nvidia/A100-80GB``; at least 1.
         memory: MiB of each device.
         families: families its devices belong to.
+        cuts: the fixed parts that its devices are cut into, each way once; () among them where they are not.
     """
 
     devices: int
     speed: int
     memory: MemoryMiB
     families: tuple[str, ...] = ()
+    cuts: tuple[tuple[Profile, ...], ...] = ((),)
+
+    def takes(self, request: Request) -> tuple[int, int] | None:
+        """Share and MiB that a request takes of a device, the most of any way it is cut; None where it never fits."""
+        grants = [one for one in (granted(request, self.memory, cut) for cut in self.cuts) if one is not None]
+        return (max(g.share for g in grants), max(g.memory for g in grants)) if grants else None
 
 
 Capacity = Mapping[str, TypeRoom]
@@ -57,7 +66,9 @@ def capacity_of(devices: Iterable[Device]) -> dict[str, TypeRoom]:
             families = {device.family.value, *(known.families if known else ())}
             speed = max(round(kind.speed * 1000), 1)
             count = 1000 + (known.devices if known else 0)
-            found[kind.name] = TypeRoom(count, speed, kind.memory, tuple(sorted(families)))
+            cuts = known.cuts if known else ()
+            cuts = cuts if device.profiles in cuts else (*cuts, device.profiles)
+            found[kind.name] = TypeRoom(count, speed, kind.memory, tuple(sorted(families)), cuts)
     return dict(sorted(found.items()))
 
 
@@ -73,35 +84,33 @@ def expected_load(request: Request, capacity: Capacity, quota: QueueAmount | Non
     """What a request is going to take, nobody knowing yet of which type.
 
     Spread over the types it may use: where its queue is promised some of them, by those promises, otherwise in
-    proportion to what the pool has. The parts of the share add up to it exactly.
+    proportion to what the pool has. The parts of the share add up to it exactly. On a type that is cut into fixed parts
+    it takes what it would be granted.
     """
-    may = {name: room for name, room in capacity.items() if _could_hold(request, name, room)}
+    grants = {name: room.takes(request) for name, room in capacity.items() if _could_be_on(request, name, room)}
+    may = {name: grant for name, grant in grants.items() if grant is not None}
     by = {name: _promised(quota, name) for name in may}
     if not any(by.values()):
-        by = {name: room.devices for name, room in may.items()}
+        by = {name: capacity[name].devices for name in may}
     whole = sum(by.values())
     if not whole or not request.devices:
         return {}
-    share = request.share * request.devices
-    parts = {name: share * by[name] // whole for name in may}
-    rest = share - sum(parts.values())
-    for name in sorted(may, key=lambda n: (-(share * by[n] % whole), n))[:rest]:
+    shares = {name: share * request.devices * by[name] for name, (share, _) in may.items()}
+    parts = {name: share // whole for name, share in shares.items()}
+    rest = sum(shares.values()) // whole - sum(parts.values())
+    for name in sorted(may, key=lambda n: (-(shares[n] % whole), n))[:rest]:
         parts[name] += 1
     load: dict[str, tuple[int, int]] = {}
-    for name, room in may.items():
-        memory = 1000 * memory_needed(request, room.memory) // room.memory * request.devices
+    for name, (_, needed) in may.items():
+        memory = 1000 * needed // capacity[name].memory * request.devices
         if parts[name] or memory * by[name] // whole:
             load[name] = (parts[name], memory * by[name] // whole)
     return load
 
 
-def _could_hold(request: Request, name: str, room: TypeRoom) -> bool:
+def _could_be_on(request: Request, name: str, room: TypeRoom) -> bool:
     family = request.family.value
-    return (
-        request.allows_type(name)
-        and (family == "any" or not room.families or family in room.families)
-        and memory_needed(request, room.memory) <= room.memory
-    )
+    return request.allows_type(name) and (family == "any" or not room.families or family in room.families)
 
 
 def _promised(quota: QueueAmount | None, name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flexray.core.books import Row
+from flexray.core.fixed_parts import Grant, granted
 from flexray.core.placement import Pool
 from flexray.model.amounts import share_as_float
 from flexray.model.devices import Device, DeviceState
@@ -25,9 +26,13 @@ def nearest_place(pool: Pool, request: Request) -> Nearest | None:
 def _devices(pool: Pool, request: Request) -> Iterator[_Found]:
     for device in pool.kinds.feasible_devices(request):
         if device.state is DeviceState.READY:
-            need = request.memory_on(device)
-            share, memory = _there(pool.books.rows[device.id])
-            lacks = (max(request.share - share, 0), max(need - memory, 0))
+            grant = granted(request, device.type.memory, device.profiles)
+            assert grant is not None  # it could hold the request
+            row = pool.books.rows[device.id]
+            share, memory = _there(row)
+            lacks = (max(grant.share - share, 0), max(grant.memory - memory, 0))
+            places = row.places.reachable() if row.places is not None else 0
+            scattered = not any(lacks) and not grant.fits(places)
             host, apart = _host_lacks(pool, device.node, request)
             near = Nearest(
                 device.id,
@@ -39,8 +44,18 @@ def _devices(pool: Pool, request: Request) -> Iterator[_Found]:
                 lacks[1],
                 0,
                 *host,
+                _scattered(row, places, grant) if scattered else "",
             )
-            yield max(lacks[0] / request.share, lacks[1] / max(need, 1), apart), near
+            # parts that lie in the way count as half of what is asked: something has to end, if less than all of it
+            want = max(lacks[0] / grant.share, lacks[1] / max(grant.memory, 1), 0.5 if scattered else 0.0)
+            yield max(want, apart), near
+
+
+def _scattered(row: Row, places: int, grant: Grant) -> str:
+    """In words, that the places of a device that are free lie apart."""
+    there = row.places.all.bit_count() if row.places is not None else 0
+    part = grant.part or "the whole of it"
+    return f"{places.bit_count()} of {there} places are free, and {part} fits nowhere between what runs there"
 
 
 def _groups(pool: Pool, request: Request) -> Iterator[_Found]:

@@ -60,8 +60,9 @@ class Pool:
             if self.books.rows[device.id].untouched:
                 self.books.cut(device.id, whole_row(device.profiles))
             else:
-                former = {"profiles": known.profiles, "isolation": known.isolation, "memory_limit": known.memory_limit}
-                device = dataclasses.replace(device, **former)
+                device = dataclasses.replace(
+                    device, profiles=known.profiles, isolation=known.isolation, memory_limit=known.memory_limit
+                )
         self.books.resize(device.id, total)
         self.devices[device.id] = device
         self.kinds.add(device)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from flexray.core.fixed_parts import granted
 from flexray.core.inhabitants import Placed
 from flexray.core.landscape import NodeClass
 from flexray.core.links import best_linked, linked
@@ -127,8 +128,10 @@ class Wishes:
         return [devices_of(self._pool, self._request, node, found, scored.room)]
 
     def _lost(self, device: Device) -> float:
-        lost = self._pool.company.loss(self._task_class, self._request.share, self._pool.residents(device.id))
-        return lost * WHOLE / self._request.share
+        grant = granted(self._request, device.type.memory, device.profiles)
+        share = self._request.share if grant is None else grant.share
+        lost = self._pool.company.loss(self._task_class, share, self._pool.residents(device.id))
+        return lost * WHOLE / share
 
 
 def alike(pool: Pool, node: str, found: NodeClass, room: int) -> list[Placed]:

@@ -124,7 +124,7 @@ class Recalls:
         if request.gang is not None:
             return self._make_room_for_gang(request, request.gang, counted, balance, now)
         found = counted.between(request, balance)
-        if found is not None and before == now and not _takes_several(*found, request):
+        if found is not None and before == now and not self._takes_several(*found, request):
             return False
         if found is None and (spare := self._spare(request, balance, now)):
             found = with_spare_members(
@@ -209,6 +209,16 @@ class Recalls:
         holder.step(RequestStep.RECALL)
         self._state.out.append(RecallLease(holder.session, holder.lease, reason=reason, winner=winner))
 
+    def _takes_several(self, placement: Placement, records: list[SliceRecord], request: RequestRecord) -> bool:
+        """Whether more has to come together than one lease; the end of one that is enough makes room in its turn."""
+        if len(records) != 1:
+            return True
+        (one,) = records
+        share, memory = one.placement.share, one.placement.memory
+        enough = share >= placement.share and memory >= placement.memory and one.placement.devices == placement.devices
+        enough = enough and not self._state.pool.span_of(placement) & ~one.span
+        return not (enough and all(map(operator.ge, one.host, request.request.host)))
+
     def _reserve(self, request: RequestRecord, placement: Placement, now: float) -> None:
         idle = idle_slices_to_stop(self._state.slices, self._state.pool, placement, request.request.host)
         self._state.reserve_new_slice(request, placement, idle, now)
@@ -265,16 +275,6 @@ class Recalls:
 def _kind(request: RequestRecord) -> tuple[object, ...]:
     """Requests that are alike here fit, or do not fit, the same places."""
     return (request.queue, request.request.priority, request.shape)
-
-
-def _takes_several(placement: Placement, records: list[SliceRecord], request: RequestRecord) -> bool:
-    """Whether more has to come together than one lease; the end of one that is enough makes room in its turn."""
-    if len(records) != 1:
-        return True
-    (one,) = records
-    share, memory = one.placement.share, one.placement.memory
-    enough = share >= placement.share and memory >= placement.memory and one.placement.devices == placement.devices
-    return not (enough and all(map(operator.ge, one.host, request.request.host)))
 
 
 def _as_planned(state: State, request: RequestRecord, record: SliceRecord) -> Request:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from flexray.core.balance import Balance
+from flexray.core.books import Room
 from flexray.core.choosing import Choice
 from flexray.core.counted import Found
+from flexray.core.fixed_parts import Grant, granted
 from flexray.core.landscape import host_levels
 from flexray.core.placement import Pool
 from flexray.core.reclaim import missing_for, needed_of
@@ -15,7 +17,7 @@ from flexray.core.state import State
 from flexray.core.victims import first_that_do, spare_members
 from flexray.model.devices import DeviceState
 from flexray.model.lease import Placement
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 
 def whose(request: RequestRecord, balance: Balance | None) -> list[frozenset[str] | None]:
@@ -70,9 +72,11 @@ def free_place(state: State, wanted: Request) -> Placement | None:
         return None
     for device in pool.kinds.feasible_devices(wanted):
         row, host = pool.books.rows[device.id], pool.host.rows[device.node]
-        need = (wanted.share, wanted.memory_on(device))
-        if device.state is DeviceState.READY and row.spare(need) and host.spare(wanted.host):
-            return Placement(device.node, (device.id,), wanted.share, wanted.memory_on(device))
+        if device.state is not DeviceState.READY:
+            continue
+        place = pool.kinds.place(wanted, (device,), row.places.spare() if row.places is not None else 0)
+        if place is not None and row.spare((place.share, place.memory)) and host.spare(wanted.host):
+            return place
     return None
 
 
@@ -80,11 +84,18 @@ def _any_room(pool: Pool, wanted: Request) -> bool:
     """Whether some class of nodes may have such room: they are few, so that devices are looked through only then."""
     pool.landscape.refresh()
     cores, host_memory = host_levels(wanted.host)
-    needs = [memory_needed(wanted, kind.type.memory) for kind in pool.kinds.all]
+    grants = [granted(wanted, kind.type.memory, kind.profiles) for kind in pool.kinds.all]
+    least = min((grant.share for grant in grants if grant is not None), default=wanted.share)
     return any(
-        found.largest >= wanted.share
+        found.largest >= least
         and found.state.cores >= cores
         and found.state.memory >= host_memory
-        and any(room.share >= wanted.share and room.memory >= needs[room.kind] for room in found.state.rooms)
+        and any(_takes(room, grants[room.kind]) for room in found.state.rooms)
         for found in pool.landscape.inhabited()
     )
+
+
+def _takes(room: Room, grant: Grant | None) -> bool:
+    if grant is None or room.share < grant.share or room.memory < grant.memory:
+        return False
+    return grant.fits(room.places)

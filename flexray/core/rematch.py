@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexray.core.fixed_parts import granted
 from flexray.core.placement import Pool
 from flexray.core.preempting import loses, may_preempt, preempt
 from flexray.core.reclaim import idle_slices_to_stop
@@ -22,7 +23,7 @@ from flexray.core.rounds import WAITING, Options, Standing, assign
 from flexray.core.state import State
 from flexray.model.amounts import WHOLE
 from flexray.model.lifecycle import RecallReason, SliceStep, StopReason, WaitReason
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 #: So many waiting requests of a size take part, those whose turn is next.
 _MOST_WAITING = 256
@@ -180,12 +181,14 @@ def _free(pool: Pool, request: Request, names: list[str], most: int) -> list[int
         memory = nodes.state.memory // request.host_memory if request.host_memory else most
         fits = dict.fromkeys(names, 0)
         for _, room, count in nodes.rooms:
-            kind = pool.kinds.all[room.kind].type
-            need = memory_needed(request, kind.memory)
+            kind = pool.kinds.all[room.kind]
+            grant = granted(request, kind.type.memory, kind.profiles)
+            if grant is None or not request.devices:
+                continue
             if request.devices > 1:
-                fits[kind.name] += count * (room.share == WHOLE and room.memory >= need)
-            elif request.devices:
-                fits[kind.name] += count * min(room.share // request.share, room.memory // need if need else most)
+                fits[kind.type.name] += count * (room.share == WHOLE and room.memory >= grant.memory)
+            else:
+                fits[kind.type.name] += count * grant.many(room.share, room.memory, room.places)
         for name, number in fits.items():
             here = min(number // max(1, request.devices), cores, memory)
             found[name] = min(most, found[name] + here * len(nodes.members))

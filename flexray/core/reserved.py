@@ -21,9 +21,11 @@ from flexray.core.records import SliceRecord
 if TYPE_CHECKING:
     from flexray.core.state import State
 
+#: Amounts, and places as bits (0 where only amounts count).
+_Part = tuple[int, int, int]
 #: A row of the books with what a slice wants of it, and the slices that hold something there.
-_Want = tuple[Row, Amounts, list[tuple[SliceRecord, Amounts]]]
-_NOTHING: Amounts = (0, 0)
+_Want = tuple[Row, _Part, list[tuple[SliceRecord, _Part]]]
+_NOTHING: _Part = (0, 0, 0)
 
 
 class Gap(NamedTuple):
@@ -50,7 +52,7 @@ def gaps(state: State, now: float) -> list[Gap]:
         for device in planned.placement.devices:
             share = state.pool.books.rows[device].free[0]
             if device not in found and share > 0:
-                there = reservations_at(state, planned.placement.node, (device,), _NOTHING)
+                there = reservations_at(state, planned.placement.node, (device,), (0, 0))
                 found[device] = _gap(state, device, share, there, now) if there else None
     return [gap for gap in found.values() if gap is not None]
 
@@ -132,26 +134,33 @@ def _shares_host(record: SliceRecord, node: str, host: Amounts) -> bool:
     return record.placement.node == node and any(map(min, record.host, host))
 
 
-def _wants(state: State, planned: SliceRecord, without: SliceRecord | None) -> Iterator[tuple[_Want, Amounts]]:
+def _wants(state: State, planned: SliceRecord, without: SliceRecord | None) -> Iterator[tuple[_Want, _Part]]:
     """What a planned slice wants of each row, with what another one takes there."""
     place, slices, pool = planned.placement, state.slices, state.pool
-    other = without.placement if without is not None else None
-    need: Amounts = (place.share, place.memory)
     for device in place.devices:
-        on_it = slices.by_device.get(device, {}).values()
-        there: list[tuple[SliceRecord, Amounts]] = [(r, (r.placement.share, r.placement.memory)) for r in on_it]
-        taken = (other.share, other.memory) if other is not None and device in other.devices else _NOTHING
-        yield (pool.books.rows[device], need, there), taken
+        there = [(one, _on_device(one)) for one in slices.by_device.get(device, {}).values()]
+        besides = without is not None and device in without.placement.devices
+        taken = _on_device(without) if without is not None and besides else _NOTHING
+        yield (pool.books.rows[device], _on_device(planned), there), taken
     row = pool.host.rows[place.node]
-    taken = without.host if without is not None else _NOTHING
-    if any(planned.host) and not _covers(_plus(row.free, taken, -1), planned.host):
-        yield (row, planned.host, [(r, r.host) for r in slices.on_node(place.node)]), taken
+    taken = _on_host(without) if without is not None else _NOTHING
+    if any(planned.host) and not _covers(_less((*row.free, 0), taken), _on_host(planned)):
+        yield (row, _on_host(planned), [(one, _on_host(one)) for one in slices.on_node(place.node)]), taken
 
 
-def _covered_at(state: State, want: _Want, taken: Amounts, now: float, unknown: float) -> float:
+def _on_device(record: SliceRecord) -> _Part:
+    return (record.placement.share, record.placement.memory, record.span)
+
+
+def _on_host(record: SliceRecord) -> _Part:
+    return (*record.host, 0)
+
+
+def _covered_at(state: State, want: _Want, taken: _Part, now: float, unknown: float) -> float:
     """When a row covers what is wanted of it, if ``taken`` is not given back before."""
     row, need, there = want
-    have = _plus(_plus(row.free, row.stopping), taken, -1)
+    places = (row.places.free, row.places.stopping) if row.places is not None else (0, 0)
+    have = _less(_plus((*row.free, places[0]), (*row.stopping, places[1])), taken)
     if _covers(have, need):
         return now
     leaving = [
@@ -164,9 +173,13 @@ def _covered_at(state: State, want: _Want, taken: Amounts, now: float, unknown: 
     return float("inf")
 
 
-def _plus(amounts: Amounts, others: Amounts, sign: int = 1) -> Amounts:
-    return (amounts[0] + sign * others[0], amounts[1] + sign * others[1])
+def _plus(part: _Part, other: _Part) -> _Part:
+    return (part[0] + other[0], part[1] + other[1], part[2] | other[2])
 
 
-def _covers(amounts: Amounts, need: Amounts) -> bool:
-    return amounts[0] >= need[0] and amounts[1] >= need[1]
+def _less(part: _Part, other: _Part) -> _Part:
+    return (part[0] - other[0], part[1] - other[1], part[2] & ~other[2])
+
+
+def _covers(part: _Part, need: _Part) -> bool:
+    return part[0] >= need[0] and part[1] >= need[1] and not need[2] & ~part[2]

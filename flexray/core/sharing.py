@@ -19,10 +19,9 @@ from flexray.core.queue_books import QueueBooks
 from flexray.core.queues import QueueTree
 from flexray.core.records import RequestRecord
 from flexray.core.turns import Turns
-from flexray.model.amounts import MemoryMiB
 from flexray.model.lease import Placement
 from flexray.model.queue import ROOT_QUEUE, Queue
-from flexray.model.request import DEFAULT_QUEUE, memory_needed
+from flexray.model.request import DEFAULT_QUEUE
 
 _PLAIN = (Queue(ROOT_QUEUE), Queue(DEFAULT_QUEUE))
 
@@ -195,28 +194,39 @@ class Sharing:
         if request.gang is None:
             return self.books.limited_by(request.queue, self.expected(request))
         found = None
-        for kind, memory in self._types(request):  # it will be on one of them, not a bit on each
-            found = self._limit(request, kind, memory, request.pieces)
+        for kind in self._types(request):  # it will be on one of them, not a bit on each
+            found = self._limit(request, self._loads(request, kind), request.pieces)
             if found is None:
                 return None
         return found
 
     def within_limits(self, request: RequestRecord, kind: str, most: int) -> int:
         """Of so many requests like this one, how many the limits leave room for on a device type."""
-        memory = dict(self._types(request)).get(kind)
-        if self.plain or memory is None:
+        loads = [] if self.plain else self._loads(request, kind)
+        if not loads:
             return most
-        return next((n for n in range(most, 0, -1) if self._limit(request, kind, memory, n) is None), 0)
+        return next((n for n in range(most, 0, -1) if self._limit(request, loads, n) is None), 0)
 
-    def _types(self, request: RequestRecord) -> list[tuple[str, MemoryMiB]]:
-        """(name, memory) of the types that may hold a request."""
+    def _types(self, request: RequestRecord) -> list[str]:
+        """The types that may hold a request."""
         kinds = self._pool.kinds
-        return [(k.type.name, k.type.memory) for k in kinds.present() if kinds.allows(k, request.request)]
+        return list(dict.fromkeys(k.type.name for k in kinds.present() if kinds.allows(k, request.request)))
 
-    def _limit(self, request: RequestRecord, kind: str, memory: MemoryMiB, count: int) -> str | None:
-        asked = request.request
-        place = Placement("", ("",) * asked.devices, asked.share, memory_needed(asked, memory))
-        return self.books.limited_by(request.queue, times(load_of(kind, memory, place), count))
+    def _loads(self, request: RequestRecord, kind: str) -> list[Load]:
+        """What a request takes of a type: one load for each way in which devices of it are cut."""
+        kinds, asked = self._pool.kinds, request.request
+        found: list[Load] = []
+        for one in [k for k in kinds.present() if k.type.name == kind]:
+            grant = kinds.grant(one, asked)
+            if grant is not None:
+                place = Placement("", ("",) * asked.devices, grant.share, grant.memory)
+                found.append(load_of(kind, one.type.memory, place))
+        return found
+
+    def _limit(self, request: RequestRecord, loads: list[Load], count: int) -> str | None:
+        """The queue whose limit keeps so many requests away, if each takes the most that it may."""
+        limits = [self.books.limited_by(request.queue, times(load, count)) for load in loads]
+        return next((one for one in limits if one is not None), None)
 
     def owed(self) -> set[str]:
         """Queues that use less than they were promised, or than their part of what lies idle of others' quotas."""

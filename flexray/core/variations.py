@@ -8,7 +8,7 @@ from dataclasses import replace
 from flexray.core.state import State
 from flexray.model.amounts import MemoryMiB, MilliCpus, Share
 from flexray.model.isolation import Isolation, Strength
-from flexray.model.request import Request, memory_needed
+from flexray.model.request import Request
 
 Fits = Callable[[Request], bool]
 """Whether a request may start now."""
@@ -41,8 +41,8 @@ def _share(state: State, request: Request, fits: Fits) -> Iterator[Request]:
 
 def _memory(state: State, request: Request, fits: Fits) -> Iterator[Request]:
     kinds = state.pool.kinds
-    needs = [memory_needed(request, kind.type.memory) for kind in kinds.present() if kinds.allows(kind, request)]
-    most = max(needs, default=request.memory or 0) if request.devices else 0
+    grants = [kinds.grant(kind, request) for kind in kinds.present()] if request.devices else []
+    most = max((one.memory for one in grants if one is not None), default=request.memory or 0)
     yield from _most(1, most, lambda mib: replace(request, memory=MemoryMiB(mib)), fits)
 
 

@@ -135,6 +135,7 @@ def check_invariants(state: State) -> None:
     """Raise InternalError unless the books equal the sum of the slices, exactly, and nothing is promised twice."""
     _check_books(state, state.pool.books, on_devices=True)
     _check_books(state, state.pool.host, on_devices=False)
+    _check_places(state)
     _check_queues(state)
     for record in state.slices.by_id.values():
         holder = state.holder_of(record)
@@ -181,17 +182,46 @@ def _check_queues(state: State) -> None:
                 raise InternalError(f"request {request.id} is {request.state.value} and counted as waiting or not")
 
 
+def _check_places(state: State) -> None:
+    """Of fixed parts: no two hold, and no two are promised, a place; places promised are there or come free."""
+    for name, row in state.pool.books.rows.items():
+        there = state.slices.by_device.get(name, {}).values()
+        sums = dict.fromkeys(("held", *PARTS), 0)
+        for record in there:
+            if record.span != state.pool.span_of(record.placement):
+                raise InternalError(f"slice {record.id} is booked on other places than it has")
+            for part in (part for part, yes in _parts_of(record).items() if yes):
+                if sums[part] & record.span:
+                    raise InternalError(f"{name}: slice {record.id} is {part} on a place that another has too")
+                sums[part] |= record.span
+        places = row.places
+        if places is None:
+            if any(sums.values()):
+                raise InternalError(f"{name} has no places, and slices have some there")
+            continue
+        if any(getattr(places, part) != booked for part, booked in sums.items()):
+            raise InternalError(f"the books' places of {name} differ from those of the slices")
+        coming = places.free | places.idle | places.stopping | places.draining
+        if sums["held"] & ~places.all or places.pledged & ~coming:
+            raise InternalError(f"{name}: more places are held or promised than there are or can come free")
+
+
+def _parts_of(record: SliceRecord) -> dict[str, bool]:
+    """Which parts of the books a slice counts in."""
+    return {
+        "held": record.state in HOLDING,
+        "idle": record.state is SliceState.IDLE,
+        "stopping": record.state is SliceState.STOPPING,
+        "draining": record.draining,
+        "pledged": record.state is SliceState.PENDING,
+    }
+
+
 def _check_books(state: State, books: Books, *, on_devices: bool) -> None:
     parts: dict[str, dict[str, list[int]]] = {name: {part: [0, 0] for part in ("held", *PARTS)} for name in books.rows}
     for record in state.slices.by_id.values():
         place = record.placement
-        applies = {
-            "held": record.state in HOLDING,
-            "idle": record.state is SliceState.IDLE,
-            "stopping": record.state is SliceState.STOPPING,
-            "draining": record.draining,
-            "pledged": record.state is SliceState.PENDING,
-        }
+        applies = _parts_of(record)
         for name in place.devices if on_devices else (place.node,):
             first, second = (place.share, place.memory) if on_devices else record.host
             for part in (part for part, yes in applies.items() if yes):

@@ -83,6 +83,7 @@ class Nearest:
         lacks_share, lacks_memory: what is missing there.
         lacks_devices: whole devices that are missing on that node.
         lacks_cpus, lacks_host_memory: host cores, and MiB of host memory, that are missing on its node.
+        scattered: that there is enough of all, but no room for a fixed part between what runs there, in words.
     """
 
     place: str
@@ -95,6 +96,7 @@ class Nearest:
     lacks_devices: int = 0
     lacks_cpus: float = 0.0
     lacks_host_memory: int = 0
+    scattered: str = ""
 
 
 @dataclass(frozen=True, slots=True)

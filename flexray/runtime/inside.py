@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from flexray.core.fixed_parts import granted
 from flexray.errors import TaskError
 from flexray.model.devices import Family
 from flexray.model.events import LeaseBlocked, LeaseUnblocked
@@ -101,6 +102,7 @@ class Inside:
     def _fits(self, call: Call) -> bool:
         request, place, target = call.target.request, self._identity.placement, call.target
         device = self._identity.devices[0]
+        grant = granted(request, device.type.memory, device.profiles)
         family = request.family in (Family.ANY, device.family) or device.family is Family.CPU
         return (
             not target.actor
@@ -108,8 +110,9 @@ class Inside:
             and target.timeout is None  # a call that runs here could only be stopped with its parent
             and family
             and request.devices <= len(place.devices)
-            and request.share <= place.share
-            and request.memory_on(device) <= place.memory
+            and grant is not None
+            and grant.share <= place.share
+            and grant.memory <= place.memory
             and request.allows_type(device.type.name)
             and device.guarantee.meets(request.least)
         )

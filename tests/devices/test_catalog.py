@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+
 import pytest
 
-from flexray.catalog import CATALOG, NEUTRAL_MEMORY, family_of, find, lookup, type_from_nvml
+from flexray.catalog import CATALOG, NEUTRAL_MEMORY, family_of, find, lookup, profiles_of, type_from_nvml
+from flexray.catalog.parts import _VNPU_PARTS, source_of
 from flexray.catalog.types import ALIASES
 from flexray.model.devices import Family
+from flexray.model.partition import Profile
 
 
 def test_every_row_is_complete_and_unique() -> None:
@@ -115,3 +120,56 @@ def test_nvml_names_of_known_products(product: str, memory: int, name: str) -> N
 def test_nvml_names_of_other_products_stay_themselves(product: str, memory: int, name: str) -> None:
     kind = type_from_nvml(product, memory)
     assert (kind.name, kind.memory, kind.speed) == (name, memory, 1.0)
+
+
+CUT = [entry.name for entry in CATALOG if profiles_of(entry.name)]
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_no_combination_of_fixed_parts_exceeds_the_device(name: str) -> None:
+    assert source_of(name)
+    for parts in _combinations(profiles_of(name)):
+        assert sum(part.share for part in parts) <= 1000
+        assert sum(part.memory for part in parts) <= find(name).memory, parts
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("A100-40GB", {"1g.5gb": 7, "1g.10gb": 4, "2g.10gb": 3, "3g.20gb": 2, "4g.20gb": 1, "7g.40gb": 1}),
+        ("H200-141GB", {"1g.18gb": 7, "1g.35gb": 4, "2g.35gb": 3, "3g.71gb": 2, "4g.71gb": 1, "7g.141gb": 1}),
+        ("A30", {"1g.6gb": 4, "2g.12gb": 2, "4g.24gb": 1}),
+        ("910B3", {"vir05_1c_16g": 4, "vir10_3c_32g": 2}),
+        ("310P3", {"vir01": 7, "vir02": 3, "vir04": 1}),
+    ],
+)
+def test_as_many_of_a_part_fit_as_its_maker_says(name: str, most: dict[str, int]) -> None:
+    profiles = profiles_of(find(name).name)
+    counts = [Counter(part.name for part in parts) for parts in _combinations(profiles)]
+    assert {part.name: max(count[part.name] for count in counts) for part in profiles} == most
+
+
+def _combinations(
+    profiles: tuple[Profile, ...], taken: frozenset[int] = frozenset(), at: int = 0, parts: tuple[Profile, ...] = ()
+) -> Iterator[tuple[Profile, ...]]:
+    """Every set of parts that can be on a device together: by its places, or where it has none by its amounts."""
+    yield parts
+    ways = [(p, start) for p in profiles for start in p.starts or (0,)]
+    for index, (part, start) in enumerate(ways[at:], at):
+        places = frozenset(range(start, start + part.width))
+        room = not places & taken if part.width else sum(p.share for p in (*parts, part)) <= 1000
+        if room:
+            yield from _combinations(profiles, taken | places, index + (part.width > 0), (*parts, part))
+
+
+@pytest.mark.parametrize(
+    ("name", "chip", "memory"),
+    [("910B2", 24, 65536), ("910B3", 20, 65536), ("910B4", 20, 32768), ("310P3", 8, 21527)],
+)
+def test_what_fits_by_share_fits_by_cores_processors_and_memory(name: str, chip: int, memory: int) -> None:
+    """By the maker's table; 310P3 has 21527 of its 24576 MiB to give."""
+    table = {one[0]: one[1:] for one in _VNPU_PARTS[f"ascend/{name}"].templates}
+    cpus = _VNPU_PARTS[f"ascend/{name}"].cpus
+    for parts in _combinations(profiles_of(f"ascend/{name}")):
+        sums = [sum(table[p.name][n] for p in parts) for n in range(3)]
+        assert sums[0] <= chip and sums[1] <= cpus and sums[2] <= memory, [p.name for p in parts]
