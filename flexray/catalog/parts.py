@@ -99,7 +99,7 @@ _VNPU_PARTS: dict[str, _Chip] = {
 
 
 def profiles_of(type_name: str) -> tuple[Profile, ...]:
-    """The parts that a type can be cut into, smallest first; () for a type that cannot, or of which nothing is known."""
+    """The parts that a type can be cut into, smallest first; () for one that cannot, or is not known."""
     return _PROFILES.get(type_name, ())
 
 

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from flexray.build import build_scheduler
+from flexray.catalog import find, profiles_of
 from flexray.config import PoolConfig
 from flexray.core.explaining import explain
 from flexray.core.views import check_invariants, snapshot
@@ -15,6 +16,7 @@ from flexray.model import events
 from flexray.model.commands import Command, FailRequest, GrantLease, RecallLease, RevokeLease, StartSlice, StopSlice
 from flexray.model.devices import Device, DeviceState, DeviceType, Family, Inventory
 from flexray.model.explanation import Explanation
+from flexray.model.isolation import Isolation
 from flexray.model.lease import Lease, LeaseId
 from flexray.model.request import request_from_options
 from flexray.model.snapshot import Snapshot
@@ -27,7 +29,11 @@ TYPES = {
     "T4": (DeviceType("nvidia/T4", 16 * GIB, 0.2), Family.GPU),
     "910B": (DeviceType("ascend/910B", 64 * GIB, 1.0), Family.NPU),
     "CPU": (DeviceType("cpu/x86_64", 8 * GIB, 0.05), Family.CPU),
+    "MIG": (find("nvidia/A100-40GB"), Family.GPU),
+    "vNPU": (find("ascend/910B3"), Family.NPU),
 }
+CUT = {"MIG": Isolation.MIG, "vNPU": Isolation.VNPU}
+"""Types whose devices are cut into the fixed parts that the catalog has for them, and by what."""
 
 
 def node(name: str, what: str = "", cpus: float = 0, **fields: Any) -> Inventory:
@@ -44,7 +50,9 @@ def node(name: str, what: str = "", cpus: float = 0, **fields: Any) -> Inventory
         kind_of_device, family = TYPES[kind]
         for _ in range(int(count)):
             index = sum(d.family is family for d in devices)
-            device = Device(f"{name}/{family.value}{index}", name, index, kind_of_device, family, "fake", **fields)
+            cut = {"isolation": CUT[kind], "profiles": profiles_of(kind_of_device.name)} if kind in CUT else {}
+            own = {**cut, **fields}
+            device = Device(f"{name}/{family.value}{index}", name, index, kind_of_device, family, "fake", **own)
             devices.append(device)
     return Inventory(name, name, tuple(devices), cpus=round(cpus * 1000))
 

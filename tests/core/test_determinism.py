@@ -28,9 +28,9 @@ def _fresh() -> Scheduler:
     return build_scheduler(PoolConfig(**CONFIG), 1)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_journal_replays(seed: int) -> None:
-    world = walk(seed, 300)
+@pytest.mark.parametrize(("seed", "cut"), [(1, False), (2, False), (3, True)])
+def test_a_journal_replays(seed: int, cut: bool) -> None:
+    world = walk(seed, 300, cut=cut)
     assert list(replay(world.journal, _fresh())) == []
     recorded = [command for entry in world.journal for command in entry.get("commands", ())]
     assert recorded == [encode(command) for command in world.commands]
@@ -51,11 +51,12 @@ def test_a_replay_names_the_cycle_that_differs() -> None:
     assert line.startswith(f"entry {at + 1}: recorded [], replayed [{{'kind': ")
 
 
-def test_any_process_decides_alike() -> None:
+@pytest.mark.parametrize("more", [[], ["cut"]])
+def test_any_process_decides_alike(more: list[str]) -> None:
     """Hash seeds differ between processes; orders must not."""
     runs = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "walk.py"), "7", "300"],
+            [sys.executable, str(HERE / "walk.py"), "7", "300", *more],
             env={**os.environ, "PYTHONHASHSEED": seed},
             stdout=subprocess.PIPE,
         )

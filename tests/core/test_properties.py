@@ -1,4 +1,4 @@
-"""Nothing bad ever, something good eventually: random histories on ten devices, checked against a ledger of their own.
+"""Nothing bad ever, something good eventually: random histories on some devices, checked against a ledger of their own.
 
 The books are checked after every event and cycle (``harness``); here they are also compared, at every step, with
 what the commands alone say: what StartSlice took and what has not ended since.
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from flexray.catalog import profiles_of
 from flexray.model.amounts import share_of
 from flexray.model.commands import GrantLease, StartSlice
 from flexray.model.devices import DeviceState, Inventory
@@ -34,17 +35,27 @@ from flexray.model.lifecycle import EndReason
 from flexray.model.request import Request, request_from_options
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-NODES = {"n0": ("4xA100", 8), "n1": ("4xT4", 8), "n2": ("2xA10", 4)}
+NODES = {"n0": ("4xA100", 8), "n1": ("4xT4", 8), "n2": ("2xA10", 4), "n3": ("2xMIG", 8), "n4": ("1xvNPU", 4)}
+#: fixed parts: share, MiB, places, and how many fit on a device; the smallest that is enough is granted.
+PARTS = {
+    "nvidia/A100-40GB": [
+        (142, 5120, 1, 7), (142, 10240, 2, 4), (285, 10240, 2, 3), (428, 20480, 4, 2), (571, 20480, 4, 1),
+        (1000, 40960, 8, 1),
+    ],
+    "ascend/910B3": [(250, 16384, 0, 4), (500, 32768, 0, 2), (1000, 65536, 0, 1)],
+}  # fmt: skip
 MOST_REQUESTS = 1000
 
 shares = st.one_of(
     st.integers(1, 1000).map(lambda n: n / 1000), st.sampled_from([0.18, 0.25, 0.333, 0.5, 0.6, 1, 2, 4])
 )
 wanted = st.fixed_dictionaries(
-    {"gpu": shares},
+    {"accelerator": shares},
     optional={
         "memory": st.sampled_from(["1MiB", "1GiB", "9GiB", "17GiB", "70GiB", "100GiB"]),
-        "types": st.sampled_from(["nvidia/A100*", "nvidia/T4", ("nvidia/T4", "nvidia/A10"), "amd/*"]),
+        "types": st.sampled_from(
+            ["nvidia/A100*", "nvidia/A100-40GB", "ascend/*", "nvidia/T4", ("nvidia/T4", "nvidia/A10"), "amd/*"]
+        ),
         "cpus": st.sampled_from([0.5, 2, 6]),
         "priority": st.integers(-1, 1),
         "request": st.just(Request(preemptible=True)),
@@ -58,15 +69,31 @@ def _choose(things: list[Any], number: int) -> Any:
     return things[number % len(things)]
 
 
+def _part(kind: str, request: Request) -> tuple[int, int, int, int] | None:
+    """The fixed part that a request is granted on a type that is cut."""
+    whole = kind == "ascend/910B3" and request.share == 1000  # it is not cut then, and takes the memory it asks for
+    for share, memory, width, most in PARTS[kind]:
+        enough = share + 1 >= request.share and (share < 1000 or request.share == 1000 or width)
+        if enough and memory >= (request.memory or 0):
+            return share, (request.memory or memory) if whole else memory, width, most
+    return None
+
+
 def _fits_somewhere(request: Request) -> bool:
     """Whether an empty, healthy pool could hold it; written without the core's filters."""
     for inventory in (node(name, what, cpus) for name, (what, cpus) in NODES.items()):  # each has a type of its own
         kind = inventory.devices[0].type
         memory = share_of(kind.memory, request.share) if request.memory is None else request.memory
         typed = not request.types or any(fnmatchcase(kind.name, pattern) for pattern in request.types)
-        if not typed or memory > kind.memory:
+        of_family = request.family in ("any", inventory.devices[0].family)
+        if not typed or not of_family or memory > kind.memory:
             continue
         on_each = min(1000 // request.share, kind.memory // memory if memory else 1000)
+        if kind.name in PARTS:
+            part = _part(kind.name, request)
+            if part is None:
+                continue
+            on_each = part[3]
         members = (
             len(inventory.devices) * on_each if request.devices == 1 else len(inventory.devices) // request.devices
         )
@@ -234,8 +261,12 @@ class Pool(RuleBasedStateMachine):
         share: Counter[str] = Counter()
         memory: Counter[str] = Counter()
         cpus: Counter[str] = Counter()
+        places: set[tuple[str, int]] = set()
         for place, cores in self.ledger.values():
             cpus[place.node] += cores
+            for at in range(place.start, place.start + self._width(place)):
+                assert not {(device, at) for device in place.devices} & places, "two parts on one place"
+                places |= {(device, at) for device in place.devices}
             for device in place.devices:
                 share[device] += place.share
                 memory[device] += place.memory
@@ -247,14 +278,25 @@ class Pool(RuleBasedStateMachine):
         for n in shot.nodes:
             assert round((n.cpus - n.cpus_free) * 1000) == cpus[n.id] <= n.cpus * 1000
 
+    @staticmethod
+    def _width(place: Placement) -> int:
+        parts = profiles_of("nvidia/A100-40GB")
+        return next((part.width for part in parts if part.name == place.profile), 0)
+
     @invariant()
     def every_lease_has_a_slice_of_its_own(self) -> None:
         slices = [lease.slice for lease in self.world.leases.values()]
         assert len(set(slices)) == len(slices) and set(slices) <= set(self.ledger)
         for name, lease in self.world.leases.items():
             asked = self.asked[_root(name)]
-            assert (lease.placement.share, len(lease.placement.devices)) == (asked.share, asked.devices)
-            assert asked.memory in (None, lease.placement.memory)
+            place = lease.placement
+            assert len(place.devices) == asked.devices
+            if lease.device_type in PARTS:
+                part = _part(lease.device_type, asked)
+                assert part is not None and (place.share, place.memory) == part[:2]
+                assert (place.start >= 0) == (lease.device_type == "nvidia/A100-40GB")
+            else:
+                assert place.share == asked.share and asked.memory in (None, place.memory)
             assert {device.split("/")[0] for device in lease.placement.devices} == {lease.placement.node}
 
     @invariant()

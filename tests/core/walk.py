@@ -1,6 +1,7 @@
 """A random walk through the core that meets every kind of event; the same seed gives the same journal.
 
 python tests/core/walk.py SEED STEPS          prints the journal, one JSON object per line
+python tests/core/walk.py SEED STEPS cut      the same with devices that are cut into fixed parts
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ CONFIG = {
 _SHARES = (0.1, 0.18, 0.25, 0.333, 0.5, 0.6, 1, 1, 2, 3)
 
 
-def walk(seed: int, steps: int) -> World:
-    """A world after so many steps; its ``journal`` has every event and cycle."""
-    walker = _Walker(random.Random(seed))
+def walk(seed: int, steps: int, *, cut: bool = False) -> World:
+    """A world after so many steps; its ``journal`` has every event and cycle. ``cut``: with MIG devices and vNPUs."""
+    walker = _Walker(random.Random(seed), cut=cut)
     for _ in range(steps):
         walker.step()
     return walker.world
 
 
 class _Walker:
-    def __init__(self, rng: random.Random) -> None:
-        self.rng, self.requests, self.queues = rng, 0, list[str]()
+    def __init__(self, rng: random.Random, *, cut: bool) -> None:
+        self.rng, self.requests, self.queues, self.cut = rng, 0, list[str](), cut
         self.world = World(starts=False, stops=False, **CONFIG)
         for number in range(3):
             self.world.apply(events.NodeReported(self.inventory(number)))
@@ -62,7 +63,11 @@ class _Walker:
     def inventory(self, number: int) -> Inventory:
         kind = ("A100", "T4", "A10")[number]
         state = self.rng.choice(["", "", "", " sick", " unclaimed"])
-        return node(f"n{number}", f"{self.rng.randrange(1, 5)}x{kind}{state} {number}x910B", cpus=16)
+        if not self.cut:
+            return node(f"n{number}", f"{self.rng.randrange(1, 5)}x{kind}{state} {number}x910B", cpus=16)
+        kind = ("MIG", "T4", "MIG")[number]
+        whole = {"profiles": ()} if self.rng.random() < 0.2 else {}  # somebody has switched it off
+        return node(f"n{number}", f"{self.rng.randrange(1, 5)}x{kind}{state} {number}xvNPU", cpus=16, **whole)
 
     def submit(self) -> None:
         options: dict[str, object] = {self.rng.choice(["gpu"] * 9 + ["npu", "accelerator"]): self.rng.choice(_SHARES)}
@@ -155,5 +160,5 @@ class _Walker:
 
 
 if __name__ == "__main__":
-    for entry in walk(int(sys.argv[1]), int(sys.argv[2])).journal:
+    for entry in walk(int(sys.argv[1]), int(sys.argv[2]), cut=sys.argv[3:] == ["cut"]).journal:
         print(json.dumps(entry))
