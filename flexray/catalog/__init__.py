@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from flexray.catalog.parts import profiles_of
+from flexray.catalog.parts import cut_by, profiles_of
 from flexray.catalog.types import ALIASES, CATALOG, NEUTRAL_SPEED, CatalogEntry
 from flexray.model.amounts import MemoryMiB
 from flexray.model.devices import DeviceType, Family
@@ -18,6 +18,7 @@ __all__ = [
     "NEUTRAL_MEMORY",
     "NEUTRAL_SPEED",
     "CatalogEntry",
+    "cut_by",
     "family_of",
     "find",
     "is_known",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from flexray.catalog.types import CATALOG
 from flexray.model.amounts import MemoryMiB
+from flexray.model.isolation import Isolation
 from flexray.model.partition import Profile, slots_share
 
 _MIG = "NVIDIA Multi-Instance GPU user guide, supported profiles and placements"
@@ -72,7 +73,6 @@ _MIG_PARTS: dict[str, tuple[_Mig, ...]] = {
     "nvidia/B200": _seven(_OF_180),
     "nvidia/RTX-PRO-6000": _four(("24", "48", "96")),
 }
-"""Source: ``_MIG``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,6 @@ _VNPU_PARTS: dict[str, _Chip] = {
     "ascend/910B4": _Chip(20, 7, (("vir05_1c_8g", 5, 1, 8192), ("vir10_3c_16g", 10, 3, 16384))),
     "ascend/310P3": _Chip(8, 7, (("vir01", 1, 1, 3072), ("vir02", 2, 2, 6144), ("vir04", 4, 4, 12288))),
 }
-"""Source: ``_VNPU``."""
 
 
 def profiles_of(type_name: str) -> tuple[Profile, ...]:
@@ -103,9 +102,15 @@ def profiles_of(type_name: str) -> tuple[Profile, ...]:
     return _PROFILES.get(type_name, ())
 
 
-def source_of(type_name: str) -> str:
-    """The public document of a type's parts, or ""."""
-    return _MIG if type_name in _MIG_PARTS else _VNPU if type_name in _VNPU_PARTS else ""
+def cut_by(type_name: str) -> Isolation:
+    """The mechanism that cuts a type into its parts; NONE for a type that cannot be."""
+    if type_name in _MIG_PARTS:
+        return Isolation.MIG
+    return Isolation.VNPU if type_name in _VNPU_PARTS else Isolation.NONE
+
+
+SOURCES = {Isolation.MIG: _MIG, Isolation.VNPU: _VNPU}
+"""The public document of the parts that a mechanism makes."""
 
 
 def _of_mig(parts: tuple[_Mig, ...], memory: int) -> tuple[Profile, ...]:

@@ -189,6 +189,8 @@ def _needs(
     if near is not None and (near.scattered or describe_lack(near)):
         kind = f" ({near.type})" if near.type else ""
         lacks = f": {near.scattered}" if near.scattered else f", which lacks {describe_lack(near)}"
+        if near.scattered and reason is WaitReason.FRAGMENTED:
+            parts = ["a slice that is in the way of its part has to end"]
         parts.append(f"nearest is {near.place}{kind}{lacks}")
     if leaving:
         parts.append(f"it waits for {', '.join(map(_leaving_in_words, leaving))}")

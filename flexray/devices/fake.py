@@ -8,7 +8,8 @@ mend a device while it is in use::
 
 A key is a device's family and index, or its bare index. Nothing is ever enforced.
 
-A type may end in ``_nv`` and a number: ``8xA100-80GB_nv4`` are two groups of four, within
+A type that can be cut into fixed parts may end in ``_mig`` or ``_vnpu``: ``2xA100-40GB_mig`` offers the parts that
+the catalog has for it, and holds nobody to them. A type may end in ``_nv`` and a number: ``8xA100-80GB_nv4`` are two groups of four, within
 which every device is linked with every other as by NVLink, on a NUMA node of their own.
 """
 
@@ -26,6 +27,7 @@ from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus,
 from flexray.errors import IsolationFailed, UsageError
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family, group_links
+from flexray.model.isolation import Isolation
 
 FAKE_LABEL = "flexray.fake"
 """Ray node label with a fake inventory."""
@@ -35,20 +37,27 @@ MAX_DEVICES = 1024
 
 _SEPARATORS = re.compile(r"[.+,]")
 _PART = re.compile(r"(?!\d+\s*x?$)(?:(\d{1,6})\s*x\s*)?([A-Za-z0-9](?:[A-Za-z0-9_/-]*[A-Za-z0-9])?)")
+_CUT = re.compile(r"(.+)_(mig|vnpu)")
 _LINKED = re.compile(r"(.+)_nv(\d{1,6})")
 
 
 @dataclass(frozen=True, slots=True)
 class FakePart:
-    """Equal devices that follow each other. ``linked``: how many of them form a fully linked group; 1: no links."""
+    """Equal devices that follow each other.
+
+    Attributes:
+        linked: how many of them form a fully linked group; 1: no links.
+        cut: what cuts them into fixed parts; NONE: they are not.
+    """
 
     count: int
     type: DeviceType
     linked: int = 1
+    cut: Isolation = Isolation.NONE
 
 
 def parse_fake(spec: str) -> list[FakePart]:
-    """Parse ``2xA100-80GB.2xT4`` or ``4xA100-80GB_nv2`` into counts, types and sizes of linked groups.
+    """Parse ``2xA100-80GB.2xT4``, ``4xA100-80GB_nv2`` or ``2xA100-40GB_mig`` into counts, types and how they are.
 
     Parts are separated by ``.`` (all a Ray label allows), ``+`` or ``,``; a part without a
     number means one. A type is a name of the catalog, or ``<maker>/<model>`` with neutral
@@ -60,7 +69,8 @@ def parse_fake(spec: str) -> list[FakePart]:
         if match is None:
             raise UsageError(f'fake devices "{spec}": "{text}" is not of the form 2xA100-80GB')
         count = int(match[1] or 1)
-        name, linked = _without_links(match[2])
+        name, cut = _without_cut(match[2])
+        name, linked = _without_links(name)
         if count < 1:
             raise UsageError(f'fake devices "{spec}": "{text}" asks for no device')
         if "/" not in name and not catalog.is_known(name):
@@ -70,7 +80,11 @@ def parse_fake(spec: str) -> list[FakePart]:
                 f'fake devices "{spec}": "{text}" links groups of {linked}; '
                 f"the size must be at least 2 and divide the number of devices, {count}"
             )
-        result.append(FakePart(count, catalog.find(name), linked or 1))
+        kind = catalog.find(name)
+        if cut is not Isolation.NONE and catalog.cut_by(kind.name) is not cut:
+            types = ", ".join(entry.name for entry in catalog.CATALOG if catalog.cut_by(entry.name) is cut)
+            raise UsageError(f'fake devices "{spec}": {cut.value} cuts no "{name}"; the catalog has parts for {types}')
+        result.append(FakePart(count, kind, linked or 1, cut))
     if sum(part.count for part in result) > MAX_DEVICES:
         raise UsageError(f'fake devices "{spec}": more than {MAX_DEVICES} on one node')
     return result
@@ -168,7 +182,14 @@ def _device(node: str, family: Family, index: int, position: int, part: FakePart
         key=f"FAKE-{node}-{family.value}{index}",
         numa=groups + position // part.linked if part.linked > 1 else -1,
         links=group_links(index, position, part.linked),
+        profiles=catalog.profiles_of(part.type.name) if part.cut is not Isolation.NONE else (),
     )
+
+
+def _without_cut(name: str) -> tuple[str, Isolation]:
+    """A type's name without ``_mig`` or ``_vnpu``, and what that says."""
+    match = _CUT.fullmatch(name)
+    return (name, Isolation.NONE) if match is None else (match[1], Isolation(match[2]))
 
 
 def _without_links(name: str) -> tuple[str, int | None]:

@@ -37,6 +37,8 @@ class AttemptResult(Part):
     """Of each device."""
     memory_mib: int
     """Of each device."""
+    profile: str
+    """Name of the part it is, on devices that are cut into fixed parts, else ""."""
     ended: str | None
     """"done", "cancelled", or why it was taken: "node_lost", "slice_lost", "device_lost"."""
     lost: float
@@ -260,6 +262,7 @@ def _attempt(attempt: Attempt) -> AttemptResult:
         type=attempt.lease.device_type,
         share=share_as_float(place.share),
         memory_mib=place.memory,
+        profile=place.profile,
         ended=attempt.ended or None,
         lost=seconds(attempt.lost),
     )

@@ -17,6 +17,7 @@ from flexray.errors import InvalidRequest, UsageError
 from flexray.model.amounts import MemoryMiB, MilliCpus, parse_cpus
 from flexray.model.devices import Device, Family, Inventory, group_links
 from flexray.model.gang import Gang, Layout
+from flexray.model.isolation import Isolation
 from flexray.model.lease import RequestId
 from flexray.model.queue import Queue
 from flexray.model.request import Request, request_from_options
@@ -112,7 +113,21 @@ def inventory_of(node: Node) -> Inventory:
             name = f"{node.name}/{family.value}{index}"
             numa = linked_groups + position // size if group.links else -1
             links = group_links(index, position, size)
-            devices.append(Device(name, node.name, index, kind, family, "simulated", numa=numa, links=links))
+            cut = group.profiles is not None
+            devices.append(
+                Device(
+                    name,
+                    node.name,
+                    index,
+                    kind,
+                    family,
+                    "simulated",
+                    isolation=catalog.cut_by(kind.name) if cut else Isolation.NONE,
+                    numa=numa,
+                    links=links,
+                    profiles=catalog.profiles_of(kind.name) if cut else (),
+                )
+            )
         indexes[family] += group.count
         linked_groups += group.count // size if group.links else 0
     memory = MemoryMiB(node.host_memory or 0)

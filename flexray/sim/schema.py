@@ -73,6 +73,8 @@ class DeviceGroup(Part):
     """Nominal throughput, nvidia/A100-80GB = 1; 1 where neither this nor the catalog says."""
     links: int | None = Field(default=None, ge=2, le=10_000)
     """Size of groups whose devices are all linked with each other (NVLink), each group on a NUMA node of its own."""
+    profiles: Literal["mig", "vnpu"] | None = None
+    """The devices are cut into the fixed parts that the catalog has for their type, by this mechanism."""
 
     @model_validator(mode="after")
     def _whole_groups(self) -> DeviceGroup:
@@ -85,6 +87,18 @@ class DeviceGroup(Part):
         if self.memory is None and not catalog.is_known(self.type):
             hint = did_you_mean(self.type, [entry.name for entry in catalog.CATALOG])
             raise ValueError(f"the catalog does not know {self.type!r}; add memory: (and speed:) to it.{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> DeviceGroup:
+        if self.profiles is None:
+            return self
+        name, memory = self.device_type.name, catalog.find(self.type).memory
+        if catalog.cut_by(name).value != self.profiles:
+            types = [entry.name for entry in catalog.CATALOG if catalog.cut_by(entry.name).value == self.profiles]
+            raise ValueError(f"profiles: {self.profiles} cuts no {self.type!r}; the catalog has parts for {types}")
+        if self.device_type.memory != memory:
+            raise ValueError(f"profiles: the catalog's parts are of {memory} MiB of {self.type!r}; leave memory: out")
         return self
 
     @property

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flexray.catalog import CATALOG, NEUTRAL_MEMORY, family_of, find, lookup, profiles_of, type_from_nvml
-from flexray.catalog.parts import _VNPU_PARTS, source_of
+from flexray.catalog import CATALOG, NEUTRAL_MEMORY, cut_by, family_of, find, lookup, profiles_of, type_from_nvml
+from flexray.catalog.parts import _VNPU_PARTS, SOURCES
 from flexray.catalog.types import ALIASES
 from flexray.model.devices import Family
 from flexray.model.partition import Profile
@@ -127,7 +127,7 @@ CUT = [entry.name for entry in CATALOG if profiles_of(entry.name)]
 
 @pytest.mark.parametrize("name", CUT)
 def test_no_combination_of_fixed_parts_exceeds_the_device(name: str) -> None:
-    assert source_of(name)
+    assert SOURCES[cut_by(name)]
     for parts in _combinations(profiles_of(name)):
         assert sum(part.share for part in parts) <= 1000
         assert sum(part.memory for part in parts) <= find(name).memory, parts
