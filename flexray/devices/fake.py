@@ -9,7 +9,9 @@ mend a device while it is in use::
 A key is a device's family and index, or its bare index. Nothing is ever enforced.
 
 A type that can be cut into fixed parts may end in ``_mig`` or ``_vnpu``: ``2xA100-40GB_mig`` offers the parts that
-the catalog has for it, and holds nobody to them. A type may end in ``_nv`` and a number: ``8xA100-80GB_nv4`` are two groups of four, within
+the catalog has for it, and holds nobody to them.
+
+A type may end in ``_nv`` and a number: ``8xA100-80GB_nv4`` are two groups of four, within
 which every device is linked with every other as by NVLink, on a NUMA node of their own.
 """
 

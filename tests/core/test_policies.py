@@ -45,7 +45,7 @@ def scored_afresh(pool: Pool) -> None:
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_index_chooses_what_full_scoring_chooses(policy: Policy, seed: int) -> None:
-    walker = _Walker(random.Random(seed))
+    walker = _Walker(random.Random(seed), cut=seed > 1)
     pool = walker.world.scheduler.state.pool
     for step in range(150):
         walker.step()
@@ -56,8 +56,9 @@ def test_the_index_chooses_what_full_scoring_chooses(policy: Policy, seed: int) 
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
-def test_no_class_is_worth_more_than_its_bound(policy: Policy) -> None:
-    walker = _Walker(random.Random(7))
+@pytest.mark.parametrize("cut", [False, True])
+def test_no_class_is_worth_more_than_its_bound(policy: Policy, cut: bool) -> None:
+    walker = _Walker(random.Random(7), cut=cut)
     pool, compared, bounds = walker.world.scheduler.state.pool, 0, set()
     for step in range(200):
         walker.step()
@@ -168,6 +169,24 @@ def test_without_host_cores_everything_is_a_fragment() -> None:
     whole = Room(kind, 1000, 80 * GIB, 1000, 80 * GIB)
     assert pool.mix.fragments(NodeState(4000, 0, 4000, 0, (whole,))) == pytest.approx(0, abs=0.01)
     assert pool.mix.fragments(NodeState(3500, 0, 3500, 0, (whole,))) == pytest.approx(1, abs=0.01)
+
+
+def test_places_that_lie_apart_are_fragments_and_worth_little() -> None:
+    pool = pool_of(node("n", "1xMIG", cpus=8))
+    kind = pool.kinds.number(pool.devices["n/gpu0"])
+    for _ in range(5_000):
+        pool.mix.saw(request_from_options({"gpu": 0.4}))
+    pool.mix.swap()
+
+    def state(*places: int) -> NodeState:
+        bits = sum(1 << place for place in places)
+        room = Room(kind, 500, 20 * GIB, 500, 20 * GIB, bits, bits)
+        return NodeState(8000, 0, 8000, 0, (room,))
+
+    together, apart = state(0, 1, 2, 3), state(1, 2, 4, 5)
+    assert [pool.mix.fragments(one) for one in (together, apart)] == pytest.approx([0, 0.5], abs=0.01)
+    worth = pool.mix.worth()
+    assert [worth.of(NodeClass(n, one)) for n, one in enumerate((together, apart))] == pytest.approx([0.5, 0], abs=0.02)
 
 
 def test_types_that_some_depend_on_have_a_price() -> None:

@@ -38,7 +38,7 @@ def walk(seed: int, steps: int, *, cut: bool = False) -> World:
 
 
 class _Walker:
-    def __init__(self, rng: random.Random, *, cut: bool) -> None:
+    def __init__(self, rng: random.Random, *, cut: bool = False) -> None:
         self.rng, self.requests, self.queues, self.cut = rng, 0, list[str](), cut
         self.world = World(starts=False, stops=False, **CONFIG)
         for number in range(3):

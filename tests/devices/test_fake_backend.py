@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flexray.catalog import profiles_of
 from flexray.devices.backend import NodeFacts, ProbeStatus, Sample
 from flexray.devices.fake import FakeBackend, parse_fake
 from flexray.errors import IsolationFailed, UsageError
@@ -43,6 +44,9 @@ def test_a_spec_is_counts_and_types(spec: str, expected: list[tuple[int, str]]) 
         ("4xA100-80GB_nv0", "groups of 0"),
         ("A100-80GB_nv2", "divide the number of devices, 1"),
         ("4xA100-80GB_nv", "no type"),
+        ("4xT4_mig", 'mig cuts no "T4"; the catalog has parts for nvidia/A30, nvidia/A100-40GB'),
+        ("910B3_mig", 'mig cuts no "910B3"'),
+        ("A100_vnpu", "the catalog has parts for ascend/910A"),
         ("4xA100-90GB_nv2", "did you mean A100-80GB"),
     ],
 )
@@ -81,6 +85,16 @@ def test_linked_devices_come_in_groups_with_a_numa_node_each() -> None:
         ("n/gpu6", "acme/X_1", 3, ((5, 1), (7, 1))),
         ("n/gpu7", "acme/X_1", 3, ((5, 1), (6, 1))),
     ]
+
+
+def test_devices_that_are_cut_have_the_parts_of_the_catalog() -> None:
+    result = FakeBackend().probe(NodeFacts("n", fake="2xA100-40GB_mig.2x910B3_nv2_vnpu.A100-40GB"))
+    assert [(d.type.name, d.profiles) for d in result.devices] == [
+        *[("nvidia/A100-40GB", profiles_of("nvidia/A100-40GB"))] * 2,
+        *[("ascend/910B3", profiles_of("ascend/910B3"))] * 2,
+        ("nvidia/A100-40GB", ()),
+    ]
+    assert {d.isolation for d in result.devices} == {Isolation.NONE}, "nobody is held to anything"
 
 
 def test_configuration_goes_before_the_label() -> None:

@@ -217,6 +217,21 @@ def test_linked_devices_of_a_scenario() -> None:
     ]
 
 
+def test_devices_that_are_cut_into_parts() -> None:
+    devices = [{"type": "nvidia/A100-40GB", "count": 1, "profiles": "mig"}, {"type": "910B3", "profiles": "vnpu"}]
+    requests = [request("a", gpu=0.3), request("b", gpu=0.5), request("c", gpu=0.1)]
+    requests += [{"id": "d", "duration": 5, "npu": 0.3}, {"id": "e", "duration": 5, "npu": 1}]
+    result = run(nodes=[{"name": "n1", "devices": devices}], requests=requests)
+    found = {one.id: [(a.profile, a.share, a.memory_mib) for a in one.attempts] for one in result.requests}
+    assert found == {
+        "a": [("3g.20gb", 0.428, 20480)],
+        "b": [("4g.20gb", 0.571, 20480)],
+        "c": [("1g.5gb", 0.142, 5120)],
+        "d": [("vir10_3c_32g", 0.5, 32768)],
+        "e": [("", 1.0, 65536)],
+    }
+
+
 def test_an_infeasible_request_says_what_ruled_the_devices_out() -> None:
     (one,) = run(requests=[request("a", memory="81GiB")]).requests
     assert one.removed == {"memory": 1}
@@ -289,6 +304,14 @@ WRONG = [
     (
         {"nodes": [{"name": "n", "devices": [{"type": "T4", "count": 5, "links": 2}]}]},
         "groups of 2 do not divide the 5",
+    ),
+    (
+        {"nodes": [{"name": "n", "devices": [{"type": "T4", "profiles": "mig"}]}]},
+        "mig cuts no 'T4'; the catalog has parts for ['nvidia/A30', 'nvidia/A100-40GB'",
+    ),
+    (
+        {"nodes": [{"name": "n", "devices": [{"type": "A30", "memory": "20GiB", "profiles": "mig"}]}]},
+        "parts are of 24576 MiB of 'A30'; leave memory: out",
     ),
     ({"events": [{"at": 1, "node_down": "n2"}]}, "node_down: there is no 'n2'. Known: n1"),
     ({"events": [{"at": 1, "device_sick": "n1"}]}, "device_sick: there is no 'n1'"),
