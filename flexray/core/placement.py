@@ -16,7 +16,7 @@ from flexray.core.mix import Mix
 from flexray.core.speeds import Speeds
 from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device, DeviceState, Inventory
-from flexray.model.isolation import Isolation
+from flexray.model.isolation import Guarantee, Isolation
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason, WaitReason
 from flexray.model.request import Request
@@ -91,6 +91,10 @@ class Pool:
             return "host", Isolation.NONE
         device = self.devices[placement.devices[0]]
         return device.type.name, device.isolation
+
+    def guarantee_of(self, placement: Placement) -> Guarantee:
+        """How strongly a slice there is held to its share and memory."""
+        return self.devices[placement.devices[0]].guarantee if placement.devices else Guarantee()
 
     def span_of(self, placement: Placement) -> int:
         """The places that a placement takes of each of its devices, as bits; 0 where only amounts count."""
