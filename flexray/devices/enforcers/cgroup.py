@@ -35,7 +35,7 @@ _TRIAL_MEMORY = MemoryMiB(64)
 _PROCS = "cgroup.procs"
 
 
-class CgroupEnforcer:
+class Cgroup:
     """One tree of groups, of the first kind that works.
 
     Args:

@@ -93,8 +93,10 @@ class Tree:
             try:
                 return self._build(cell)
             except IsolationFailed:
-                if attempt == _TRIES - 1 or self.top.exists():
-                    raise  # else another agent on this host has just removed the uppermost group, which was empty
+                node = self.place(cell).parent.parent
+                if attempt == _TRIES - 1 or node.exists():
+                    raise
+                self._let_go(node)  # another agent on this host has just removed it, empty as it was
         raise AssertionError("unreachable")
 
     def _build(self, cell: Cell) -> Path:
@@ -117,10 +119,10 @@ class Tree:
         self._tidy(place.parent)
 
     def sweep(self, keep: Collection[str]) -> None:
-        """Remove slices' groups in folders of nodes whose agents have died, but not these and none with processes."""
+        """Remove groups of slices other than these, of this agent and of dead ones; none with processes in it."""
         names = {file_name(one) for one in keep}
         for node in groups_in(self.top):
-            if node in self._locks or not _is_free(node):
+            if node not in self._locks and not _is_free(node):
                 continue
             for device in groups_in(node):
                 for place in [one for one in groups_in(device) if one.name not in names]:
@@ -132,14 +134,17 @@ class Tree:
         for group in (device, device.parent, self.top):
             if not remove_if_empty(group):
                 return
-            if group in self._locks:
-                os.close(self._locks.pop(group))
+            self._let_go(group)
         self.groups.close()
 
     def _hold(self, node: Path) -> None:
         if node not in self._locks:
             self._locks[node] = os.open(node, os.O_RDONLY)
             fcntl.flock(self._locks[node], fcntl.LOCK_SH)
+
+    def _let_go(self, node: Path) -> None:
+        if node in self._locks:
+            os.close(self._locks.pop(node))
 
 
 def file_name(name: str) -> str:

@@ -47,7 +47,7 @@ class _Worked:
         self.named: set[Known] = set()
 
 
-class DutyEnforcer:
+class Duty:
     """One thread for all slices of the node; it runs while there are any.
 
     Args:
@@ -125,15 +125,15 @@ class DutyEnforcer:
     def release(self, cell: Cell) -> None:
         """Whoever is left goes on."""
         with self._lock:
-            worked = self._slices.pop(cell.slice, None)
-            if worked is not None:
-                worked.beat.close()
+            self._drop(cell.slice)
             shutil.rmtree(self._folder / file_name(cell.slice), ignore_errors=True)
-            self._changed.set()
 
     def sweep(self, keep: Collection[str]) -> None:
         """An agent that died may have left slices stopped: they go on, and are then for the agent to end."""
-        names = {file_name(one) for one in keep} | {file_name(one) for one in self._slices}
+        with self._lock:
+            for name in [name for name in self._slices if name not in keep]:
+                self._drop(name)
+        names = {file_name(one) for one in keep}
         try:
             left = sorted(self._folder.iterdir())
         except OSError:
@@ -143,6 +143,12 @@ class DutyEnforcer:
                 for member in descendants(self._proc, _named_in(self._proc, folder / _PIDS)):
                     _continue(member)
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _drop(self, name: str) -> None:
+        worked = self._slices.pop(name, None)
+        if worked is not None:
+            worked.beat.close()
+            self._changed.set()
 
     def _set(self, worked: _Worked, cell: Cell) -> None:
         worked.cell, worked.beat.limits = cell, limits_of(cell)
@@ -185,10 +191,13 @@ class DutyEnforcer:
 
     def _look_for_families(self) -> None:
         for worked in self._slices.values():
+            before = worked.beat.members
             # Those seen before stay when their parents end, and so do their children.
-            family = descendants(self._proc, {*worked.named, *worked.beat.members})
+            family = descendants(self._proc, {*worked.named, *before})
             worked.named.intersection_update(family)
             worked.beat.meet(family)
+            if family and family != before:
+                _note(worked.file, family)
 
     def _try_for_real(self) -> str:
         """Why it does not work here, or ""."""
@@ -221,6 +230,16 @@ def _named_in(proc: Path, file: Path) -> set[Known]:
     except OSError:
         return set()
     return {one for one in (known(proc, number) for number in numbers) if one}
+
+
+def _note(file: Path, family: Sequence[Known]) -> None:
+    """Who belongs to the slice, as a control group's file says it; after a crash it tells who may be stopped."""
+    fresh = file.with_name(f"{file.name}.new")
+    try:
+        fresh.write_text("".join(f"{one.pid}\n" for one in family))
+        os.replace(fresh, file)
+    except OSError:
+        pass  # the folder is gone or full; the slice is held without
 
 
 def _continue(process: Known) -> None:

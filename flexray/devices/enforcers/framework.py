@@ -46,7 +46,7 @@ def told(cell: Cell) -> SliceSetup:
     )
 
 
-class FrameworkEnforcer:
+class Framework:
     """Nothing on the node; everything it does is in the slice's setup."""
 
     isolation = Isolation.FRAMEWORK
