@@ -14,6 +14,9 @@ from flexray.runtime.protocol import Environment
 
 _TASKS = Path("/proc/self/task")
 _STATUS = Path("/proc/self/status")
+_ROOM = 64
+"""MiB beyond the limit, for stacks of threads and Ray's own needs: a single allocation that is too large fails, and
+one that grows step by step meets the watchdog before a thread of Ray's meets the limit."""
 
 
 def confine(setup: SliceSetup, slice_id: str) -> None:
@@ -25,8 +28,6 @@ def confine(setup: SliceSetup, slice_id: str) -> None:
     os.environ[MARK] = slice_id  # children inherit it; that is how they are found
     for file in setup.join:
         _join(file)
-    if setup.data_limit:
-        _limit_data(setup.data_limit)
     if setup.cores and hasattr(os, "sched_setaffinity"):
         _bind(setup.cores)
     if setup.threads and "torch" in sys.modules:
@@ -48,21 +49,6 @@ def _join(file: str) -> None:
         raise IsolationFailed(f"{file}: the slice cannot join its group: {error.strerror}") from None
 
 
-def _limit_data(memory: int) -> None:
-    """Let the heap grow by so many MiB, for good: over it allocations fail and the process lives."""
-    import resource
-
-    try:
-        rows = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
-        most = (int(rows["VmData"].split()[0]) << 10) + (memory << 20)
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    except (OSError, KeyError, ValueError) as error:
-        raise IsolationFailed(f"RLIMIT_DATA: the heap cannot be limited to {memory} MiB more: {error}") from None
-
-
 def _bind(cores: Collection[int]) -> None:
     """All threads of the process, not only this one. Cores that the process may not use are left out."""
     usable = os.sched_getaffinity(0) & set(cores)
@@ -73,6 +59,28 @@ def _bind(cores: Collection[int]) -> None:
             os.sched_setaffinity(int(thread), usable)
         except ProcessLookupError:
             continue
+
+
+def limit_heap(memory: int) -> None:
+    """Let the heap grow by so many MiB from now on, for good: over it allocations fail and the process lives.
+
+    Not the first thing of all: Ray starts its threads when the actor is made, and the kernel counts their stacks in
+    full (8 MiB each), touched or not. There is some room for those that come later. 0: no limit.
+    Raises IsolationFailed.
+    """
+    if not memory:
+        return
+    import resource
+
+    try:
+        rows = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+        most = (int(rows["VmData"].split()[0]) << 10) + ((memory + _ROOM) << 20)
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    except (OSError, KeyError, ValueError) as error:
+        raise IsolationFailed(f"RLIMIT_DATA: the heap cannot be limited to {memory} MiB more: {error}") from None
 
 
 def take_on(environment: Environment) -> None:

@@ -17,7 +17,7 @@ from flexray.devices.enforcers.data_limit import data_limit_strength
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.process_use import cpu_seconds, private_memory
 from flexray.model.devices import Device
-from flexray.model.isolation import Isolation
+from flexray.model.isolation import Isolation, Strength
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",  # OpenMP: torch, scikit-learn
@@ -37,10 +37,11 @@ def told(cell: Cell) -> SliceSetup:
     quarters of a four-core device land on one core. Raises IsolationFailed for devices without cores.
     """
     cores, threads = cores_of(cell), threads_of(cell)
+    limited = data_limit_strength() is not Strength.NONE
     return SliceSetup(
         isolation=Isolation.FRAMEWORK,
         env=dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        data_limit=cell.memory * len(cell.devices),
+        data_limit=cell.memory * len(cell.devices) if limited else 0,
         cores=cores if hasattr(os, "sched_setaffinity") else (),  # macOS cannot bind; threads are still limited
         threads=threads,
     )
