@@ -23,7 +23,7 @@ from flexray.errors import TaskError
 from flexray.model.lease import SessionId
 from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
-from flexray.runtime.confine import confine, take_on
+from flexray.runtime.confine import confine, limit_heap, take_on
 from flexray.runtime.current import Running, Stage, running
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.membership import meeting_place, run_as
@@ -62,6 +62,7 @@ class SliceActor:
 
         enter_slice(identity)
         self._identity = identity
+        self._heap = setup.data_limit
         self._grant: tuple[int, int] = (0, 0)
         self._functions: OrderedDict[str, LazyFunction] = OrderedDict()
         self._instance: Any = None
@@ -76,7 +77,8 @@ class SliceActor:
 
     @_control
     def hello(self) -> tuple[int, int, list[str]]:
-        """(pid, start time, visible device ids): the slice's process answers."""
+        """(pid, start time, visible device ids): the slice's process answers, and nobody's code has run in it yet."""
+        limit_heap(self._heap)
         process = identify(os.getpid())
         assert process is not None
         ids = ray.get_runtime_context().get_accelerator_ids()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from devices.fake_cgroup2 import mount
 
+from flexray.devices.enforcers.cgroup import Cgroup
+from flexray.devices.enforcers.duty import Duty
 from flexray.devices.enforcers.enforcer import Cell, Enforcer, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.framework import Framework
 from flexray.errors import IsolationFailed
@@ -30,8 +34,23 @@ def cpu_device(index: int = 0, cores: tuple[int, ...] = (0, 1)) -> Device:
     return Device(f"n/cpu{index}", "n", index, kind, Family.CPU, "cpu", cores=cores)
 
 
+def cgroup(folder: Path) -> Subject:
+    """In the machine's own ``cpu`` hierarchy."""
+    if not os.access("/sys/fs/cgroup/cpu/cgroup.procs", os.W_OK):
+        pytest.skip("no writable cgroup v1 cpu here")
+    return Subject(Cgroup(name=f"flexray-cpu-contract-{os.getpid()}"), (cpu_device(), cpu_device(1)))
+
+
+def cgroup_v2(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    mount(folder / "sys/fs/cgroup", "cpu memory", patch)
+    return Subject(Cgroup(root=folder, name="flexray"), (cpu_device(), cpu_device(1)))
+
+
 SUBJECTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Subject]] = {
     "framework": lambda folder, patch: Subject(Framework(), (cpu_device(), cpu_device(1))),
+    "cgroup": lambda folder, patch: cgroup(folder),
+    "cgroup v2": lambda folder, patch: cgroup_v2(folder, patch),
+    "duty": lambda folder, patch: Subject(Duty(state=folder), (cpu_device(), cpu_device(1))),
 }
 """Name -> makes the subject. It may skip where the machine lacks what it needs; a double never does."""
 

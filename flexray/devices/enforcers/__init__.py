@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from flexray.devices.enforcers.cgroup import Cgroup
+from flexray.devices.enforcers.duty import Duty
 from flexray.devices.enforcers.enforcer import Enforcer
 from flexray.devices.enforcers.framework import Framework
 
@@ -16,6 +18,10 @@ Maker = Callable[[str, Path], Enforcer]
 """Makes an enforcer for a node, with a private directory that outlives the process."""
 
 ENFORCERS: dict[str, tuple[Maker, ...]] = {
-    "cpu": (lambda node, state: Framework(),),
+    "cpu": (
+        lambda node, state: Cgroup(state=state),
+        lambda node, state: Duty(state=state),
+        lambda node, state: Framework(state=state),
+    ),
 }
 """Backend -> its enforcers, best first. Backends that are not here (declared, fake) enforce nothing."""

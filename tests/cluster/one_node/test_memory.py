@@ -58,3 +58,14 @@ def test_within_its_memory_a_task_ends_as_it_likes(tmp_path: Path) -> None:
 
     assert modest.remote().result(60) == 200 * 2**20
     until(lambda: all(queue.running == 0 for queue in flex.pool().queues))
+
+
+def test_one_allocation_that_is_too_large_fails_and_its_slice_goes_on() -> None:
+    @flex.task(accelerator=0.25, memory="200MiB")
+    def take(mib: int) -> tuple[str, int]:
+        return flex.current().slice, len(bytearray(mib * 2**20))
+
+    with pytest.raises(MemoryError):
+        take.remote(1000).result(60)
+    slices = {one.id for one in flex.pool().slices}
+    assert take.remote(10).result(60)[0] in slices
