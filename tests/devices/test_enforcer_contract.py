@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from nvidia_doubles import Machine, gpu, vgpu_library
 
 from flexray.devices.enforcers.enforcer import Cell, Enforcer, NotResizable, SliceSetup, Support, Usage
+from flexray.devices.enforcers.fraction import Fraction
 from flexray.devices.enforcers.framework import Framework
+from flexray.devices.enforcers.hami import VARIABLE, Hami
+from flexray.devices.enforcers.mig import Mig
+from flexray.devices.enforcers.mps import Mps
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
@@ -30,8 +35,33 @@ def cpu_device(index: int = 0, cores: tuple[int, ...] = (0, 1)) -> Device:
     return Device(f"n/cpu{index}", "n", index, kind, Family.CPU, "cpu", cores=cores)
 
 
+def fraction(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    Machine(folder, patch, "", "")
+    return Subject(Fraction(), (gpu(), gpu(1)))
+
+
+def hami(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    machine = Machine(folder, patch, "", "")
+    env = {VARIABLE: str(vgpu_library(folder))}
+    return Subject(Hami(machine.state, env=env, root=folder), (gpu(), gpu(1)))
+
+
+def mig(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    machine = Machine(folder, patch, "mig_mode=1", "mig_mode=1")
+    return Subject(Mig(machine.state), (gpu(), gpu(1)))
+
+
+def mps(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    machine = Machine(folder, patch, "", "")
+    return Subject(Mps(machine.state), (gpu(), gpu(1)))
+
+
 SUBJECTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Subject]] = {
     "framework": lambda folder, patch: Subject(Framework(), (cpu_device(), cpu_device(1))),
+    "fraction": fraction,
+    "hami": hami,
+    "mig": mig,
+    "mps": mps,
 }
 """Name -> makes the subject. It may skip where the machine lacks what it needs; a double never does."""
 
@@ -108,7 +138,8 @@ def test_two_slices_at_once_are_apart(subject: Subject) -> None:
         start = next((s for s in one.profile.starts if s >= one.start + one.profile.width), -1)
         other = dataclasses.replace(other, start=start)
     first, second = subject.enforcer.prepare(one), subject.enforcer.prepare(other)
-    if first.join or first.launch:
+    per_process = MECHANISMS[first.isolation].compute is Strength.HARD_PROCESS  # that needs no name of the slice
+    if (first.join or first.launch) and not per_process:
         assert (first.join, first.launch) != (second.join, second.launch)
     subject.enforcer.release(one)
     assert subject.enforcer.prepare(other) == second, "the other one's end changes nothing"

@@ -10,12 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flexray.devices.enforcers.enforcer import Enforcer
+from flexray.devices.enforcers.fraction import Fraction
 from flexray.devices.enforcers.framework import Framework
+from flexray.devices.enforcers.hami import Hami
+from flexray.devices.enforcers.mig import Mig
+from flexray.devices.enforcers.mps import Mps
 
 Maker = Callable[[str, Path], Enforcer]
 """Makes an enforcer for a node, with a private directory that outlives the process."""
 
 ENFORCERS: dict[str, tuple[Maker, ...]] = {
     "cpu": (lambda node, state: Framework(),),
+    "nvidia": (
+        lambda node, state: Mig(state),
+        lambda node, state: Mps(state),
+        lambda node, state: Hami(state),
+        lambda node, state: Fraction(),
+    ),
 }
 """Backend -> its enforcers, best first. Backends that are not here (declared, fake) enforce nothing."""

@@ -9,7 +9,6 @@ cooperative: FRAMEWORK would promise an advice on compute that nobody gives.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from flexray.devices.enforcers.command import Run, run_command
 from flexray.devices.enforcers.enforcer import Cell, SliceSetup, Support, Usage
@@ -19,27 +18,38 @@ from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device
 from flexray.model.isolation import Isolation, Strength
 
+_MAKERS = ("nvidia", "amd", "intel", "ascend")
+"""Backends whose devices torch gives memory of: torch.cuda, torch.xpu, torch.npu."""
+
 
 class Fraction:
     """Tells slices their part; torch in the slice keeps to it. Nothing is made on the node."""
 
     isolation = Isolation.NONE
 
-    def __init__(self, root: Path = Path("/"), run: Run = run_command, state: Path = Path("/run/flexray")) -> None:
-        """Args: root, state: nothing is read or kept there. run: runs nvidia-smi, for what a slice uses."""
+    def __init__(self, run: Run = run_command) -> None:
+        """Args: run: runs nvidia-smi, for what a slice uses."""
         self._smi = NvidiaSmi(run)
+        self._usable: set[str] = set()
 
     def probe(self, devices: Sequence[Device]) -> dict[str, Support]:
-        """Usable wherever the size of the device's memory is known."""
-        unknown = Support(False, "the size of its memory is not known")
-        known = Support(True, memory=Strength.COOPERATIVE)
-        return {device.id: known if device.type.memory > 0 else unknown for device in devices}
+        """Usable wherever torch has an allocator and the size of the device's memory is known."""
+        answers = {device.id: self._support(device) for device in devices}
+        self._usable |= {name for name, support in answers.items() if support.usable}
+        return answers
+
+    def _support(self, device: Device) -> Support:
+        if device.backend not in _MAKERS:
+            return Support(False, f"torch has no allocator with a limit for devices of {device.backend}")
+        if device.type.memory <= 0:
+            return Support(False, "the size of its memory is not known")
+        return Support(True, memory=Strength.COOPERATIVE)
 
     def prepare(self, cell: Cell) -> SliceSetup:
         """The slice's part of its smallest device's memory."""
-        smallest = min((device.type.memory for device in cell.devices), default=0)
-        if smallest <= 0:
-            raise IsolationFailed(f"{cell.slice}: the memory of {[d.id for d in cell.devices]} is not known")
+        if strangers := [device.id for device in cell.devices if device.id not in self._usable]:
+            raise IsolationFailed(f"{cell.slice}: {', '.join(strangers)} was not found on this node")
+        smallest = min(device.type.memory for device in cell.devices)
         if cell.share >= WHOLE:
             return SliceSetup(self.isolation)
         fraction = min(1.0, cell.memory / smallest)

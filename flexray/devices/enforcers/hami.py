@@ -10,7 +10,6 @@ driver by itself passes it.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -40,24 +39,28 @@ class Hami:
 
     def __init__(
         self,
-        root: Path = Path("/"),
+        state: Path,
         run: Run = run_command,
-        state: Path = Path("/run/flexray"),
         env: Mapping[str, str] = os.environ,
+        root: Path = Path("/"),
     ) -> None:
-        """Args: root: where /tmp is. run: runs commands. state: the files are under it. env: the node's variables."""
+        """Args: state: the files are under it. run: runs commands. env: the node's variables. root: where /tmp is."""
         self._root = root
         self._run = run
         self._smi = NvidiaSmi(run)
         self._state = state / "hami"
         self._env = env
-        self._lock = threading.Lock()
+        self._usable: set[str] = set()
 
     def probe(self, devices: Sequence[Device]) -> dict[str, Support]:
         """Usable where the library can be preloaded and really intercepts CUDA."""
-        reason = self._reason()
-        support = Support(False, reason) if reason else Support(True, memory=Strength.HARD)
-        return {device.id: support for device in devices}
+        reason = self._reason() if devices else ""
+        answers = {}
+        for device in devices:
+            why = reason if device.backend == "nvidia" else f"it stands before CUDA, not before {device.backend}"
+            answers[device.id] = Support(False, why) if why else Support(True, memory=Strength.HARD)
+        self._usable |= {name for name, support in answers.items() if support.usable}
+        return answers
 
     def _reason(self) -> str:
         given = self._env.get(VARIABLE, "")
@@ -86,6 +89,8 @@ class Hami:
 
     def prepare(self, cell: Cell) -> SliceSetup:
         """Name library and limits. The slice's file is removed first: an old one would keep the limits in it."""
+        if strangers := [device.id for device in cell.devices if device.id not in self._usable]:
+            raise IsolationFailed(f"{cell.slice}: {', '.join(strangers)} was not found on this node")
         if cell.share >= WHOLE:
             return SliceSetup(self.isolation, notes=("whole GPUs: nobody else is there, nothing is preloaded",))
         if len(cell.devices) != 1:
@@ -94,10 +99,9 @@ class Hami:
             raise IsolationFailed(f"{cell.slice}: {reason}")
         file = self._file(cell.slice)
         try:
-            with self._lock:
-                file.unlink(missing_ok=True)
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                (self._root / _LOCKS).mkdir(mode=0o1777, parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._root / _LOCKS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise IsolationFailed(f"{cell.slice}: no place for HAMi's files: {error}") from error
         return SliceSetup(

@@ -33,8 +33,8 @@ class Mig:
 
     isolation = Isolation.MIG
 
-    def __init__(self, root: Path = Path("/"), run: Run = run_command, state: Path = Path("/run/flexray")) -> None:
-        """Args: root: nothing is read there. run: runs nvidia-smi. state: folder of ``mig.json``."""
+    def __init__(self, state: Path, run: Run = run_command) -> None:
+        """Args: state: folder of ``mig.json``. run: runs nvidia-smi."""
         self._smi = NvidiaSmi(run)
         self._file = state / "mig.json"
         self._lock = threading.Lock()

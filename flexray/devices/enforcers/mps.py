@@ -31,8 +31,6 @@ _LEAST_CAPABILITY = 7.0
 """Volta: the first that limits compute units per client."""
 _LEAST_DRIVER = 495
 """The driver of CUDA 11.5, the first that limits memory per client."""
-_SOCKET_PATH = 107
-"""Bytes in the path of a Unix socket."""
 
 SMS: dict[str, int] = {
     "nvidia/V100-16GB": 80,
@@ -64,24 +62,25 @@ class Mps:
 
     isolation = Isolation.MPS
 
-    def __init__(self, root: Path = Path("/"), run: Run = run_command, state: Path = Path("/run/flexray")) -> None:
-        """Args: root: nothing is read there. run: runs the commands. state: the daemons' folders are under it."""
+    def __init__(self, state: Path, run: Run = run_command) -> None:
+        """Args: state: the daemons' folders are under it. run: runs the commands."""
         self._run = run
         self._smi = NvidiaSmi(run)
         self._state = state / "mps"
         self._lock = threading.Lock()
+        self._usable: set[str] = set()
 
     def probe(self, devices: Sequence[Device]) -> dict[str, Support]:
         """Starts a daemon for each GPU and ends it, unless one of ours runs there."""
         with self._lock:
-            return {device.id: self._support(device) for device in devices}
+            answers = {device.id: self._support(device) for device in devices}
+            self._usable |= {name for name, support in answers.items() if support.usable}
+            return answers
 
     def _support(self, device: Device) -> Support:
         if not device.key:
             return Support(False, "the GPU has no UUID; MPS needs NVIDIA's driver to find it")
         daemon = self._daemon(device.key)
-        if len(str(daemon.longest)) > _SOCKET_PATH:
-            return Support(False, f"{daemon.longest} is too long for a socket; choose a shorter state folder")
         try:
             if reason := self._unfit(device.key):
                 return Support(False, reason)
@@ -109,6 +108,8 @@ class Mps:
 
     def prepare(self, cell: Cell) -> SliceSetup:
         """Have the GPU's daemon run, in a state in which it takes new processes, and name the slice's limits."""
+        if strangers := [device.id for device in cell.devices if device.id not in self._usable]:
+            raise IsolationFailed(f"{cell.slice}: {', '.join(strangers)} was not found on this node")
         visible = {
             "CUDA_VISIBLE_DEVICES": ",".join(device.key for device in cell.devices),
             "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",  # Ray counts GPUs as the node does, MPS does not

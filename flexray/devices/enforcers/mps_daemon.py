@@ -1,6 +1,6 @@
 """The MPS control daemon of one GPU, in a folder of its own::
 
-    <folder>/pipe/           CUDA_MPS_PIPE_DIRECTORY of the daemon and its clients
+    <folder>/pipe            link to CUDA_MPS_PIPE_DIRECTORY: a folder with a short name, it has sockets in it
     <folder>/log/            its logs
     <folder>/slices/<id>     one empty file for each slice that uses it
     <folder>/compute_mode    the GPU's compute mode before the daemon, to be restored
@@ -11,7 +11,9 @@ What is in the folder outlives the node agent: the next one goes on with it.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import tempfile
 from enum import Enum
 from pathlib import Path
 
@@ -24,6 +26,9 @@ _QUIT_SECONDS = 10
 _EXCLUSIVE = "EXCLUSIVE_PROCESS"
 _MODES = {"Exclusive_Process": _EXCLUSIVE, "Prohibited": "PROHIBITED"}
 """What ``--query-gpu=compute_mode`` says -> what ``-c`` takes; everything else is DEFAULT."""
+_LONGEST_SOCKET = "control_privileged"
+_SOCKET_PATH = 107
+"""Bytes in the path of a Unix socket."""
 
 
 class MpsState(str, Enum):
@@ -41,18 +46,18 @@ class Daemon:
     """Starts, asks and ends it. Everything raises CommandFailed or OSError."""
 
     def __init__(self, gpu: str, folder: Path, run: Run) -> None:
-        self.pipe = folder / "pipe"
         self._gpu = gpu
         self._folder = folder
+        self._link = folder / "pipe"
         self._slices = folder / "slices"
         self._mode = folder / "compute_mode"
         self._run = run
         self._smi = NvidiaSmi(run)
 
     @property
-    def longest(self) -> Path:
-        """The longest path of the sockets that the daemon makes."""
-        return self.pipe / "control_privileged"
+    def pipe(self) -> Path:
+        """What its clients are told; it is there while the daemon runs."""
+        return Path(os.readlink(self._link)) if self._link.is_symlink() else self._link
 
     def slices(self) -> set[str]:
         """Slices that use it."""
@@ -98,7 +103,7 @@ class Daemon:
         """End it, whoever uses it; the next ``ensure`` starts a fresh one."""
         with contextlib.suppress(CommandFailed):  # nobody answers: nothing runs
             self._ask(f"quit -t {_QUIT_SECONDS}")
-        shutil.rmtree(self.pipe, ignore_errors=True)
+        self._drop_pipe()
 
     def stop(self) -> None:
         """End it, restore the GPU's compute mode and remove the folder."""
@@ -108,12 +113,20 @@ class Daemon:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:
-        shutil.rmtree(self.pipe, ignore_errors=True)  # of one that was killed
-        for folder in (self._folder, self.pipe, self._folder / "log"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._drop_pipe()  # of one that was killed
+        (self._folder / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
+        pipe = tempfile.mkdtemp(prefix="flexray-mps-")
+        self._link.symlink_to(pipe)
+        if len(longest := f"{pipe}/{_LONGEST_SOCKET}") > _SOCKET_PATH:
+            raise OSError(f"{longest} is too long for a socket; set TMPDIR to a shorter path")
         self._seclude()
         self._run(_CONTROL, "-d", env=self._environment())
         self._ask("get_default_active_thread_percentage")
+
+    def _drop_pipe(self) -> None:
+        if self._link.is_symlink():
+            shutil.rmtree(self.pipe, ignore_errors=True)
+            self._link.unlink()
 
     def _seclude(self) -> None:
         """Only MPS may use the GPU from now on, where we are allowed to say so. A slice then cannot go round it."""

@@ -1,0 +1,98 @@
+"""NVIDIA's commands as the enforcers meet them: the doubles of tests/doubles on PATH, over one file of GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flexray.model.amounts import MemoryMiB
+from flexray.model.devices import Device, DeviceType, Family
+
+DOUBLES = Path(__file__).parents[1] / "doubles"
+
+HOOKS = """
+int cuMemAlloc_v2(void) { return 0; }
+int cuMemGetInfo_v2(void) { return 0; }
+int cuLaunchKernel(void) { return 0; }
+__attribute__((visibility("default"))) int dlsym(void);
+int dlsym(void) { return 0; }
+"""
+
+
+class Machine:
+    """Two GPUs, named by index, and what their driver is in."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *keys: str) -> None:
+        self.state = folder / "state"
+        self.state.mkdir(exist_ok=True)
+        self.folder = folder
+        self._config = folder / "gpus.conf"
+        self._commands = folder / "commands"
+        self.write(*keys)
+        patch.setenv("FAKE_NVML_CONFIG", str(self._config))
+        patch.setenv("FAKE_SMI_LOG", str(self._commands))
+        patch.setenv("FAKE_MPS_LOG", str(folder / "mps.log"))
+        patch.setenv("PATH", f"{DOUBLES}{os.pathsep}{os.environ['PATH']}")
+
+    def write(self, *keys: str) -> None:
+        """Keys of each GPU, such as ``mig_mode=1``, one text for each."""
+        text = "driver=550.54\n" + "".join(f"[{index}]\n{key}\n" for index, key in enumerate(keys))
+        self._config.write_text(text)
+
+    def add(self, index: int, line: str) -> None:
+        """One more line for a GPU."""
+        self._config.write_text(self._config.read_text().replace(f"[{index}]\n", f"[{index}]\n{line}\n"))
+
+    def remove(self, line: str) -> None:
+        """A line less."""
+        self._config.write_text(self._config.read_text().replace(line + "\n", ""))
+
+    def smi(self, *arguments: str) -> str:
+        """What the operator sees."""
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout
+
+    def instances(self, index: int = 0) -> list[tuple[str, int]]:
+        """(profile, start) of each GPU instance."""
+        rows = [line.split() for line in self.smi("mig", "-i", str(index), "-lgi").splitlines() if " MIG " in line]
+        return sorted((row[3], int(row[6].split(":")[0])) for row in rows)
+
+    def managed(self) -> list[str]:
+        """Commands so far that made or destroyed something."""
+        lines = self._commands.read_text().splitlines() if self._commands.exists() else []
+        return [line for line in lines if "-cgi" in line or "-dgi" in line or " -mig " in line or " -c " in line]
+
+    def mps(self) -> list[str]:
+        """Commands to MPS daemons so far, without questions."""
+        log = self.folder / "mps.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if " get_" not in line]
+
+    def play_server(self, pipe: str, status: str, clients: list[int]) -> None:
+        """The MPS daemon of that folder has a server in that state."""
+        path = Path(pipe) / "fake_mps.json"
+        daemon = json.loads(path.read_text())
+        path.write_text(json.dumps({**daemon, "servers": {"40000": {"status": status, "clients": clients}}}))
+
+
+def gpu(index: int = 0, kind: str = "nvidia/A100-40GB", memory: int = 40960) -> Device:
+    """A GPU as the NVIDIA backend describes it."""
+    key = f"GPU-00000000-0000-0000-0000-{index:012d}"
+    return Device(f"n/gpu{index}", "n", index, DeviceType(kind, MemoryMiB(memory)), Family.GPU, "nvidia", key=key)
+
+
+def vgpu_library(folder: Path, visible: bool = True) -> Path:
+    """A library with the names that HAMi-core has, compiled as its debug build is, or as its release build."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, library = folder / "vgpu.c", folder / "libvgpu.so"
+    source.write_text(HOOKS)
+    hidden = [] if visible else ["-fvisibility=hidden"]
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", *hidden, "-o", str(library), str(source)], check=True)
+    return library
