@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,16 @@ class Record:
 
 
 def read_records(file: Path) -> list[Record]:
-    """What was written last; nothing where nothing was. Raises ValueError for a file that is not ours."""
+    """What was written last. A damaged file is set aside: its instances then count as the operator's."""
     try:
-        text = file.read_text(encoding="utf-8")
+        return [Record(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
     except FileNotFoundError:
         return []
-    try:
-        return [Record(**row) for row in json.loads(text)]
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{file} is no list of MIG instances ({error}); see nvidia-smi mig -lgi, then remove it"
-        ) from None
+        aside = file.with_suffix(".damaged")
+        _log.warning("%s is damaged (%s), see nvidia-smi mig -lgi; it is now %s", file, error, aside)
+        file.replace(aside)
+        return []
 
 
 def write_records(file: Path, records: Iterable[Record]) -> None:
