@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from nvidia_doubles import Machine, gpu, vgpu_library
+from nvidia_doubles import Machine, gpu, run_double, vgpu_library
 
 from flexray.devices.enforcers.enforcer import Cell, Enforcer, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.fraction import Fraction
@@ -48,12 +48,12 @@ def hami(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
 
 def mig(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
     machine = Machine(folder, patch, "mig_mode=1", "mig_mode=1")
-    return Subject(Mig(machine.state), (gpu(), gpu(1)))
+    return Subject(Mig(machine.state, run_double), (gpu(), gpu(1)))
 
 
 def mps(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
     machine = Machine(folder, patch, "", "")
-    return Subject(Mps(machine.state), (gpu(), gpu(1)))
+    return Subject(Mps(machine.state, run_double), (gpu(), gpu(1)))
 
 
 SUBJECTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Subject]] = {

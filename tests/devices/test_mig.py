@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from nvidia_doubles import Machine, gpu
+from nvidia_doubles import Machine, gpu, run_double
 
 from flexray.devices.enforcers.command import run_command
 from flexray.devices.enforcers.enforcer import Cell
@@ -36,7 +36,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def mig(machine: Machine) -> Mig:
-    return Mig(machine.state)
+    return Mig(machine.state, run_double)
 
 
 def cell(name: str, profile: str = "", start: int = -1, share: int = 100) -> Cell:
@@ -64,9 +64,9 @@ def test_without_mig_mode_without_root_and_without_uuid_it_says_so(mig: Mig, mac
     assert "Insufficient Permissions" in mig.probe([GPU])[GPU.id].reason
 
 
-def test_without_nvidia_smi_it_says_so(mig: Mig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvidia_smi_it_says_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    support = mig.probe([GPU])[GPU.id]
+    support = Mig(machine.state).probe([GPU])[GPU.id]
     assert not support.usable and "nvidia-smi" in support.reason
 
 
@@ -147,7 +147,7 @@ def test_a_gpu_full_of_the_operators_instances_still_offers_them(mig: Mig, machi
 def test_what_a_dead_agent_made_is_destroyed_and_what_is_kept_goes_on(mig: Mig, machine: Machine) -> None:
     kept = visible(mig, cell("kept", "1g.5gb", 0))
     mig.prepare(cell("left", "2g.10gb", 2))
-    after = Mig(machine.state)
+    after = Mig(machine.state, run_double)
     after.sweep(["kept"])
     assert machine.instances() == [("1g.5gb", 0)]
     assert visible(after, cell("kept", "1g.5gb", 0)) == kept

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nvidia_doubles import Machine, gpu
+from nvidia_doubles import Machine, gpu, run_double
 
 from flexray.devices.enforcers.enforcer import Cell, NotResizable
 from flexray.devices.enforcers.mps import MAX_SLICES, Mps
@@ -27,7 +27,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def mps(machine: Machine) -> Iterator[Mps]:
-    enforcer = Mps(machine.state)
+    enforcer = Mps(machine.state, run_double)
     enforcer.probe([GPU, OTHER])
     (machine.folder / "mps.log").unlink()
     yield enforcer
@@ -43,7 +43,7 @@ def mode(machine: Machine, index: int = 0) -> str:
 
 
 def test_trying_it_leaves_nothing_behind(machine: Machine) -> None:
-    support = Mps(machine.state).probe([GPU])[GPU.id]
+    support = Mps(machine.state, run_double).probe([GPU])[GPU.id]
     assert (support.usable, support.memory) == (True, Strength.HARD_PROCESS)
     assert machine.mps() == [f"{GPU.key} -d", f"{GPU.key} quit -t 10"]
     assert list((machine.state / "mps").iterdir()) == [] and mode(machine) == "Default"
@@ -65,16 +65,16 @@ def test_where_it_does_not_work_it_says_why(
     machine.write(keys)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    support = Mps(machine.state).probe([GPU])[GPU.id]
+    support = Mps(machine.state, run_double).probe([GPU])[GPU.id]
     assert not support.usable and reason in support.reason
     monkeypatch.delenv("FAKE_MPS_FAIL", raising=False)
-    Mps(machine.state).sweep([])
+    Mps(machine.state, run_double).sweep([])
 
 
 def test_an_old_driver_limits_no_memory(machine: Machine) -> None:
     config = machine.folder / "gpus.conf"
     config.write_text(config.read_text().replace("driver=550.54", "driver=470.82"))
-    assert "driver 470.82" in Mps(machine.state).probe([GPU])[GPU.id].reason
+    assert "driver 470.82" in Mps(machine.state, run_double).probe([GPU])[GPU.id].reason
 
 
 def test_a_slice_is_told_its_limits_and_one_daemon_serves_a_gpu(mps: Mps, machine: Machine) -> None:
@@ -94,7 +94,7 @@ def test_a_slice_is_told_its_limits_and_one_daemon_serves_a_gpu(mps: Mps, machin
 
 
 def test_sockets_have_short_paths_however_long_the_state_folder_is(machine: Machine) -> None:
-    mps = Mps(machine.state / ("x" * 100))
+    mps = Mps(machine.state / ("x" * 100), run_double)
     assert mps.probe([GPU])[GPU.id].usable
     assert len(mps.prepare(cell("a")).launch[PIPE]) < 60
     mps.sweep([])
@@ -179,7 +179,7 @@ def test_a_daemon_that_cannot_be_started_leaves_nothing(
 def test_what_a_dead_agent_left_is_adopted_or_ended(mps: Mps, machine: Machine) -> None:
     kept = mps.prepare(cell("kept"))
     mps.prepare(cell("left", device=OTHER))
-    after = Mps(machine.state)
+    after = Mps(machine.state, run_double)
     after.sweep(["kept"])
     assert machine.mps()[2:] == [f"{OTHER.key} quit -t 10"] and mode(machine, 1) == "Default"
     after.probe([GPU])

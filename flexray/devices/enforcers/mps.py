@@ -85,7 +85,8 @@ class Mps:
             if reason := self._unfit(device.key):
                 return Support(False, reason)
             held = daemon.slices()
-            daemon.ensure()
+            if daemon.state() is MpsState.DOWN:
+                daemon.start()
             if not held:
                 daemon.stop()
         except (DeviceError, OSError) as error:
@@ -144,9 +145,11 @@ class Mps:
             )
         try:
             daemon.enter(slice_id)
-            if daemon.state() is MpsState.FAULT:
+            state = daemon.state()
+            if state is MpsState.FAULT:
                 self._mend(daemon, slice_id, device)
-            daemon.ensure()
+            if state is not MpsState.READY:
+                daemon.start()
         except (DeviceError, OSError) as error:
             if slice_id not in held:
                 with contextlib.suppress(DeviceError, OSError):

@@ -87,11 +87,6 @@ class Daemon:
         """Process numbers of the clients of its servers."""
         return [pid for server in self._servers() for pid in self._ask(f"get_client_list {server}").split()]
 
-    def ensure(self) -> None:
-        """Have it run."""
-        if self.state() is MpsState.DOWN:
-            self._start()
-
     def alone(self) -> bool:
         """Whether the GPU is in exclusive mode: nobody but MPS may use it."""
         try:
@@ -100,7 +95,7 @@ class Daemon:
             return False
 
     def stop_server(self) -> None:
-        """End it, whoever uses it; the next ``ensure`` starts a fresh one."""
+        """End it, whoever uses it, and keep its folder."""
         with contextlib.suppress(CommandFailed):  # nobody answers: nothing runs
             self._ask(f"quit -t {_QUIT_SECONDS}")
         self._drop_pipe()
@@ -112,7 +107,8 @@ class Daemon:
             self._smi.set_compute_mode(self._gpu, self._mode.read_text(encoding="ascii"))
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start it and see that it answers; none is running."""
         self._drop_pipe()  # of one that was killed
         (self._folder / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
         pipe = tempfile.mkdtemp(prefix="flexray-mps-")
