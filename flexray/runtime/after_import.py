@@ -1,80 +1,69 @@
-"""Does something when a module is imported, without importing it: torch takes seconds, and not every slice needs it."""
+"""Do something right after a module is imported, whoever imports it, without importing it first."""
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import logging
 import sys
-import threading
 from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _log = logging.getLogger(__name__)
 
-Action = Callable[[ModuleType], object]
 
-
-def after_import(name: str, action: Action) -> None:
-    """Call ``action`` with the module: now if it is imported already, else as soon as somebody has imported it.
-
-    An action that fails is logged and does not fail the import.
-    """
+def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
+    """Call ``action(module)``, now if it is imported already. What it raises is logged: the import succeeds."""
     module = sys.modules.get(name)
-    if module is not None:
-        _do(action, module)
-        return
-    finder = next((f for f in sys.meta_path if isinstance(f, _Finder)), None)
-    if finder is None:
-        finder = _Finder()
-        sys.meta_path.insert(0, finder)
-    finder.actions.setdefault(name, []).append(action)
+    if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+        _call(action, module)
+    else:
+        sys.meta_path.insert(0, _Finder(name, action))
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Lets the others find a module, and has its actions done after it has run."""
+def _call(action: Callable[[ModuleType], None], module: ModuleType) -> None:
+    try:
+        action(module)
+    except Exception:
+        _log.warning("what was to follow the import of %s failed; it goes on without", module.__name__, exc_info=True)
 
-    def __init__(self) -> None:
-        self.actions: dict[str, list[Action]] = {}
-        self._within = threading.local()
+
+class _Finder(MetaPathFinder):
+    """Finds one module as everybody else does, with a loader that does one thing more."""
+
+    def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
+        self._name, self._action = name, action
+        self._looking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self.actions or getattr(self._within, "name", "") == fullname:
+        if fullname != self._name or self._looking:
             return None
-        self._within.name = fullname
+        self._looking = True
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            self._within.name = ""
+            self._looking = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.actions)
+            spec.loader = _Loader(self, spec.loader, self._action)
         return spec
 
 
-class _Loader(importlib.abc.Loader):
-    """A module's own loader, and what is to be done afterwards."""
-
-    def __init__(self, inner: importlib.abc.Loader, actions: dict[str, list[Action]]) -> None:
-        self._inner = inner
-        self._actions = actions
+class _Loader(Loader):
+    def __init__(self, finder: _Finder, loader: Loader, action: Callable[[ModuleType], None]) -> None:
+        self._finder, self._loader, self._action = finder, loader, action
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._inner.create_module(spec)
+        return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module must look as if we had never been there: some read their own loader.
-        assert module.__spec__ is not None
-        module.__spec__.loader = module.__loader__ = self._inner
-        self._inner.exec_module(module)
-        for action in self._actions.pop(module.__name__, []):
-            _do(action, module)
-
-
-def _do(action: Action, module: ModuleType) -> None:
-    try:
-        action(module)
-    except Exception:  # whoever imports it must not suffer
-        _log.warning("what was to be done after the import of %s failed", module.__name__, exc_info=True)
+        # The module sees the loader it would have had: packages read their files through it.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        _call(self._action, module)

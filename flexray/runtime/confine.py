@@ -6,6 +6,7 @@ import os
 import sys
 
 from flexray.devices.enforcers.enforcer import SliceSetup
+from flexray.runtime.memory_fraction import limit_memory
 from flexray.runtime.processes import MARK
 from flexray.runtime.protocol import Environment
 
@@ -25,6 +26,8 @@ def confine(setup: SliceSetup, slice_id: str) -> None:
                     continue
     if setup.threads and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(setup.threads)
+    if setup.memory_fraction:
+        limit_memory(setup.memory_fraction)
 
 
 def take_on(environment: Environment) -> None:
