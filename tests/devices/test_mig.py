@@ -173,12 +173,10 @@ def test_several_gpus_in_mig_mode_cannot_be_used_together(mig: Mig) -> None:
         mig.prepare(dataclasses.replace(cell("a", "7g.40gb", 0), devices=(GPU, gpu(1))))
 
 
-def test_a_cell_without_a_place_gets_the_smallest_part_that_is_enough(mig: Mig, machine: Machine) -> None:
-    for name in ("a", "b"):
-        mig.prepare(cell(name, share=400))
-    assert machine.instances() == [("3g.20gb", 0), ("3g.20gb", 4)]
-    with pytest.raises(IsolationFailed, match=r"no place for MIG 1g.5gb is left"):
-        mig.prepare(cell("c", share=100))
+@pytest.mark.parametrize("one", [cell("a", share=400), cell("a", "3g.20gb", 1), cell("a", "4g.20gb", 4)])
+def test_a_part_that_the_gpu_does_not_have_is_refused(mig: Mig, one: Cell) -> None:
+    with pytest.raises(IsolationFailed, match=r"no MIG .*3g\.20gb at 0/4"):
+        mig.prepare(one)
 
 
 def test_mig_mode_is_turned_on_and_off_for_an_idle_gpu_only(mig: Mig, machine: Machine) -> None:

@@ -21,9 +21,10 @@ from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, S
 from flexray.devices.enforcers.mig_records import Record, read_records, write_records
 from flexray.devices.enforcers.nvidia_smi import Instance, NvidiaSmi
 from flexray.errors import DeviceError, IsolationFailed
+from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device
 from flexray.model.isolation import Isolation, Strength
-from flexray.model.partition import Profile, smallest_profile
+from flexray.model.partition import Profile
 
 _ON, _OFF = "Enabled", "Disabled"
 
@@ -140,24 +141,16 @@ class Mig:
         )
 
     def _choose(self, cell: Cell, gpu: str) -> tuple[int, Profile, int]:
-        """Profile id, profile and start: as the books say, or the smallest part that is enough."""
+        """Profile id, profile and start: as the books say, or all of the GPU."""
         known = self._profiles(gpu)
-        most = max(profile.memory for profile in known.values())  # a little less than the GPU itself has
-        wanted = cell.profile or smallest_profile(tuple(known.values()), cell.share, min(cell.memory, most))
-        found = next(((number, p) for number, p in known.items() if wanted and p.name == wanted.name), None)
-        if found is None:
-            names = ", ".join(sorted(profile.name for profile in known.values()))
-            asked = wanted.name if wanted else f"part of {cell.share}/1000 and {cell.memory} MiB"
-            raise IsolationFailed(f"{cell.slice}: {gpu} has no MIG {asked}; it has {names}")
-        number, profile = found
-        if cell.start >= 0:
-            return number, profile, cell.start
-        held = [r for r in self._records() if r.gpu == gpu and r.slice not in ("", cell.slice)]
-        taken = [(r.start, known_width(known, r.profile)) for r in held]
-        free = [s for s in profile.starts if not any(s < b + w and b < s + profile.width for b, w in taken)]
-        if not free:
-            raise IsolationFailed(f"{cell.slice}: no place for MIG {profile.name} is left on {gpu}")
-        return number, profile, free[0]
+        whole = max(known.values(), key=lambda profile: (profile.share, profile.memory)).name
+        name, start = (cell.profile.name, cell.start) if cell.profile else (whole, 0)
+        found = next(((number, profile) for number, profile in known.items() if profile.name == name), None)
+        if found is None or start not in found[1].starts or (cell.profile is None and cell.share < WHOLE):
+            sizes = ", ".join(f"{p.name} at {'/'.join(map(str, p.starts))}" for p in known.values())
+            asked = f"{name} at place {start}" if cell.profile else f"part of {cell.share}/1000 without a size"
+            raise IsolationFailed(f"{cell.slice}: {gpu} has no MIG {asked}; it has {sizes}")
+        return *found, start
 
     def _occupy(self, cell: Cell, gpu: str, number: int, profile: Profile, start: int) -> None:
         """Write down that the slice has this place, and make its instance unless it is there."""
@@ -224,11 +217,6 @@ class Mig:
 
     def _records(self) -> list[Record]:
         return read_records(self._file)
-
-
-def known_width(known: dict[int, Profile], name: str) -> int:
-    """Places that a part of this name takes; all of them if the GPU does not know it (any more)."""
-    return next((p.width for p in known.values() if p.name == name), max(p.width for p in known.values()))
 
 
 def _beside(profile: Profile, strangers: Sequence[Instance]) -> Profile:
