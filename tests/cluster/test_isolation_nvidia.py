@@ -18,33 +18,36 @@ import flexray as flex
 from .conftest import until
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
-A100, T4 = "nvidia/A100-40GB", "nvidia/T4"
+A100, T4, A10 = "nvidia/A100-40GB", "nvidia/T4", "nvidia/A10"
 MIG_GPU = "name=NVIDIA A100-SXM4-40GB\nmem_total_mib=40960\nmig_mode=1"
 MPS_GPU = "name=Tesla T4\nmem_total_mib=15360\ncc=7.5"
+HAMI_GPU = "name=NVIDIA A10\nmem_total_mib=23028\ncc=8.6"
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A pool on one node with an A100 in MIG mode and a T4; yields the folder of the doubles' logs."""
+    """A pool on one node with an A100 in MIG mode, a T4 and an A10; yields the folder of the doubles' logs."""
     import ray
 
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
     folder = tmp_path_factory.mktemp("nvidia")
-    library, script = folder / "libnvidia-ml.so.1", folder / "gpus.conf"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", str(library)]
-    subprocess.run([*command, str(DOUBLES / "fake_nvml.c")], check=True)
-    script.write_text(f"driver=550.54\n[0]\n{MIG_GPU}\n[1]\n{MPS_GPU}\n")
+    script, shared = folder / "gpus.conf", [compiler, "-O1", "-w", "-shared", "-fPIC"]
+    library = ["-Wl,-soname,libnvidia-ml.so.1", "-o", str(folder / "libnvidia-ml.so.1")]
+    subprocess.run([*shared, *library, str(DOUBLES / "fake_nvml.c")], check=True)
+    subprocess.run([*shared, "-o", str(folder / "libvgpu.so"), str(DOUBLES / "vgpu.c")], check=True)
+    script.write_text(f"driver=550.54\n[0]\n{MIG_GPU}\n[1]\n{MPS_GPU}\n[2]\n{HAMI_GPU}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LD_LIBRARY_PATH", str(folder))
         patch.setenv("FAKE_NVML_CONFIG", str(script))
+        patch.setenv("FLEXRAY_VGPU_LIB", str(folder / "libvgpu.so"))
         patch.setenv("FAKE_SMI_LOG", str(folder / "smi.log"))
         patch.setenv("FAKE_MPS_LOG", str(folder / "mps.log"))
         patch.setenv("PATH", f"{DOUBLES}{os.pathsep}{os.environ['PATH']}")
-        ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-        flex.init(config={"poll_seconds": 0.2})
-        until(lambda: [d.state for d in flex.pool().devices] == ["ready", "ready"])
+        ray.init(num_cpus=8, num_gpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+        flex.init(config={"poll_seconds": 0.2, "isolation": {A10: "hami"}})
+        until(lambda: [d.state for d in flex.pool().devices] == ["ready"] * 3)
         yield folder
         from flexray.runtime.pool import stop_pool
 
@@ -64,6 +67,10 @@ class Holder:
         current = flex.current()
         seen = {name: os.environ[name] for name in names if name in os.environ}
         return seen, current.isolation, current.guarantee, current.notes
+
+    def preloaded(self) -> tuple[str, str]:
+        """The limit it is told, and the libraries in its memory."""
+        return os.environ["CUDA_DEVICE_MEMORY_LIMIT"], Path("/proc/self/maps").read_text()
 
     def pid(self) -> int:
         return os.getpid()
@@ -92,6 +99,7 @@ def test_each_gpu_has_the_best_that_works_there(node: Path) -> None:
     assert {d.type: (d.isolation, d.guarantee) for d in flex.pool().devices} == {
         A100: ("mig", "hardware"),
         T4: ("mps", "hard per process"),
+        A10: ("hami", "compute soft average, memory hard per slice"),
     }
     assert instances() == [], "trying it left nothing behind"
 
@@ -135,8 +143,16 @@ def test_part_of_a_gpu_with_mps_reaches_the_task(node: Path) -> None:
     assert (pipe / "fake_mps.json").exists()
     assert "Exclusive_Process" in smi("-i", "1", "--query-gpu=compute_mode", "--format=csv,noheader")
     holder.stop()
-    until(lambda: not pipe.exists())
-    assert "Default" in smi("-i", "1", "--query-gpu=compute_mode", "--format=csv,noheader")
+    until(lambda: "Default" in smi("-i", "1", "--query-gpu=compute_mode", "--format=csv,noheader"))
+    assert not pipe.exists()
+
+
+def test_the_operators_library_is_in_the_slice_from_the_start(node: Path) -> None:
+    holder = hold(gpu=0.25, memory="2GiB", types=A10)
+    limit, maps = holder.preloaded.remote().result(90)
+    assert limit == "2048m" and str(node / "libvgpu.so") in maps
+    assert holder.here.remote().result(90)[0]["CUDA_VISIBLE_DEVICES"] == "2"
+    holder.stop()
 
 
 def test_a_server_with_a_fault_is_a_clear_error(node: Path) -> None:

@@ -20,15 +20,6 @@ from flexray.model.devices import Device, DeviceType, Family
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
 
-HOOKS = """
-int cuMemAlloc_v2(void) { return 0; }
-int cuMemGetInfo_v2(void) { return 0; }
-int cuLaunchKernel(void) { return 0; }
-__attribute__((visibility("default"))) int dlsym(void);
-int dlsym(void) { return 0; }
-"""
-
-
 _NAMES = ("nvidia-smi", "nvidia-cuda-mps-control")
 PROGRAMS = {name: compile((DOUBLES / name).read_text(), name, "exec") for name in _NAMES}
 
@@ -122,8 +113,7 @@ def vgpu_library(folder: Path, visible: bool = True) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
-    source, library = folder / "vgpu.c", folder / "libvgpu.so"
-    source.write_text(HOOKS)
+    source, library = DOUBLES / "vgpu.c", folder / "libvgpu.so"
     hidden = [] if visible else ["-fvisibility=hidden"]
     subprocess.run([compiler, "-shared", "-fPIC", "-w", *hidden, "-o", str(library), str(source)], check=True)
     return library

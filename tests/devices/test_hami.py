@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from nvidia_doubles import Machine, gpu, vgpu_library
+from nvidia_doubles import DOUBLES, Machine, gpu, vgpu_library
 
 from flexray.devices.enforcers.elf import exported
 from flexray.devices.enforcers.enforcer import Cell, NotResizable
@@ -58,10 +60,17 @@ def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
 
 def test_a_library_that_the_linker_does_not_take_is_refused(tmp_path: Path) -> None:
     def refuses(*command: str, **_: object) -> str:
-        return f"ERROR: ld.so: object '{command[-1]}' from LD_PRELOAD cannot be preloaded: ignored."
+        return f"ERROR: ld.so: object '{command[3]}' from LD_PRELOAD cannot be preloaded: ignored."
 
     enforcer = Hami(tmp_path, refuses, {VARIABLE: str(vgpu_library(tmp_path))}, tmp_path)  # type: ignore[arg-type]
     assert "cannot be preloaded" in enforcer.probe([GPU])[GPU.id].reason
+
+
+def test_a_library_with_which_python_does_not_run_is_refused(tmp_path: Path) -> None:
+    library, source = tmp_path / "libvgpu.so", tmp_path / "broken.c"
+    source.write_text((DOUBLES / "vgpu.c").read_text().replace("return real(from, name)", "return 0"))
+    subprocess.run([shutil.which("cc") or "cc", "-shared", "-fPIC", "-w", "-o", library, source], check=True)
+    assert "Python does not run" in hami(tmp_path, library).probe([GPU])[GPU.id].reason
 
 
 def test_a_slice_has_the_library_its_limits_and_a_file_of_its_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ driver by itself passes it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -80,12 +81,12 @@ class Hami:
         return self._refused(given)
 
     def _refused(self, library: str) -> str:
-        """What the dynamic linker has against it, or ""; it only warns, and goes on without."""
+        """Why Python does not run with it, or ""; the dynamic linker only warns when it goes on without."""
         try:
-            said = self._run("sh", "-c", 'LD_PRELOAD="$0" /bin/true 2>&1', library)
+            said = self._run("sh", "-c", 'LD_PRELOAD="$0" "$1" -c "import ctypes" 2>&1', library, sys.executable)
         except CommandFailed as error:
-            return f"a process with {library} preloaded does not run: {error}"
-        return f"{library} cannot be preloaded: {said.strip()}" if "cannot be preloaded" in said else ""
+            return f"Python does not run with {library} preloaded: {error}"
+        return f"{library} is not taken: {said.strip()}" if "cannot be preloaded" in said else ""
 
     def prepare(self, cell: Cell) -> SliceSetup:
         """Name library and limits. The slice's file is removed first: an old one would keep the limits in it."""
