@@ -84,10 +84,15 @@ class Machine:
         rows = [line.split() for line in self.smi("mig", "-i", str(index), "-lgi").splitlines() if " MIG " in line]
         return sorted((row[3], int(row[6].split(":")[0])) for row in rows)
 
+    def commands(self) -> list[str]:
+        """Command lines of nvidia-smi so far."""
+        return self._commands.read_text().splitlines() if self._commands.exists() else []
+
     def managed(self) -> list[str]:
         """Commands so far that made or destroyed something."""
-        lines = self._commands.read_text().splitlines() if self._commands.exists() else []
-        return [line for line in lines if "-cgi" in line or "-dgi" in line or " -mig " in line or " -c " in line]
+        return [
+            line for line in self.commands() if "-cgi" in line or "-dgi" in line or " -mig " in line or " -c " in line
+        ]
 
     def mps(self) -> list[str]:
         """Commands to MPS daemons so far, without questions."""

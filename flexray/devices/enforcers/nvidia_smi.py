@@ -5,7 +5,9 @@ The tables of ``nvidia-smi mig`` are read as NVIDIA's MIG user guide prints them
 
 from __future__ import annotations
 
+import math
 import re
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ _PLACES_ROW = re.compile(r"Profile ID\s+(\d+)\s+Placements?\s*:\s*\{([\d,\s]+)\}
 _INSTANCE_ROW = re.compile(r"\|\s*\d+\s+MIG\s+(\S+)\s+\d+\s+(\d+)\s+(\d+):(\d+)\s*\|")
 _GPU_LINE = re.compile(r"GPU \d+: .*\(UUID: (\S+)\)")
 _DEVICE_LINE = re.compile(r"\s+MIG \S+\s+Device\s+(\d+): \(UUID: (\S+)\)")
+_KEPT_SECONDS = 0.5
+"""So long one answer serves all slices of a node: they are asked about together, and nvidia-smi takes a while."""
 _NONE_THERE = ("No GPU instances found", "No compute instances found", "Not Found")
 
 
@@ -51,6 +55,7 @@ class NvidiaSmi:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._asked = (-math.inf, "")
 
     def query(self, gpu: str, field: str) -> str:
         """One field of ``--query-gpu``, without its unit."""
@@ -109,13 +114,20 @@ class NvidiaSmi:
 
     def memory_of(self, pids: Collection[int]) -> Usage:
         """Device memory of these processes, as the host numbers them; None for those that are not listed at all."""
-        command = ("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
         try:
-            rows = [line.split(",") for line in self._run(*command).splitlines()]
+            rows = [line.split(",") for line in self._processes().splitlines()]
             used = [row[1].strip() for row in rows if len(row) == 2 and int(row[0]) in pids]
             return Usage(memory=sum(map(int, used)) if used else None)
         except (CommandFailed, ValueError):  # "[N/A]" where the driver does not tell
             return Usage()
+
+    def _processes(self) -> str:
+        """Every process on every GPU, with its memory."""
+        asked, said = self._asked
+        if time.monotonic() - asked > _KEPT_SECONDS:
+            said = self._run("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+            self._asked = (time.monotonic(), said)
+        return said
 
     def _listed(self, gpu: str, index: int) -> str:
         """The UUID of a MIG device by its index on its GPU; only the plain list has it with some drivers."""
