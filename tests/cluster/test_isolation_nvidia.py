@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("FLEXRAY_VGPU_LIB", str(folder / "libvgpu.so"))
         patch.setenv("FAKE_SMI_LOG", str(folder / "smi.log"))
         patch.setenv("FAKE_MPS_LOG", str(folder / "mps.log"))
-        patch.setenv("PATH", f"{DOUBLES}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PATH", f"{commands(folder)}{os.pathsep}{os.environ['PATH']}")
         ray.init(num_cpus=8, num_gpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
         flex.init(config={"poll_seconds": 0.2, "isolation": {A10: "hami"}})
         until(lambda: [d.state for d in flex.pool().devices] == ["ready"] * 3)
@@ -56,6 +57,16 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ray.shutdown()
         assert instances() == [], "a pool that ends leaves nothing on the node"
         assert "quit" in (folder / "mps.log").read_text().splitlines()[-1]
+
+
+def commands(folder: Path) -> Path:
+    """The doubles of NVIDIA's commands, for this Python: finding another costs more than they do."""
+    (folder / "bin").mkdir()
+    for name in ("nvidia-smi", "nvidia-cuda-mps-control"):
+        text = (DOUBLES / name).read_text().split("\n", 1)[1]
+        (folder / "bin" / name).write_text(f"#!{sys.executable} -IS\n{text}")
+        (folder / "bin" / name).chmod(0o755)
+    return folder / "bin"
 
 
 class Holder:
