@@ -78,10 +78,17 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class ProcessUse:
-    """One process on a device. ``memory`` in MiB; None when the driver does not say."""
+    """One process on a device. None when the driver does not say.
+
+    Attributes:
+        pid: its number, as the host counts.
+        memory: MiB.
+        utilisation: per cent of the device's compute units that it kept busy since the last sample.
+    """
 
     pid: int
     memory: int | None
+    utilisation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ from flexray.model.devices import Device, DeviceState, Family
 T = TypeVar("T")
 
 _MIB = 2**20
+_NO_SAMPLES = (0, 6)
+"""How NVML says that no process used the GPU: NVML_ERROR_NOT_FOUND, and in nvidia-ml-py an error NVML_SUCCESS."""
 _UNCORRECTED, _VOLATILE = 1, 0
 """NVML_MEMORY_ERROR_TYPE_UNCORRECTED since the driver was loaded (NVML_VOLATILE_ECC)."""
 
@@ -56,6 +58,8 @@ class NvidiaBackend:
         self._known: dict[int, Device] = {}
         #: UUID -> where that GPU is connected, read when it is first seen and again after it was lost.
         self._wirings: dict[str, Wiring] = {}
+        #: UUID -> time (microseconds, NVML's clock) of the last sample of its processes' utilisation.
+        self._sampled: dict[str, int] = {}
 
     def probe(self, facts: NodeFacts) -> ProbeResult:
         """The GPUs Ray may use: ``facts.visible`` of them, and no more than Ray declares.
@@ -95,7 +99,7 @@ class NvidiaBackend:
             handle = self._handle(device)
             rates = self._optional(lambda nvml: nvml.nvmlDeviceGetUtilizationRates(handle))
             memory = self._optional(lambda nvml: nvml.nvmlDeviceGetMemoryInfo(handle))
-            processes = self._processes(handle)
+            processes = self._processes(handle, device.key)
         except Exception:  # a lost GPU has no figures; health says why
             return Sample()
         return Sample(
@@ -158,7 +162,7 @@ class NvidiaBackend:
     def _handle(self, device: Device) -> Any:
         return self._call(lambda nvml: nvml.nvmlDeviceGetHandleByUUID(device.key))
 
-    def _processes(self, handle: Any) -> tuple[ProcessUse, ...]:
+    def _processes(self, handle: Any, key: str) -> tuple[ProcessUse, ...]:
         """Processes that compute on the GPU, those of MPS clients too, each once."""
         plain = self._optional(lambda nvml: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
         mps = self._optional(lambda nvml: nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle)) or []
@@ -166,7 +170,27 @@ class NvidiaBackend:
             int(process.pid): None if process.usedGpuMemory is None else int(process.usedGpuMemory) // _MIB
             for process in [*mps, *plain]
         }
-        return tuple(ProcessUse(pid, uses[pid]) for pid in sorted(uses))
+        busy = self._busy(handle, key)
+        if busy is not None:  # a process without samples was idle; of MPS clients that is not known
+            busy = {**dict.fromkeys((int(process.pid) for process in plain), 0.0), **busy}
+        return tuple(ProcessUse(pid, uses[pid], (busy or {}).get(pid)) for pid in sorted(uses))
+
+    def _busy(self, handle: Any, key: str) -> dict[int, float] | None:
+        """Process -> mean per cent of the compute units since the last look; None where NVML does not tell."""
+        since = self._sampled.get(key, 0)
+        try:
+            samples = self._optional(lambda nvml: nvml.nvmlDeviceGetProcessUtilization(handle, since))
+        except self._library().NVMLError as error:
+            if error.value not in _NO_SAMPLES:
+                raise
+            samples = []
+        if samples is None:
+            return None
+        found: dict[int, list[int]] = {}
+        for sample in samples:
+            found.setdefault(int(sample.pid), []).append(int(sample.smUtil))
+        self._sampled[key] = max((int(sample.timeStamp) for sample in samples), default=since)
+        return {pid: sum(values) / len(values) for pid, values in found.items()}
 
     def _optional(self, ask: Callable[[Any], T]) -> T | None:
         """``ask``, or None where this GPU, driver or user cannot answer the question."""

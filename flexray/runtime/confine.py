@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flexray.devices.enforcers.enforcer import SliceSetup
 from flexray.errors import IsolationFailed
+from flexray.runtime.memory_fraction import limit_memory
 from flexray.runtime.processes import MARK
 from flexray.runtime.protocol import Environment
 
@@ -32,6 +33,8 @@ def confine(setup: SliceSetup, slice_id: str) -> None:
         _bind(setup.cores)
     if setup.threads and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(setup.threads)
+    if setup.memory_fraction:
+        limit_memory(setup.memory_fraction)
 
 
 def _join(file: str) -> None:

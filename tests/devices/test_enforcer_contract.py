@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 from devices.fake_cgroup2 import mount
+from nvidia_doubles import Machine, gpu, run_double, vgpu_library
 
 from flexray.devices.enforcers.cgroup import Cgroup
 from flexray.devices.enforcers.duty import Duty
 from flexray.devices.enforcers.enforcer import Cell, Enforcer, NotResizable, SliceSetup, Support, Usage
+from flexray.devices.enforcers.fraction import Fraction
 from flexray.devices.enforcers.framework import Framework
+from flexray.devices.enforcers.hami import VARIABLE, Hami
+from flexray.devices.enforcers.mig import Mig
+from flexray.devices.enforcers.mps import Mps
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
@@ -46,11 +51,36 @@ def cgroup_v2(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
     return Subject(Cgroup(root=folder, name="flexray"), (cpu_device(), cpu_device(1)))
 
 
+def fraction(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    Machine(folder, patch, "", "")
+    return Subject(Fraction(), (gpu(), gpu(1)))
+
+
+def hami(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    machine = Machine(folder, patch, "", "")
+    env = {VARIABLE: str(vgpu_library(folder))}
+    return Subject(Hami(machine.state, env=env, root=folder), (gpu(), gpu(1)))
+
+
+def mig(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    machine = Machine(folder, patch, "mig_mode=1", "mig_mode=1")
+    return Subject(Mig(machine.state, run_double), (gpu(), gpu(1)))
+
+
+def mps(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
+    machine = Machine(folder, patch, "", "")
+    return Subject(Mps(machine.state, run_double), (gpu(), gpu(1)))
+
+
 SUBJECTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Subject]] = {
     "framework": lambda folder, patch: Subject(Framework(), (cpu_device(), cpu_device(1))),
     "cgroup": lambda folder, patch: cgroup(folder),
     "cgroup v2": lambda folder, patch: cgroup_v2(folder, patch),
     "duty": lambda folder, patch: Subject(Duty(state=folder), (cpu_device(), cpu_device(1))),
+    "fraction": fraction,
+    "hami": hami,
+    "mig": mig,
+    "mps": mps,
 }
 """Name -> makes the subject. It may skip where the machine lacks what it needs; a double never does."""
 
@@ -127,7 +157,8 @@ def test_two_slices_at_once_are_apart(subject: Subject) -> None:
         start = next((s for s in one.profile.starts if s >= one.start + one.profile.width), -1)
         other = dataclasses.replace(other, start=start)
     first, second = subject.enforcer.prepare(one), subject.enforcer.prepare(other)
-    if first.join or first.launch:
+    per_process = MECHANISMS[first.isolation].compute is Strength.HARD_PROCESS  # that needs no name of the slice
+    if (first.join or first.launch) and not per_process:
         assert (first.join, first.launch) != (second.join, second.launch)
     subject.enforcer.release(one)
     assert subject.enforcer.prepare(other) == second, "the other one's end changes nothing"

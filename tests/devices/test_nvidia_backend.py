@@ -57,7 +57,7 @@ def test_three_gpus_are_found_with_their_own_types(nvml: Configure, child: Probe
 
 def test_use_and_processes_of_a_gpu(nvml: Configure, child: ProbeChild) -> None:
     (busy, mig, idle), _ = gpus(child)
-    assert child.sample(busy) == Sample(37.0, 5120, (ProcessUse(4242, 2048), ProcessUse(4343, 3072)))
+    assert child.sample(busy) == Sample(37.0, 5120, (ProcessUse(4242, 2048, 25.0), ProcessUse(4343, 3072, 12.0)))
     assert child.sample(mig) == Sample(None, 0, ()), "NVML does not tell the utilisation in MIG mode"
     assert child.sample(idle) == Sample(0.0, 0, ())
 
@@ -118,6 +118,8 @@ def test_what_a_gpu_cannot_tell_is_none_and_the_rest_is_told(
     nvml(gpus_conf + "proc=7:10:1:c\nfail=Utilization:3\nfail=MPSCompute:3\n")
     (_, _, gpu), _ = gpus(child)
     assert child.sample(gpu) == Sample(None, 0, (ProcessUse(7, 10),))
+    nvml(gpus_conf + "proc=7:10:1:c\nproc=8:10:1:m\nfail=ProcessUtilization:6\n")
+    assert child.sample(gpu).processes == (ProcessUse(7, 10, 0.0), ProcessUse(8, 10)), "no sample: it was idle"
     nvml(gpus_conf + "mem_used_mib=5\nutil=6\nfail=RunningProcesses:3\nfail=MemoryInfo:3\n")
     assert child.sample(gpu) == Sample(6.0, None, ())
 
@@ -207,9 +209,10 @@ def test_memory_a_driver_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) 
         "nvmlDeviceGetMemoryInfo": types.SimpleNamespace(used=2**21, total=2**30),
         "nvmlDeviceGetComputeRunningProcesses": [process],
         "nvmlDeviceGetMPSComputeRunningProcesses": [],
+        "nvmlDeviceGetProcessUtilization": [],
     }
     for name, value in answers.items():
         setattr(double, name, lambda *_args, value=value: value)
     monkeypatch.setitem(sys.modules, "pynvml", double)
     gpu = Device("n/gpu0", "n", 0, DeviceType("nvidia/T4", MemoryMiB(1024)), Family.GPU, "nvidia", key="GPU-0")
-    assert NvidiaBackend().sample(gpu) == Sample(5.0, 2, (ProcessUse(7, None),))
+    assert NvidiaBackend().sample(gpu) == Sample(5.0, 2, (ProcessUse(7, None, 0.0),))

@@ -12,7 +12,11 @@ from pathlib import Path
 from flexray.devices.enforcers.cgroup import Cgroup
 from flexray.devices.enforcers.duty import Duty
 from flexray.devices.enforcers.enforcer import Enforcer
+from flexray.devices.enforcers.fraction import Fraction
 from flexray.devices.enforcers.framework import Framework
+from flexray.devices.enforcers.hami import Hami
+from flexray.devices.enforcers.mig import Mig
+from flexray.devices.enforcers.mps import Mps
 
 Maker = Callable[[str, Path], Enforcer]
 """Makes an enforcer for a node, with a private directory that outlives the process."""
@@ -22,6 +26,12 @@ ENFORCERS: dict[str, tuple[Maker, ...]] = {
         lambda node, state: Cgroup(state=state),
         lambda node, state: Duty(state=state),
         lambda node, state: Framework(state=state),
+    ),
+    "nvidia": (
+        lambda node, state: Mig(state),
+        lambda node, state: Mps(state),
+        lambda node, state: Hami(state),
+        lambda node, state: Fraction(),
     ),
 }
 """Backend -> its enforcers, best first. Backends that are not here (declared, fake) enforce nothing."""
