@@ -19,12 +19,10 @@ from flexray.devices.backend import (
     ProbeStatus,
     ProcessUse,
     Sample,
-    SliceSetup,
     device_id,
 )
 from flexray.devices.commands import CommandFailed, Run, find_command, number, parse_json, run_command
 from flexray.devices.visible import HIP, visible_to_ray
-from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, Family
 
 PROBE_S = 10.0
@@ -87,10 +85,6 @@ class AmdBackend:
             )
         except Exception:  # a lost GPU has no figures; health says why
             return Sample()
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """Nothing here; see the enforcers."""
-        return SliceSetup()
 
     def _metric(self, device: Device, *what: str) -> Mapping[str, Any]:
         rows = _rows(self._ask(ASK_S, "metric", "-g", device.key, *what))

@@ -17,7 +17,6 @@ from flexray.devices.backend import (
     ProbeStatus,
     ProcessUse,
     Sample,
-    SliceSetup,
     device_id,
 )
 from flexray.devices.commands import CommandFailed, Run, find_command, number, run_command
@@ -30,7 +29,6 @@ from flexray.devices.npu_smi import (
     parse_processes,
 )
 from flexray.devices.visible import ASCEND, visible_to_ray
-from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, Family
 
 PROBE_S = 10.0
@@ -100,10 +98,6 @@ class AscendBackend:
             )
         except Exception:  # a lost chip has no figures; health says why
             return Sample()
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """Nothing here; see the enforcers."""
-        return SliceSetup()
 
     def _read(self, node: str, chip: Chip, end: float) -> Device:
         words = ("-i", str(chip.card), "-c", str(chip.chip))

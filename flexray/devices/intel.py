@@ -18,12 +18,10 @@ from flexray.devices.backend import (
     ProbeStatus,
     ProcessUse,
     Sample,
-    SliceSetup,
     device_id,
 )
 from flexray.devices.commands import CommandFailed, Run, failure, find_command, number, parse_json, run_command
 from flexray.devices.visible import LEVEL_ZERO, visible_to_ray
-from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, Family
 
 PROBE_S = 10.0
@@ -83,10 +81,6 @@ class IntelBackend:
             return Sample(busy, None if used is None else int(used), tuple(_processes(processes)))
         except Exception:  # a lost GPU has no figures; health says why
             return Sample()
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """Nothing here; see the enforcers."""
-        return SliceSetup()
 
     def ask(self, seconds: float, *words: str) -> dict[str, Any]:
         """The answer to one ``xpu-smi`` command. Raises CommandFailed."""

@@ -1,0 +1,168 @@
+"""The slices of one node: started in their part of a device, watched, and ended with everything they started."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+
+from flexray.devices.enforcement import Enforcement
+from flexray.devices.enforcers.enforcer import Cell, SliceSetup
+from flexray.model.amounts import Share
+from flexray.model.devices import Device
+from flexray.model.events import Event, SliceEnded, SliceFailed, SliceStarted
+from flexray.model.lease import SliceId
+from flexray.runtime.environment import with_variables
+from flexray.runtime.leftovers import forget_process, record_process
+from flexray.runtime.notes import notes_directory, read_notes
+from flexray.runtime.processes import Process, end_all, family
+from flexray.runtime.protocol import NAMESPACE, SliceIdentity, SliceSpec
+from flexray.runtime.slice_actor import make_slice_class
+
+END_SECONDS = 10.0
+"""Seconds that killed processes have to be gone, before that is tried again."""
+
+
+@dataclass(slots=True)
+class LiveSlice:
+    """A slice of this node. ``process`` is None until it answered, ``cell`` until its part was asked for."""
+
+    spec: SliceSpec
+    handle: Any = None
+    process: Process | None = None
+    known: dict[int, Process] = field(default_factory=dict)
+    cell: Cell | None = None
+    stopping: bool = False
+
+
+class Node(Protocol):
+    """What a slice host needs of the agent it belongs to."""
+
+    def device(self, name: str) -> Device:
+        """The device of that id. Raises KeyError."""
+
+    def actor_options(self, devices: tuple[Device, ...], runtime_env: dict[str, Any]) -> dict[str, Any]:
+        """What a slice on these devices asks Ray for."""
+
+    def report(self, event: Event) -> None:
+        """Tell the scheduler."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run beside everything else."""
+
+
+class SliceHost:
+    """Starts and ends the slices of a node; reports SliceStarted, SliceFailed, SliceEnded."""
+
+    def __init__(self, name: str, node: Node, enforcement: Enforcement) -> None:
+        self._name = name
+        self._node = node
+        self._enforcement = enforcement
+        self._class = make_slice_class()
+        self.live: dict[SliceId, LiveSlice] = {}
+
+    def start(self, spec: SliceSpec) -> None:
+        """Start a slice; SliceStarted or SliceFailed is reported."""
+        live = self.live[spec.slice] = LiveSlice(spec)
+        self._node.spawn(self._start(live))
+
+    async def stop(self, name: SliceId, why: str = "stopped by the pool") -> None:
+        """Stop a slice; SliceEnded is reported once all of its processes are gone."""
+        live = self.live.get(name)
+        if live is None:
+            self._node.report(SliceEnded(name, "it was not running"))
+        elif not live.stopping:
+            live.stopping = True
+            await self._end(live, why)
+
+    async def stop_all(self, why: str) -> None:
+        """Stop every slice, and wait until none is left, also of those that were being stopped already."""
+        await asyncio.gather(*(self.stop(name, why) for name in list(self.live)))
+        while self.live:
+            await asyncio.sleep(0.02)
+
+    async def remember_families(self) -> None:
+        """Note the slices' descendants while they can be found."""
+        for live in list(self.live.values()):
+            if live.process is not None:
+                members = await in_thread(family, live.process, live.spec.slice)
+                live.known = {process.pid: process for process in members}
+
+    async def _start(self, live: LiveSlice) -> None:
+        spec = live.spec
+        try:
+            devices = tuple(map(self._node.device, spec.placement.devices))
+            live.cell = cell_of(spec, devices)
+            setup = await in_thread(self._enforcement.prepare, live.cell)
+            options = self._node.actor_options(devices, with_variables(spec.environment.runtime_env, setup.launch))
+            live.handle = self._launch(spec, devices, setup, options)
+            pid, started, _ = await asyncio.wait_for(_result(live.handle.hello.remote()), spec.start_timeout)
+        except Exception as error:
+            await self._failed(live, error)
+            return
+        live.process = Process(pid, started)
+        record_process(self._name, spec.slice, live.process)
+        if not live.stopping:
+            self._node.report(SliceStarted(spec.slice))
+        self._node.spawn(self._mourn(live))
+
+    def _launch(self, spec: SliceSpec, devices: tuple[Device, ...], setup: SliceSetup, options: dict[str, Any]) -> Any:
+        identity = SliceIdentity(spec.slice, devices, spec.placement, setup.isolation, spec.environment, setup.notes)
+        named = {**options, "name": spec.slice, "namespace": NAMESPACE}
+        return self._class.options(**named).remote(identity, setup, spec.task_class.split("/")[0], spec.grace_seconds)
+
+    async def _failed(self, live: LiveSlice, error: Exception) -> None:
+        self.live.pop(live.spec.slice, None)
+        if live.handle is not None:
+            ray.kill(live.handle)
+        await in_thread(self._enforcement.release, live.spec.slice)
+        text = f"no answer within {live.spec.start_timeout:g} s" if isinstance(error, asyncio.TimeoutError) else error
+        self._node.report(SliceFailed(live.spec.slice, f"the slice could not be started: {text}"))
+
+    async def _mourn(self, live: LiveSlice) -> None:
+        """Wait for the slice's end, whoever brings it about."""
+        try:
+            await live.handle.stay.remote()
+        except Exception as error:
+            if not live.stopping:
+                live.stopping = True
+                await self._end(live, f"its process died ({type(error).__name__})")
+
+    async def _end(self, live: LiveSlice, message: str) -> None:
+        """Make sure that nothing of a slice is left, then report its end with what it noted."""
+        name = live.spec.slice
+        while live.process is None and name in self.live:  # still starting: its start ends first
+            await asyncio.sleep(0.02)
+        if name not in self.live:
+            return
+        assert live.process is not None
+        members = {p.pid: p for p in await in_thread(family, live.process, name)}
+        ray.kill(live.handle)
+        while not await in_thread(end_all, [*live.known.values(), *members.values()], END_SECONDS):
+            # A process that cannot be ended still uses the device: it must not be given to anybody.
+            await asyncio.sleep(1.0)
+        await in_thread(self._enforcement.release, name)
+        running, cause = read_notes(notes_directory(self._name) / name)
+        forget_process(self._name, name)
+        del self.live[name]
+        self._node.report(SliceEnded(name, message, running, cause))
+
+
+def cell_of(spec: SliceSpec, devices: tuple[Device, ...]) -> Cell:
+    """What is to be held to what."""
+    place = spec.placement
+    profile = next((one for one in devices[0].profiles if one.name == place.profile), None) if devices else None
+    burst = Share(max(place.share, place.burst))
+    return Cell(spec.slice, devices, place.share, burst, place.memory, profile, place.start)
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Run what may take a while beside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+async def _result(ref: Any) -> Any:
+    return await ref
