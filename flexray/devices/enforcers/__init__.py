@@ -9,13 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from flexray.devices.enforcers.cu_mask import CuMask
+from flexray.devices.enforcers.dmem import Dmem, MemoryGroups
 from flexray.devices.enforcers.enforcer import Enforcer
 from flexray.devices.enforcers.framework import Framework
+from flexray.devices.enforcers.tiles import Tiles
+from flexray.devices.enforcers.vnpu import Vnpu
 
 Maker = Callable[[str, Path], Enforcer]
 """Makes an enforcer for a node, with a private directory that outlives the process."""
 
 ENFORCERS: dict[str, tuple[Maker, ...]] = {
     "cpu": (lambda node, state: Framework(),),
+    "ascend": (lambda node, state: Vnpu(state),),
+    "amd": (
+        lambda node, state: CuMask(MemoryGroups(node=f"amd-{node}")),
+        lambda node, state: Dmem(MemoryGroups(node=f"amd-only-{node}")),
+    ),
+    "intel": (
+        lambda node, state: Tiles(MemoryGroups(node=f"intel-{node}")),
+        lambda node, state: Dmem(MemoryGroups(node=f"intel-only-{node}")),
+    ),
 }
 """Backend -> its enforcers, best first. Backends that are not here (declared, fake) enforce nothing."""
