@@ -23,12 +23,12 @@ ENFORCERS: dict[str, tuple[Maker, ...]] = {
     "cpu": (lambda node, state: Framework(),),
     "ascend": (lambda node, state: Vnpu(state),),
     "amd": (
-        lambda node, state: CuMask(MemoryGroups(node=f"amd-{node}")),
-        lambda node, state: Dmem(MemoryGroups(node=f"amd-only-{node}")),
+        lambda node, state: CuMask(MemoryGroups(node=node)),
+        lambda node, state: Dmem(MemoryGroups(node=node)),
     ),
     "intel": (
-        lambda node, state: Tiles(MemoryGroups(node=f"intel-{node}")),
-        lambda node, state: Dmem(MemoryGroups(node=f"intel-only-{node}")),
+        lambda node, state: Tiles(MemoryGroups(node=node)),
+        lambda node, state: Dmem(MemoryGroups(node=node)),
     ),
 }
 """Backend -> its enforcers, best first. Backends that are not here (declared, fake) enforce nothing."""

@@ -101,12 +101,16 @@ class Vnpu:
     def sweep(self, keep: Collection[str]) -> None:
         """Destroy what was made for other slices. What cannot be destroyed stays on record and is tried again."""
         with self._lock:
-            for name in sorted(self._records.read()):
-                if name not in keep:
-                    try:
-                        self._destroy(name)
-                    except IsolationFailed as error:
-                        _log.warning("%s", error)
+            try:
+                left = sorted(set(self._records.read()) - set(keep))
+            except IsolationFailed as error:
+                _log.warning("%s", error)
+                return
+            for name in left:
+                try:
+                    self._destroy(name)
+                except IsolationFailed as error:
+                    _log.warning("%s", error)
 
     # -- below here the lock is held -----------------------------------------------------------
 
