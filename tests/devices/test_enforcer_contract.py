@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from makers import amd_device, install, intel_device, kernel_cpu, kernel_gpu, memory_groups, npu_device, xpu
 
+from flexray.devices.enforcers.cu_mask import CuMask
+from flexray.devices.enforcers.dmem import Dmem
 from flexray.devices.enforcers.enforcer import Cell, Enforcer, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.framework import Framework
+from flexray.devices.enforcers.tiles import Tiles
+from flexray.devices.enforcers.vnpu import Vnpu
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
@@ -30,7 +35,30 @@ def cpu_device(index: int = 0, cores: tuple[int, ...] = (0, 1)) -> Device:
     return Device(f"n/cpu{index}", "n", index, kind, Family.CPU, "cpu", cores=cores)
 
 
+AMD_REGION = "drm/0000:05:00.0/vram"
+
+
+def vnpu(folder: Path, patch: pytest.MonkeyPatch) -> Vnpu:
+    install("npu-smi", folder, patch)
+    return Vnpu(folder / "state")
+
+
+def cu_mask(folder: Path) -> CuMask:
+    kernel_cpu(folder, 0)
+    kernel_gpu(folder, 1)
+    return CuMask(memory_groups(folder, AMD_REGION), folder)
+
+
+def tiles(folder: Path, patch: pytest.MonkeyPatch) -> Tiles:
+    install("xpu-smi", folder, patch).set(gpus=[xpu(0)])
+    return Tiles(memory_groups(folder))
+
+
 SUBJECTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Subject]] = {
+    "vnpu": lambda folder, patch: Subject(vnpu(folder, patch), (npu_device(0), npu_device(1))),
+    "cu_mask": lambda folder, patch: Subject(cu_mask(folder), (amd_device(),)),
+    "tiles": lambda folder, patch: Subject(tiles(folder, patch), (intel_device(),)),
+    "dmem": lambda folder, patch: Subject(Dmem(memory_groups(folder, AMD_REGION)), (amd_device(),)),
     "framework": lambda folder, patch: Subject(Framework(), (cpu_device(), cpu_device(1))),
 }
 """Name -> makes the subject. It may skip where the machine lacks what it needs; a double never does."""
