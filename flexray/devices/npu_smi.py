@@ -69,8 +69,10 @@ def parse_fields(text: str) -> dict[str, str]:
 
 
 def parse_processes(text: str) -> dict[int, int]:
-    """Process id -> MiB, of ``npu-smi info -t proc-mem``."""
+    """Process id -> MiB, of ``npu-smi info -t proc-mem``. Raises CommandFailed for other words."""
     found = re.findall(r"Process id\s*:\s*(\d+).*?Process memory\(MB\)\s*:\s*(\d+)", text)
+    if not found and "No process" not in text and "Chip ID" not in text:
+        raise failure("npu-smi", text)
     return {int(pid): int(used) for pid, used in found}
 
 
