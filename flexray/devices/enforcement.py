@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from flexray.devices.cells import CellFile
 from flexray.devices.enforcers import ENFORCERS, Maker
 from flexray.devices.enforcers.enforcer import Cell, Enforcer, NotResizable, SliceSetup, Support, Usage
-from flexray.model.devices import Device
+from flexray.model.devices import BackendReport, Device
 from flexray.model.isolation import Isolation
 
 _log = logging.getLogger(__name__)
@@ -59,10 +60,15 @@ class Enforcement:
                 self._choose(backend, [device for device in fresh if device.backend == backend])
             return tuple(self._equipped[device.id].on(device) for device in devices)
 
-    def refusals(self, device: str) -> tuple[tuple[str, str], ...]:
-        """(mechanism, why it is not used) of those that were tried on a device before the one in use."""
-        found = self._equipped.get(device)
-        return () if found is None else found.refused
+    def reports(self) -> tuple[BackendReport, ...]:
+        """What came of each mechanism that was tried: how many devices it holds, or why it holds none of some."""
+        held = Counter(one.enforcer.isolation.value for one in self._equipped.values() if one.enforcer is not None)
+        reasons: dict[str, dict[str, None]] = {}
+        for equipped in self._equipped.values():
+            for mechanism, reason in equipped.refused:
+                reasons.setdefault(mechanism, {})[reason] = None
+        names = sorted({*held, *reasons})
+        return tuple(BackendReport(f"isolation {n}", held[n], "; ".join(reasons.get(n, ()))) for n in names)
 
     def prepare(self, cell: Cell) -> SliceSetup:
         """Make what a slice needs. Raises IsolationFailed, leaving nothing."""

@@ -29,6 +29,7 @@ from flexray.model.lease import SliceId
 from flexray.runtime.claims import Claim, in_claim, make_or_adopt_claim, probe_index, remove_claim
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import end_leftovers
+from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
 from flexray.runtime.notes import notes_directory
 from flexray.runtime.protocol import SliceSpec
 from flexray.runtime.slice_host import END_SECONDS, SliceHost, in_thread
@@ -79,6 +80,9 @@ class NodeAgent:
             for number in range(count):
                 self._claims.append(await in_thread(make_or_adopt_claim, self._node, resource, number))
         self._report_inventory()
+        memory = MemoryWatch(self._host.running, self._host.ran_over, self._probe.sample, self._config.poll_seconds)
+        for watch in (memory.watch_host, memory.watch_devices):
+            self.spawn(watch())
         self.spawn(self._watch_claims())
         self.spawn(self._watch_health())
 
@@ -133,7 +137,9 @@ class NodeAgent:
             devices, self._backend_reports = (), (BackendReport("probe", 0, str(error)),)
         lost = [d for d in self._devices.values() if d.id not in {found.id for found in devices} and d.key]
         known = [*devices, *(dataclasses.replace(d, state=DeviceState.SICK) for d in lost)]
-        self._devices = {device.id: device for device in await in_thread(self._enforcement.equip, known)}
+        equipped = await in_thread(self._enforcement.equip, known)
+        self._devices = {device.id: with_watchdog(device) for device in equipped}
+        self._backend_reports += self._enforcement.reports()
 
     def _claims_wanted(self, resource: str) -> int:
         found = sum(1 for d in self._devices.values() if RESOURCE_OF.get(d.family) == resource and d.backend != "fake")

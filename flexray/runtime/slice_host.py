@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -17,6 +18,7 @@ from flexray.model.events import Event, SliceEnded, SliceFailed, SliceStarted
 from flexray.model.lease import SliceId
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import forget_process, record_process
+from flexray.runtime.memory_watch import Overrun, own_memory
 from flexray.runtime.notes import notes_directory, read_notes
 from flexray.runtime.processes import Process, end_all, family
 from flexray.runtime.protocol import NAMESPACE, SliceIdentity, SliceSpec
@@ -28,14 +30,36 @@ END_SECONDS = 10.0
 
 @dataclass(slots=True)
 class LiveSlice:
-    """A slice of this node. ``process`` is None until it answered, ``cell`` until its part was asked for."""
+    """A slice of this node.
+
+    Attributes:
+        process: None until it answered.
+        known: its processes when they were last looked for.
+        cell: what it holds; None until its part was asked for.
+        group: file of a cgroup that lists its processes, or "".
+        base: bytes of memory that its bare process had.
+    """
 
     spec: SliceSpec
     handle: Any = None
     process: Process | None = None
     known: dict[int, Process] = field(default_factory=dict)
     cell: Cell | None = None
+    group: str = ""
+    base: int = 0
     stopping: bool = False
+    overrun: Overrun | None = None
+
+    @property
+    def members(self) -> list[int]:
+        """Its processes, as far as they are known: all of them where a cgroup holds it."""
+        own = [] if self.process is None else [self.process.pid]
+        if self.group:
+            try:
+                return own + [pid for pid in map(int, Path(self.group).read_text().split()) if pid not in own]
+            except (OSError, ValueError):
+                pass
+        return list(dict.fromkeys([*own, *self.known]))
 
 
 class Node(Protocol):
@@ -84,6 +108,16 @@ class SliceHost:
         while self.live:
             await asyncio.sleep(0.02)
 
+    def running(self) -> list[LiveSlice]:
+        """Slices whose process has answered and is not being ended."""
+        return [live for live in self.live.values() if live.process is not None and not live.stopping]
+
+    def ran_over(self, live: LiveSlice, overrun: Overrun) -> None:
+        """A slice uses more memory than it holds: end it, and nothing else."""
+        if not live.stopping:
+            live.stopping, live.overrun = True, overrun
+            self._node.spawn(self._end(live, overrun.describe()))
+
     async def remember_families(self) -> None:
         """Note the slices' descendants while they can be found."""
         for live in list(self.live.values()):
@@ -97,12 +131,14 @@ class SliceHost:
             devices = tuple(map(self._node.device, spec.placement.devices))
             live.cell = cell_of(spec, devices)
             setup = await in_thread(self._enforcement.prepare, live.cell)
+            live.group = setup.join[-1] if setup.join else ""
             options = self._node.actor_options(devices, with_variables(spec.environment.runtime_env, setup.launch))
             live.handle = self._launch(spec, devices, setup, options)
             pid, started, _ = await asyncio.wait_for(_result(live.handle.hello.remote()), spec.start_timeout)
         except Exception as error:
             await self._failed(live, error)
             return
+        live.base = own_memory(pid)
         live.process = Process(pid, started)
         record_process(self._name, spec.slice, live.process)
         if not live.stopping:
@@ -148,7 +184,8 @@ class SliceHost:
         running, cause = read_notes(notes_directory(self._name) / name)
         forget_process(self._name, name)
         del self.live[name]
-        self._node.report(SliceEnded(name, message, running, cause))
+        over = None if live.overrun is None else (live.overrun.used, live.overrun.limit)
+        self._node.report(SliceEnded(name, message, running, "memory" if over else cause, over))
 
 
 def cell_of(spec: SliceSpec, devices: tuple[Device, ...]) -> Cell:

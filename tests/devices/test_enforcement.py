@@ -13,7 +13,7 @@ from flexray.devices.enforcement import Enforcement
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Support, Usage
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Device, DeviceType, Family
+from flexray.model.devices import BackendReport, Device, DeviceType, Family
 from flexray.model.isolation import Isolation, Strength
 
 GPU = Device("n/gpu0", "n", 0, DeviceType("nvidia/T4", MemoryMiB(16384)), Family.GPU, "nvidia")
@@ -94,7 +94,10 @@ def node(tmp_path: Path) -> Node:
 def test_each_device_gets_the_best_that_works_there(node: Node) -> None:
     assert [device.isolation for device in node.devices] == [Isolation.MPS, Isolation.MIG]
     assert node.devices[0].guarantee.memory is Strength.HARD
-    assert node.enforcement.refusals(GPU.id) == (("mig", "no driver"),)
+    assert node.enforcement.reports() == (
+        BackendReport("isolation mig", 1, "no driver"),
+        BackendReport("isolation mps", 1, ""),
+    )
 
 
 def test_the_operator_may_choose(tmp_path: Path) -> None:
