@@ -96,12 +96,14 @@ def type_from_product(maker: str, name: str, memory_mib: int) -> DeviceType:
     """The type of a device by the product name and the total memory (MiB) that its maker's command reports.
 
     ``Ascend 910B3``, ``AMD Instinct MI300X OAM``, ``Intel(R) Data Center GPU Max 1550``. The memory is always the
-    measured one. A product that is not in the catalog becomes ``<maker>/<product name>`` with neutral speed.
+    measured one. A product that is not in the catalog becomes ``<maker>/<product name>`` with neutral speed; one
+    of quite another size (a partition of a card) has its size in its name.
     """
     plain = re.sub(r"\((R|TM)\)", "", name, flags=re.IGNORECASE)
     words = [re.sub(r"^Ascend(?=\d)", "", word) for word in re.split(r"[^A-Za-z0-9.]+", plain) if word]
     model = "-".join(word for word in words if word.upper() not in _PRODUCT_NOISE[maker])
-    return _measured(maker, model, model, memory_mib)
+    sized = f"{model}-{memory_mib / 1024:.0f}GB" if _sizes(f"{maker}/{model}") else model
+    return _measured(maker, model, sized, memory_mib)
 
 
 def _measured(maker: str, model: str, otherwise: str, memory_mib: int) -> DeviceType:
@@ -118,6 +120,10 @@ def _closest(model: str, memory_mib: int) -> CatalogEntry | None:
     def distance(entry: CatalogEntry) -> float:
         return abs(entry.type.memory - memory_mib) / entry.type.memory
 
-    sizes = [entry for entry in CATALOG if _MEMORY_SUFFIX.sub("", entry.name).lower() == model.lower()]
-    best = min(sizes, key=distance, default=None)
+    best = min(_sizes(model), key=distance, default=None)
     return best if best is not None and distance(best) <= _SAME_SIZE else None
+
+
+def _sizes(model: str) -> list[CatalogEntry]:
+    """The catalog's rows of a maker's model."""
+    return [entry for entry in CATALOG if _MEMORY_SUFFIX.sub("", entry.name).lower() == model.lower()]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flexray.catalog import CATALOG, NEUTRAL_MEMORY, family_of, find, lookup, type_from_nvml
+from flexray.catalog import CATALOG, NEUTRAL_MEMORY, family_of, find, lookup, type_from_nvml, type_from_product
 from flexray.catalog.types import ALIASES
 from flexray.model.devices import Family
 
@@ -115,3 +115,25 @@ def test_nvml_names_of_known_products(product: str, memory: int, name: str) -> N
 def test_nvml_names_of_other_products_stay_themselves(product: str, memory: int, name: str) -> None:
     kind = type_from_nvml(product, memory)
     assert (kind.name, kind.memory, kind.speed) == (name, memory, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("maker", "product", "memory", "name", "known"),
+    [
+        ("ascend", "Ascend 910B3", 65536, "ascend/910B3", False),
+        ("ascend", "910B4", 32768, "ascend/910B4", False),
+        ("ascend", "Ascend310P3", 21527, "ascend/310P3", True),
+        ("ascend", "Ascend910", 65536, "ascend/910", False),
+        ("amd", "AMD Instinct MI300X OAM", 196592, "amd/MI300X", True),
+        ("amd", "Instinct MI210", 65520, "amd/MI210", True),
+        ("amd", "AMD Instinct MI300X", 24574, "amd/MI300X-24GB", False),
+        ("amd", "AMD Radeon RX 9070 XT", 16304, "amd/Radeon-RX-9070-XT", False),
+        ("amd", "", 1024, "amd/unknown", False),
+        ("intel", "Intel(R) Data Center GPU Max 1550", 131072, "intel/Max-1550", False),
+        ("intel", "Intel(R) Arc(TM) Pro B70 Graphics", 32656, "intel/Arc-Pro-B70", False),
+    ],
+)
+def test_products_as_makers_commands_name_them(maker: str, product: str, memory: int, name: str, known: bool) -> None:
+    kind = type_from_product(maker, product, memory)
+    assert (kind.name, kind.memory) == (name, memory)
+    assert (kind.speed != 1.0) is known, "a figure for speed, and of a card of that size"

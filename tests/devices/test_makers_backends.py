@@ -123,7 +123,7 @@ def test_amd_gpus_have_hips_numbers_not_amd_smis(amd_smi: Double, child: ProbeCh
     amd_smi.set(gpus=[gpu(0, node_id=5, busy=12, used=4096, processes=processes), gpu(1, node_id=3, mib=24574)])
     devices, reports = child.discover(GPUS)
     assert shown(devices) == [
-        ("n/gpu0", "amd/MI300X", 24574, "0000:06:00.0"),
+        ("n/gpu0", "amd/MI300X-24GB", 24574, "0000:06:00.0"),
         ("n/gpu1", "amd/MI300X", 196592, "0000:05:00.0"),
     ]
     assert (devices[0].type.speed, devices[1].type.speed > 2) == (1.0, True), "an eighth of a card is not the card"
