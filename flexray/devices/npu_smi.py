@@ -113,17 +113,28 @@ def parse_templates(text: str) -> list[Template]:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How a chip is cut: AI cores free and in all, and its virtual NPUs by id with their templates."""
+    """How a chip is cut.
 
-    free: int
+    Attributes:
+        cores: AI cores of the chip.
+        cpus: its AI CPUs; 0 where the driver does not tell.
+        virtual: its virtual NPUs by id, with their templates.
+    """
+
     cores: int
+    cpus: int
     virtual: dict[int, str]
 
 
+_AMOUNTS = re.compile(r"^\s*\|\s*\d+/(\d+)\s+\S+\s+(?:\d+/(\d+)|NA/NA)\s", re.MULTILINE)
+"""AI cores, memory, AI CPUs, each free/total."""
+_VIRTUAL = re.compile(r"^\s*\|\s*(\d+)\s*\|\s*\w+\s*\|\s*\w+\s*\|\s*\w+\s*\|\s*(vir\w+)\s*\|", re.MULTILINE)
+
+
 def parse_split(text: str) -> Split:
-    """``npu-smi info -t info-vnpu``: its first pair is AI cores, free/total. Raises CommandFailed for other words."""
-    pair = re.search(r"^\s*\|\s*(\d+)/(\d+)\s", text, re.MULTILINE)
-    if pair is None:
+    """``npu-smi info -t info-vnpu``. Raises CommandFailed for other words."""
+    amounts = _AMOUNTS.search(text)
+    if amounts is None:
         raise failure("npu-smi", text)
-    rows = re.findall(r"^\s*\|\s*(\d+)\s*\|\s*\d+\s*\|\s*\w+\s*\|\s*\w+\s*\|\s*(vir\w+)\s*\|", text, re.MULTILINE)
-    return Split(int(pair[1]), int(pair[2]), {int(number): template for number, template in rows})
+    virtual = {int(number): template for number, template in _VIRTUAL.findall(text)}
+    return Split(int(amounts[1]), int(amounts[2] or 0), virtual)

@@ -75,5 +75,6 @@ def test_a_part_of_an_npu_is_a_virtual_npu_until_the_pool_stops(npus: Path) -> N
     assert (half["share"], half["memory"]) == (0.5, 32 * 2**30), "rounded up to what the maker offers"
     whole = where.options(npu=1).remote().result(60)
     assert whole["visible"] in ("0", "1") and whole["notes"] == (), "its mask is Ray's"
+    flex.shutdown()
     stop_pool()
     assert virtual(npus) == []

@@ -15,7 +15,7 @@ from flexray.devices.commands import CommandFailed, run_command
 from flexray.devices.enforcement import Enforcement
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Usage
 from flexray.devices.enforcers.vnpu import Vnpu, least_cpus
-from flexray.devices.npu_smi import parse_split, parse_templates
+from flexray.devices.npu_smi import Split, parse_split, parse_templates
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device
@@ -62,6 +62,16 @@ def test_a_chip_is_offered_in_its_makers_sizes_each_with_the_fewest_ai_cpus(npu_
     assert virtual(npu_smi) == [[], []], "and nothing is left of the trial"
 
 
+def test_a_share_counts_ai_cpus_where_they_are_scarcer_than_ai_cores(npu_smi: Double, state: Path) -> None:
+    npu_smi.set(**npus({"name": "310P3"}))
+    profiles = Vnpu(state).probe([npu_device(0, "310P3", 24)])["n/npu0"].profiles
+    assert [(one.name, one.share, one.memory) for one in profiles] == [
+        ("vir01", 142, 3072),  # 1 of 8 cores, but 1 of 7 AI CPUs
+        ("vir02_1c", 250, 6144),
+        ("vir04_3c", 500, 12288),
+    ]
+
+
 def test_templates_and_splits_as_captured() -> None:
     # From a blog on the Atlas A2 (910B4) of October 2024, and as the double first printed them.
     captured = """
@@ -88,7 +98,7 @@ def test_templates_and_splits_as_captured() -> None:
 |  Vnpu ID  |  Vgroup ID     |  Container ID  |  Status  |  Template Name       |
 |  116      |  0             |  ffffffffffff  |  1       |  vir10_3c_16g        |
 """)
-    assert (split.free, split.cores, split.virtual) == (10, 20, {116: "vir10_3c_16g"})
+    assert split == Split(20, 7, {116: "vir10_3c_16g"})
 
 
 def test_slices_get_virtual_npus_of_their_own_chip(npu_smi: Double, state: Path) -> None:

@@ -1,8 +1,8 @@
 """Ascend virtual NPUs: a chip is cut into parts by the maker's templates, each with its own AI cores and memory.
 
 ``npu-smi`` (as root) makes them and destroys them. A chip is either cut up or used whole, never both: while any
-virtual NPU is on it, its other cores are there for further ones only. Shares and memory of a template are in the
-core's books; its AI CPUs are not: where they run out first, the maker's command refuses and the slice fails.
+virtual NPU is on it, its other cores are there for further ones only. The books know one share, so a template's share
+is its part of the chip's AI cores or of its AI CPUs, whichever is more: what fits by that fits by both.
 
 Huawei documents virtual NPUs for containers, which get ``/dev/vdavinci<id>``. What is set here for a plain process
 (``ASCEND_RT_VISIBLE_DEVICES`` = the id) has never been tried on hardware.
@@ -190,7 +190,7 @@ class Vnpu:
                 self._try(device, min(templates, key=lambda one: (one.cores, one.gigabytes)))
         except (DeviceError, ValueError) as error:
             return Support(False, str(error))
-        return Support(True, memory=Strength.HARDWARE, profiles=tuple(_profile(one, split.cores) for one in templates))
+        return Support(True, memory=Strength.HARDWARE, profiles=tuple(_profile(one, split) for one in templates))
 
     def _try(self, device: Device, template: Template) -> None:
         name = _TRIAL + device.key
@@ -228,5 +228,8 @@ def least_cpus(templates: Sequence[Template]) -> list[Template]:
     return [chosen[size] for size in sorted(chosen)]
 
 
-def _profile(template: Template, cores: int) -> Profile:
-    return Profile(template.name, slots_share(template.cores, cores), MemoryMiB(template.gigabytes * 1024))
+def _profile(template: Template, chip: Split) -> Profile:
+    shares = [slots_share(template.cores, chip.cores)]
+    if chip.cpus:
+        shares.append(slots_share(template.cpus, chip.cpus))
+    return Profile(template.name, max(shares), MemoryMiB(template.gigabytes * 1024))
