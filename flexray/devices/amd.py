@@ -21,11 +21,11 @@ from flexray.devices.backend import (
     Sample,
     device_id,
 )
-from flexray.devices.commands import CommandFailed, Run, find_command, number, parse_json, run_command
+from flexray.devices.commands import CommandFailed, Run, find_command, number, parse_json, run_command, seconds_left
 from flexray.devices.visible import HIP, visible_to_ray
 from flexray.model.devices import Device, Family
 
-PROBE_S = 10.0
+PROBE_S = 15.0
 """Seconds all questions of a probe may take together."""
 ASK_S = 4.0
 """Seconds for one question about one device."""
@@ -46,10 +46,10 @@ class AmdBackend:
         """The GPUs Ray may use: those of its ``HIP_VISIBLE_DEVICES``, and no more than it declares."""
         end = time.monotonic() + PROBE_S
         try:
-            rows = _rows(self._ask(end - time.monotonic(), "list"))
+            rows = _rows(self._ask(seconds_left(end), "list"))
             if not rows:
                 return ProbeResult(ProbeStatus.NO_DEVICES, reason="amd-smi works and lists no GPU")
-            details = _rows(self._ask(end - time.monotonic(), "static", "--asic", "--vram"))
+            details = _rows(self._ask(seconds_left(end), "static", "--asic", "--vram"))
             found = _devices(facts.node, rows, {row.get("gpu"): row for row in details})
         except CommandFailed as error:
             missing = error.status is ProbeStatus.LIBRARY_MISSING

@@ -19,11 +19,11 @@ from flexray.devices.backend import (
     Sample,
     device_id,
 )
-from flexray.devices.commands import CommandFailed, Run, find_command, number, run_command
+from flexray.devices.commands import CommandFailed, Run, find_command, number, run_command, seconds_left
 from flexray.devices.npu_smi import (
     Chip,
-    memory_rate,
     memory_size,
+    memory_used,
     parse_fields,
     parse_mapping,
     parse_processes,
@@ -31,7 +31,7 @@ from flexray.devices.npu_smi import (
 from flexray.devices.visible import ASCEND, visible_to_ray
 from flexray.model.devices import Device, Family
 
-PROBE_S = 10.0
+PROBE_S = 20.0
 """Seconds all questions of a probe may take together."""
 ASK_S = 4.0
 """Seconds for one question about one chip."""
@@ -57,7 +57,7 @@ class AscendBackend:
         """
         end = time.monotonic() + PROBE_S
         try:
-            chips = parse_mapping(self._ask(end - time.monotonic(), "info", "-m"))
+            chips = parse_mapping(self._ask(seconds_left(end), "info", "-m"))
         except CommandFailed as error:
             missing = error.status is ProbeStatus.LIBRARY_MISSING
             return ProbeResult(error.status, reason=f"{error}: {_HINT}" if missing else str(error))
@@ -90,10 +90,9 @@ class AscendBackend:
         try:
             usages = parse_fields(self._ask(ASK_S, "info", "-t", "usages", *chip_words(device)))
             processes = parse_processes(self._ask(ASK_S, "info", "-t", "proc-mem", *chip_words(device)))
-            rate = memory_rate(usages)
             return Sample(
                 utilisation=number(usages.get("Aicore Usage Rate(%)")),
-                memory_used=None if rate is None else round(memory_size(usages) * rate / 100),
+                memory_used=memory_used(usages),
                 processes=tuple(ProcessUse(pid, processes[pid]) for pid in sorted(processes)),
             )
         except Exception:  # a lost chip has no figures; health says why
@@ -101,7 +100,7 @@ class AscendBackend:
 
     def _read(self, node: str, chip: Chip, end: float) -> Device:
         words = ("-i", str(chip.card), "-c", str(chip.chip))
-        usages = parse_fields(self._ask(min(ASK_S, end - time.monotonic()), "info", "-t", "usages", *words))
+        usages = parse_fields(self._ask(min(ASK_S, seconds_left(end)), "info", "-t", "usages", *words))
         return Device(
             id=device_id(node, Family.NPU, chip.logic),
             node=node,

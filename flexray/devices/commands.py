@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from flexray.errors import BackendUnavailable
 
 Run = Callable[[Sequence[str], float], str]
 """(command and arguments, seconds) -> what it printed. Raises CommandFailed."""
+
+PROBE_COMMAND_S = 8.0
+"""Seconds for one question of a probe: three makers' commands that all hang leave the probe's parent some patience."""
 
 _REAP_S = 1.0
 """Seconds a killed command has to be gone; the kernel may hold it in a call of a broken driver."""
@@ -81,6 +85,11 @@ def failure(name: str, text: str, said: str = "", code: int = 0) -> CommandFaile
     low = f"{text} {said}".lower()
     status = ProbeStatus.DRIVER_MISSING if any(phrase in low for phrase in _NO_DRIVER) else ProbeStatus.BROKEN
     return CommandFailed(status, f"{name} said: {words}")
+
+
+def seconds_left(end: float) -> float:
+    """Seconds for the next question of a probe that has to be done at ``end``, on the monotonic clock."""
+    return min(PROBE_COMMAND_S, end - time.monotonic())
 
 
 def find_command(name: str, *folders: str) -> str:

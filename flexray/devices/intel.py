@@ -20,11 +20,20 @@ from flexray.devices.backend import (
     Sample,
     device_id,
 )
-from flexray.devices.commands import CommandFailed, Run, failure, find_command, number, parse_json, run_command
+from flexray.devices.commands import (
+    CommandFailed,
+    Run,
+    failure,
+    find_command,
+    number,
+    parse_json,
+    run_command,
+    seconds_left,
+)
 from flexray.devices.visible import LEVEL_ZERO, visible_to_ray
 from flexray.model.devices import Device, Family
 
-PROBE_S = 10.0
+PROBE_S = 15.0
 """Seconds all questions of a probe may take together."""
 ASK_S = 4.0
 """Seconds for one question about one device."""
@@ -46,7 +55,7 @@ class IntelBackend:
         """The GPUs Ray may use: those of its ``ZE_AFFINITY_MASK``, and no more than it declares."""
         end = time.monotonic() + PROBE_S
         try:
-            listed = self.ask(end - time.monotonic(), "discovery").get("device_list") or []
+            listed = self.ask(seconds_left(end), "discovery").get("device_list") or []
             cards = [row for row in listed if _is_card(row)]
             found = [self._read(facts.node, row, end) for row in cards]
         except CommandFailed as error:
@@ -93,7 +102,7 @@ class IntelBackend:
 
     def _read(self, node: str, row: Mapping[str, Any], end: float) -> Device:
         bus = str(row["pci_bdf_address"]).lower()
-        size = number(self.ask(end - time.monotonic(), "discovery", "-d", bus).get("memory_physical_size_byte"))
+        size = number(self.ask(seconds_left(end), "discovery", "-d", bus).get("memory_physical_size_byte"))
         if not size:
             raise CommandFailed(ProbeStatus.BROKEN, f"xpu-smi does not tell the memory of {bus}")
         index = int(row["device_id"])

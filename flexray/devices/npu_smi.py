@@ -77,20 +77,24 @@ def parse_processes(text: str) -> dict[int, int]:
 
 
 def memory_size(usages: dict[str, str]) -> int:
-    """MiB of a chip's memory from ``npu-smi info -t usages``: the 910s say HBM, the 310s DDR or just Memory."""
-    for name in ("HBM Capacity(MB)", "DDR Capacity(MB)", "Memory Capacity(MB)"):
-        size = number(usages.get(name))
+    """MiB of a chip's memory, of ``npu-smi info -t usages``. Raises CommandFailed where it is not told."""
+    return _memory(usages)[0]
+
+
+def memory_used(usages: dict[str, str]) -> int | None:
+    """MiB of that memory in use, to one per cent of it."""
+    size, kind = _memory(usages)
+    rate = number(usages.get(f"{kind} Usage Rate(%)"))
+    return None if rate is None else round(size * rate / 100)
+
+
+def _memory(usages: dict[str, str]) -> tuple[int, str]:
+    """The size of a chip's memory and its kind: the 910s have HBM (and some DDR besides), the 310s DDR."""
+    for kind in ("HBM", "DDR", "Memory"):
+        size = number(usages.get(f"{kind} Capacity(MB)"))
         if size:
-            return int(size)
+            return int(size), kind
     raise CommandFailed(ProbeStatus.BROKEN, "npu-smi does not tell the memory of a chip")
-
-
-def memory_rate(usages: dict[str, str]) -> float | None:
-    """Per cent of that memory in use."""
-    for name in ("HBM Usage Rate(%)", "DDR Usage Rate(%)", "Memory Usage Rate(%)"):
-        if name in usages:
-            return number(usages[name])
-    return None
 
 
 @dataclass(frozen=True, slots=True)

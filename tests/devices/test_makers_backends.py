@@ -17,7 +17,7 @@ from flexray.devices.backend import DeviceBackend, NodeFacts, ProbeStatus, Proce
 from flexray.devices.child import ProbeChild
 from flexray.devices.commands import CommandFailed
 from flexray.devices.intel import IntelBackend
-from flexray.devices.npu_smi import parse_fields, parse_mapping, parse_processes
+from flexray.devices.npu_smi import memory_size, memory_used, parse_fields, parse_mapping, parse_processes
 from flexray.model.amounts import MemoryMiB
 from flexray.model.devices import BackendReport, Device, DeviceState, DeviceType, Family
 
@@ -110,6 +110,15 @@ def test_cards_are_not_numbered_as_masks_are_and_carry_one_chip_or_two() -> None
 def test_lines_of_npu_smi_as_captured() -> None:
     usages = "\tNPU ID                         : 0\n\tHBM Usage Rate(%)              : 4\n"
     assert parse_fields(usages) == {"NPU ID": "0", "HBM Usage Rate(%)": "4"}
+    both = {
+        "DDR Capacity(MB)": "1024",
+        "DDR Usage Rate(%)": "90",
+        "HBM Capacity(MB)": "32768",
+        "HBM Usage Rate(%)": "50",
+    }
+    assert (memory_size(both), memory_used(both)) == (32768, 16384)
+    small = {"HBM Capacity(MB)": "0", "HBM Usage Rate(%)": "7", "DDR Capacity(MB)": "21527", "DDR Usage Rate(%)": "NA"}
+    assert (memory_size(small), memory_used(small)) == (21527, None)
     named = "\tProcess id:1654497 Process name:python            Process memory(MB):177\n"
     unnamed = "\tGet pid name failed.\n\tProcess id:123 Process name: Process memory(MB):456\n"
     assert parse_processes(named + unnamed) == {1654497: 177, 123: 456}
@@ -262,7 +271,7 @@ def test_a_command_that_hangs_is_given_up_in_time(maker: str) -> None:
     assert backend.sample(device) == Sample()
     assert not backend.health(device).ok
     assert len(asked) == 3 and max(asked[1:]) < 10, "the probe's parent waits 10 s for a sample, 30 s for a discovery"
-    assert asked[0] <= 10
+    assert asked[0] <= 8, "three makers may hang"
 
 
 @pytest.mark.parametrize("answer", ["[]", "{}", "null", "3", '{"device_list": [{}]}', '[{"gpu": 0}]', "\x00"])
