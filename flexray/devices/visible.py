@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 
 from flexray.devices.backend import NodeFacts
@@ -16,11 +17,17 @@ CUDA, HIP, LEVEL_ZERO, ASCEND = (
 )
 MASKS = (CUDA, HIP, LEVEL_ZERO, ASCEND)
 """The variables by which Ray, and a user who starts it, limit what a process sees of a maker's devices."""
+_SELECTOR = re.compile(r"(?:level_zero:)?(\d+(?:,\d+)*)")
 
 
 def masks_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """The masks that are set in an environment; an empty one says nothing, as Ray leaves it to processes without."""
-    return {name: environment[name] for name in MASKS if environment.get(name)}
+    """The masks that are set in an environment; an empty one says nothing, as Ray leaves it to processes without.
+
+    Like Ray, it takes numbers in oneAPI's selector for Level Zero's mask where that is not set.
+    """
+    masks = {name: environment[name] for name in MASKS if environment.get(name)}
+    selected = _SELECTOR.fullmatch(environment.get("ONEAPI_DEVICE_SELECTOR", ""))
+    return {LEVEL_ZERO: selected[1], **masks} if selected else masks
 
 
 def visible_to_ray(

@@ -112,3 +112,12 @@ def test_numbers_as_makers_write_them(written: object, meant: float | None) -> N
 def test_only_masks_that_say_something_are_kept() -> None:
     environment = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "1", "PATH": "/bin"}
     assert masks_of(environment) == {"HIP_VISIBLE_DEVICES": "1"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "mask"), [("level_zero:1,3", "1,3"), ("0", "0"), ("level_zero:gpu", None), ("*:cpu", None), ("", None)]
+)
+def test_numbers_in_oneapis_selector_are_level_zeros_mask(selector: str, mask: str | None) -> None:
+    assert masks_of({"ONEAPI_DEVICE_SELECTOR": selector}).get("ZE_AFFINITY_MASK") == mask
+    both = {"ONEAPI_DEVICE_SELECTOR": selector, "ZE_AFFINITY_MASK": "2"}
+    assert masks_of(both) == {"ZE_AFFINITY_MASK": "2"}
