@@ -25,7 +25,7 @@ from flexray.devices.enforcers.kfd import KFD, compute_nodes
 from flexray.devices.enforcers.tiles import Tiles
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Device
+from flexray.model.devices import BackendReport, Device
 from flexray.model.isolation import Guarantee, Isolation, Strength
 from flexray.model.partition import Profile
 
@@ -255,4 +255,7 @@ def test_a_node_takes_the_best_that_works_and_says_why_not_the_others(xpu_smi: D
     two, one = node.equip([intel_device(), intel_device(1, "0000:4e:00.0")])
     assert (two.isolation, two.guarantee) == (Isolation.TILES, Guarantee(Strength.HARD_PROCESS, Strength.HARD))
     assert (one.isolation, one.guarantee) == (Isolation.NONE, Guarantee(Strength.NONE, Strength.HARD))
-    assert node.refusals(one.id) == (("tiles", "the card has one tile; its parts share it"),)
+    assert node.reports() == (
+        BackendReport("isolation none", 1),
+        BackendReport("isolation tiles", 1, "the card has one tile; its parts share it"),
+    )
