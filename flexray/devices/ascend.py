@@ -117,5 +117,7 @@ class AscendBackend:
 
 def chip_words(device: Device) -> tuple[str, ...]:
     """How commands name the chip of a device. Raises ValueError for a key of another maker."""
-    card, chip = device.key.split(".")
-    return ("-i", str(int(card)), "-c", str(int(chip)))
+    card, _, chip = device.key.partition(".")
+    if not (card.isdigit() and chip.isdigit()):
+        raise ValueError(f"npu-smi knows no chip {device.key!r} ({device.id})")
+    return ("-i", card, "-c", chip)

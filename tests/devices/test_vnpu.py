@@ -58,7 +58,7 @@ def number(setup: SliceSetup) -> str:
 def test_a_chip_is_offered_in_its_makers_sizes_each_with_the_fewest_ai_cpus(npu_smi: Double, state: Path) -> None:
     support = Vnpu(state).probe([npu_device()])["n/npu0"]
     assert (support.usable, support.memory, support.profiles) == (True, Strength.HARDWARE, (QUARTER, HALF))
-    assert any(call.startswith("set -t create-vnpu -i 0 -c 0 -f vir05_1c_16g") for call in npu_smi.calls()), "tried"
+    assert sum("set -t create-vnpu -i 0 -c 0 -f vir05_1c_16g" in call for call in npu_smi.calls()) == 1, "tried"
     assert virtual(npu_smi) == [[], []], "and nothing is left of the trial"
 
 
@@ -213,6 +213,13 @@ def test_why_it_does_not_work_here(npu_smi: Double, state: Path, change: dict[st
     npu_smi.set(**npus({}), **change)
     support = Vnpu(state).probe([npu_device()])["n/npu0"]
     assert not support.usable and reason in support.reason
+
+
+def test_one_idle_chip_of_a_type_is_tried_for_all(npu_smi: Double, state: Path) -> None:
+    npu_smi.set(**npus({"processes": [{"pid": 1, "mib": 5}]}, {}, {}, {"name": "310P3"}))
+    chips = [npu_device(0), npu_device(1), npu_device(2), npu_device(3, "310P3", 24)]
+    assert all(support.usable for support in Vnpu(state).probe(chips).values())
+    assert [call.split()[4] for call in npu_smi.calls() if "create-vnpu" in call] == ["1", "3"]
 
 
 def test_a_chip_in_use_is_not_tried_on(npu_smi: Double, state: Path) -> None:

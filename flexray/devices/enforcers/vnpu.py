@@ -61,11 +61,14 @@ class Vnpu:
         self._lock = threading.Lock()
 
     def probe(self, devices: Sequence[Device]) -> dict[str, Support]:
-        """Makes the smallest virtual NPU on each chip that nobody uses, and destroys it; else looks only."""
+        """Makes the smallest virtual NPU on one chip of each type that nobody uses, and destroys it; else looks only."""
         if not devices:
             return {}
         with self._lock:
-            return {device.id: self._support(device) for device in devices}
+            if refusal := self._refusal():
+                return {device.id: Support(False, refusal) for device in devices}
+            tried: set[str] = set()
+            return {device.id: self._support(device, tried) for device in devices}
 
     def prepare(self, cell: Cell) -> SliceSetup:
         """The slice's virtual NPU, made unless it is there already; for whole chips, that nothing is on them."""
@@ -173,21 +176,28 @@ class Vnpu:
                 return number
         raise IsolationFailed(f"{device.id} has {_PER_CHIP} virtual NPUs already")
 
-    def _support(self, device: Device) -> Support:
+    def _refusal(self) -> str:
+        """Why no chip of the node can be cut up for processes of the host; "" when they may be."""
         try:
             mode = parse_fields(self._npu_smi(ASK_S, "info", "-t", "vnpu-mode")).get("vnpu-mode", "unknown")
-            if mode not in ("docker", "0"):
-                return Support(False, f"virtual NPUs are in mode {mode}: npu-smi set -t vnpu-mode -d 0")
+        except CommandFailed as error:
+            return str(error)
+        return "" if mode in ("docker", "0") else f"virtual NPUs are in mode {mode}: npu-smi set -t vnpu-mode -d 0"
+
+    def _support(self, device: Device, tried: set[str]) -> Support:
+        """``tried``: types of which a chip was tried; making one takes seconds, and chips of a type are alike."""
+        try:
             templates = least_cpus(parse_templates(self._ask("template-info", device)))
             split = self._split(device)
             if not templates:
                 return Support(False, "the chip has no templates for virtual NPUs")
-            mine = {record.number for record in self._records.read().values()}
-            strangers = sorted(set(split.virtual) - mine)
+            strangers = sorted(set(split.virtual) - {record.number for record in self._records.read().values()})
             if strangers:
                 return Support(False, f"others have cut it up: virtual NPU {', '.join(map(str, strangers))}")
-            if not split.virtual and not parse_processes(self._ask("proc-mem", device)):
+            idle = not split.virtual and not parse_processes(self._ask("proc-mem", device))
+            if idle and device.type.name not in tried:
                 self._try(device, min(templates, key=lambda one: (one.cores, one.gigabytes)))
+                tried.add(device.type.name)
         except (DeviceError, ValueError) as error:
             return Support(False, str(error))
         return Support(True, memory=Strength.HARDWARE, profiles=tuple(_profile(one, split) for one in templates))
