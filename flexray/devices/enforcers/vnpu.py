@@ -61,7 +61,7 @@ class Vnpu:
         self._lock = threading.Lock()
 
     def probe(self, devices: Sequence[Device]) -> dict[str, Support]:
-        """Makes the smallest virtual NPU on one chip of each type that nobody uses, and destroys it; else looks only."""
+        """Makes the smallest virtual NPU on an idle chip of each type, and destroys it; else looks only."""
         if not devices:
             return {}
         with self._lock:
