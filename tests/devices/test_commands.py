@@ -66,7 +66,7 @@ def test_what_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     with pytest.raises(CommandFailed, match="no answer within 1 s"):
         run_command(["/bin/sh", "-c", f"sleep 600 & echo $! > {pid}; wait"], 1)
-    grandchild = Path(f"/proc/{pid.read_text()}/stat")
+    grandchild = Path(f"/proc/{pid.read_text().strip()}/stat")
     end = time.monotonic() + 30
     while grandchild.exists() and grandchild.read_text().split(") ")[1][0] != "Z":
         assert time.monotonic() < end, "it still runs"
