@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -49,6 +50,17 @@ def virtual(state: Path) -> list[tuple[int, str]]:
     return [(one["id"], one["template"]) for chip in chips for one in chip.get("vnpus", [])]
 
 
+def change(state: Path, chip: int, **values: Any) -> None:
+    """Change what npu-smi's double says of a chip, in one step and between two of its calls."""
+    with open(f"{state}.log") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        found = json.loads(state.read_text())
+        found["npus"][chip].update(values)
+        fresh = state.with_suffix(".changed")
+        fresh.write_text(json.dumps(found))
+        fresh.replace(state)
+
+
 @flex.task(npu=0.25)
 def where() -> dict[str, Any]:
     here = flex.current()
@@ -75,6 +87,8 @@ def test_a_part_of_an_npu_is_a_virtual_npu_until_the_pool_stops(npus: Path) -> N
     assert (half["share"], half["memory"]) == (0.5, 32 * 2**30), "rounded up to what the maker offers"
     whole = where.options(npu=1).remote().result(60)
     assert whole["visible"] in ("0", "1") and whole["notes"] == (), "its mask is Ray's"
+    change(npus, 1, health="Critical")
+    until(lambda: [d.state == "ready" for d in flex.pool().devices] == [True, False])
     flex.shutdown()
     stop_pool()
     assert virtual(npus) == []
