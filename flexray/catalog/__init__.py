@@ -25,6 +25,7 @@ __all__ = [
     "lookup",
     "profiles_of",
     "type_from_nvml",
+    "type_from_product",
 ]
 
 NEUTRAL_MEMORY = MemoryMiB(16 * 1024)
@@ -40,6 +41,12 @@ _FAMILIES = {"ascend": Family.NPU, "cpu": Family.CPU}
 _MEMORY_SUFFIX = re.compile(r"-\d+GB$")
 _BRANDS = {"NVIDIA", "TESLA", "GEFORCE", "FAKE"}
 _FORM = re.compile(r"SXM\d?|PCIE|HBM\d\w?|\d+GB|GENERATION")
+_PRODUCT_NOISE = {
+    "ascend": {"ASCEND"},
+    "amd": {"AMD", "INSTINCT", "OAM", "MCM", "AC", "MBA"},
+    "intel": {"INTEL", "DATA", "CENTER", "GPU", "GRAPHICS"},
+}
+"""Words of product names that do not tell models apart, in upper case."""
 _SAME_SIZE = 0.15
 """Drivers report up to a tenth less memory than the datasheet (ECC, reserve); further off is another product."""
 
@@ -85,18 +92,41 @@ def type_from_nvml(name: str, memory_mib: int) -> DeviceType:
     model = "-".join(kept).lower()
     if model == "h100" and "PCIE" in {word.upper() for word in words}:
         model = "h100-pcie"  # the one model whose PCIe card has a catalog row of its own
-    entry = _closest(model, memory_mib)
+    return _measured("nvidia", model, "-".join(words), memory_mib)
+
+
+def type_from_product(maker: str, name: str, memory_mib: int) -> DeviceType:
+    """The type of a device by the product name and the total memory (MiB) that its maker's command reports.
+
+    ``Ascend 910B3``, ``AMD Instinct MI300X OAM``, ``Intel(R) Data Center GPU Max 1550``. The memory is always the
+    measured one. A product that is not in the catalog becomes ``<maker>/<product name>`` with neutral speed; one
+    of quite another size (a partition of a card) has its size in its name.
+    """
+    plain = re.sub(r"\((R|TM)\)", "", name, flags=re.IGNORECASE)
+    words = [re.sub(r"^Ascend(?=\d)", "", word) for word in re.split(r"[^A-Za-z0-9.]+", plain) if word]
+    model = "-".join(word for word in words if word.upper() not in _PRODUCT_NOISE[maker])
+    sized = f"{model}-{memory_mib / 1024:.0f}GB" if _sizes(f"{maker}/{model}") else model
+    return _measured(maker, model, sized, memory_mib)
+
+
+def _measured(maker: str, model: str, otherwise: str, memory_mib: int) -> DeviceType:
+    """The catalog's type of a model with the measured memory; neutral as ``<maker>/<otherwise>`` when there is none."""
+    entry = _closest(f"{maker}/{model}", memory_mib)
     if entry is None:
-        return DeviceType(f"nvidia/{'-'.join(words) or 'unknown'}", MemoryMiB(memory_mib), NEUTRAL_SPEED)
+        return DeviceType(f"{maker}/{otherwise or 'unknown'}", MemoryMiB(memory_mib), NEUTRAL_SPEED)
     return DeviceType(entry.name, MemoryMiB(memory_mib), entry.type.speed)
 
 
 def _closest(model: str, memory_mib: int) -> CatalogEntry | None:
-    """The catalog's size of an NVIDIA model that is nearest to the measured memory, if one is near."""
+    """The catalog's size of a maker's model that is nearest to the measured memory, if one is near."""
 
     def distance(entry: CatalogEntry) -> float:
         return abs(entry.type.memory - memory_mib) / entry.type.memory
 
-    sizes = [entry for entry in CATALOG if _MEMORY_SUFFIX.sub("", entry.name).lower() == f"nvidia/{model}"]
-    best = min(sizes, key=distance, default=None)
+    best = min(_sizes(model), key=distance, default=None)
     return best if best is not None and distance(best) <= _SAME_SIZE else None
+
+
+def _sizes(model: str) -> list[CatalogEntry]:
+    """The catalog's rows of a maker's model."""
+    return [entry for entry in CATALOG if _MEMORY_SUFFIX.sub("", entry.name).lower() == model.lower()]

@@ -45,8 +45,8 @@ class NodeFacts:
         host_memory: MiB of host memory.
         cpu_devices: how many CPU stand-ins to make here (0: none).
         fake: fake inventory spec such as ``2xA100-80GB.2xT4`` (see ``fake.py``), or "".
-        visible: indexes or UUIDs of the GPUs Ray was started with (its own ``CUDA_VISIBLE_DEVICES``);
-            None: all of them.
+        visible: the masks Ray was started with, by their variable (``{"CUDA_VISIBLE_DEVICES": "0,2"}``); a maker
+            whose variable is missing has all of its devices visible.
     """
 
     node: str
@@ -56,7 +56,7 @@ class NodeFacts:
     host_memory: int = 0
     cpu_devices: int = 0
     fake: str = ""
-    visible: tuple[str, ...] | None = None
+    visible: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

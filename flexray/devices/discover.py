@@ -14,8 +14,13 @@ from flexray.model.devices import BackendReport, Device, Family
 Discovery = tuple[tuple[Device, ...], tuple[BackendReport, ...]]
 """A node's devices, and what each backend that was asked had to say."""
 
-VENDORS: dict[str, Family] = {"nvidia": Family.GPU}
-"""Backends of real hardware -> the family Ray counts their devices in."""
+VENDORS: dict[str, Family] = {
+    "nvidia": Family.GPU,
+    "amd": Family.GPU,
+    "intel": Family.GPU,
+    "ascend": Family.NPU,
+}
+"""Backends of real hardware -> the family Ray counts their devices in; the first that finds any has the family."""
 
 
 def make_backends() -> dict[str, DeviceBackend]:

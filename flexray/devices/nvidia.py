@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from flexray.devices.backend import (
     device_id,
 )
 from flexray.devices.nvlink import SYSFS, Wiring, connect, read_wiring
+from flexray.devices.visible import CUDA, visible_to_ray
 from flexray.errors import BackendUnavailable
 from flexray.model.devices import Device, DeviceState, Family
 
@@ -124,7 +124,7 @@ class NvidiaBackend:
                 self._wirings.pop(known.key, None)
                 device = dataclasses.replace(known, state=DeviceState.SICK)
             found.append(device)
-        return connect(_visible_to_ray(facts, found), self._wirings), lost
+        return connect(visible_to_ray(facts, found, "GPU", CUDA, _is_named), self._wirings), lost
 
     def _read(self, node: str, index: int) -> Device:
         handle = self._call(lambda nvml: nvml.nvmlDeviceGetHandleByIndex(index))
@@ -227,16 +227,6 @@ class NvidiaBackend:
             raise _Unavailable(ProbeStatus.DRIVER_MISSING, "the NVIDIA driver is not loaded") from error
         self._nvml = pynvml
         return pynvml
-
-
-def _visible_to_ray(facts: NodeFacts, found: list[Device]) -> list[Device]:
-    """The devices Ray was started with: the first of its mask, as many as it declares, in NVML's order."""
-    if facts.visible is not None:
-        masked = [device for name in facts.visible for device in found if _is_named(device, name.strip())]
-        found = list(dict.fromkeys(masked))
-    declared = facts.resources.get("GPU")
-    chosen = found if declared is None else found[: max(0, math.floor(declared))]
-    return sorted(chosen, key=lambda device: device.index)
 
 
 def _is_named(device: Device, name: str) -> bool:

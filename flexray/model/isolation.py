@@ -21,6 +21,8 @@ class Isolation(str, Enum):
     """The kernel enforces CPU (and where it can, memory) of the slice's processes."""
     CU_MASK = "cu_mask"
     """AMD: each process of the slice sees some of the compute units."""
+    TILES = "tiles"
+    """Intel: each process of the slice sees some tiles of the card, with the memory of these."""
     HAMI = "hami"
     """A preloaded library intercepts the device's API."""
     MPS = "mps"
@@ -92,6 +94,7 @@ MECHANISMS: dict[Isolation, Guarantee] = {
     Isolation.DUTY: Guarantee(Strength.SOFT, Strength.NONE),
     Isolation.CGROUP: Guarantee(Strength.HARD, Strength.NONE),
     Isolation.CU_MASK: Guarantee(Strength.HARD_PROCESS, Strength.NONE),
+    Isolation.TILES: Guarantee(Strength.HARD_PROCESS, Strength.HARD_PROCESS),
     Isolation.HAMI: Guarantee(Strength.SOFT, Strength.HARD),
     Isolation.MPS: Guarantee(Strength.HARD_PROCESS, Strength.HARD_PROCESS),
     Isolation.VNPU: Guarantee(Strength.HARDWARE, Strength.HARDWARE),

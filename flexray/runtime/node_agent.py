@@ -20,9 +20,10 @@ from flexray.config import PoolConfig
 from flexray.devices.backend import NodeFacts
 from flexray.devices.child import ProbeChild
 from flexray.devices.enforcement import Enforcement
+from flexray.devices.visible import masks_of
 from flexray.errors import FlexrayError
 from flexray.model.amounts import MemoryMiB, MilliCpus
-from flexray.model.devices import BackendReport, Device, DeviceState, Family, Inventory
+from flexray.model.devices import BackendReport, Device, DeviceState, Inventory
 from flexray.model.events import Event, NodeReported
 from flexray.model.lease import SliceId
 from flexray.runtime.claims import Claim, in_claim, make_or_adopt_claim, probe_index, remove_claim
@@ -32,9 +33,7 @@ from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
 from flexray.runtime.notes import notes_directory
 from flexray.runtime.protocol import SliceSpec
 from flexray.runtime.slice_host import END_SECONDS, SliceHost, in_thread
-
-RESOURCE_OF = {Family.GPU: "GPU", Family.NPU: "NPU"}
-_VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "NPU": "ASCEND_RT_VISIBLE_DEVICES"}
+from flexray.runtime.visible import RESOURCE_OF, variable_of
 
 
 class NodeAgent:
@@ -225,7 +224,7 @@ class NodeAgent:
             where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}
             if resource is not None and all(claims):
                 visible = ",".join(claim.index or "" for claim in claims if claim is not None)
-                runtime_env = with_variables(runtime_env, {_VISIBLE[resource]: visible})
+                runtime_env = with_variables(runtime_env, {variable_of(devices[0]): visible})
         return {**where, "runtime_env": runtime_env} if runtime_env else where
 
     def _claim_of(self, device: Device) -> Claim | None:
@@ -238,9 +237,8 @@ def _facts(node: str, resources: dict[str, float], labels: dict[str, str], confi
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     cores = tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
     host_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    # Ray leaves the variable of a worker without GPUs as the raylet has it: this is the node's own mask.
-    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = tuple(part.strip() for part in mask.split(",")) if mask else None
+    # Ray leaves the variables of a worker without devices as the raylet has them: these are the node's own masks.
+    visible = masks_of(os.environ)
     return NodeFacts(node, resources, labels, cores, host_memory, 0, config.fake_devices, visible=visible)
 
 

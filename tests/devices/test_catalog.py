@@ -5,7 +5,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from flexray.catalog import CATALOG, NEUTRAL_MEMORY, cut_by, family_of, find, lookup, profiles_of, type_from_nvml
+from flexray.catalog import (
+    CATALOG,
+    NEUTRAL_MEMORY,
+    cut_by,
+    family_of,
+    find,
+    lookup,
+    profiles_of,
+    type_from_nvml,
+    type_from_product,
+)
 from flexray.catalog.parts import _VNPU_PARTS, SOURCES
 from flexray.catalog.types import ALIASES
 from flexray.model.devices import Family
@@ -173,3 +183,25 @@ def test_what_fits_by_share_fits_by_cores_processors_and_memory(name: str, chip:
     for parts in _combinations(profiles_of(f"ascend/{name}")):
         sums = [sum(table[p.name][n] for p in parts) for n in range(3)]
         assert sums[0] <= chip and sums[1] <= cpus and sums[2] <= memory, [p.name for p in parts]
+
+
+@pytest.mark.parametrize(
+    ("maker", "product", "memory", "name", "known"),
+    [
+        ("ascend", "Ascend 910B3", 65536, "ascend/910B3", False),
+        ("ascend", "910B4", 32768, "ascend/910B4", False),
+        ("ascend", "Ascend310P3", 21527, "ascend/310P3", True),
+        ("ascend", "Ascend910", 65536, "ascend/910", False),
+        ("amd", "AMD Instinct MI300X OAM", 196592, "amd/MI300X", True),
+        ("amd", "Instinct MI210", 65520, "amd/MI210", True),
+        ("amd", "AMD Instinct MI300X", 24574, "amd/MI300X-24GB", False),
+        ("amd", "AMD Radeon RX 9070 XT", 16304, "amd/Radeon-RX-9070-XT", False),
+        ("amd", "", 1024, "amd/unknown", False),
+        ("intel", "Intel(R) Data Center GPU Max 1550", 131072, "intel/Max-1550", False),
+        ("intel", "Intel(R) Arc(TM) Pro B70 Graphics", 32656, "intel/Arc-Pro-B70", False),
+    ],
+)
+def test_products_as_makers_commands_name_them(maker: str, product: str, memory: int, name: str, known: bool) -> None:
+    kind = type_from_product(maker, product, memory)
+    assert (kind.name, kind.memory) == (name, memory)
+    assert (kind.speed != 1.0) is known, "a figure for speed, and of a card of that size"

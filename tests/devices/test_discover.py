@@ -7,7 +7,7 @@ import pytest
 
 from flexray.devices.backend import DeviceBackend, NodeFacts, ProbeResult, ProbeStatus
 from flexray.devices.declared import DeclaredBackend
-from flexray.devices.discover import discover, make_backends
+from flexray.devices.discover import VENDORS, discover, make_backends
 from flexray.devices.fake import FakeBackend
 from flexray.model.devices import BackendReport
 
@@ -30,7 +30,8 @@ class Buggy(DeclaredBackend):
 
 
 def with_nvidia(nvidia: DeviceBackend) -> Mapping[str, DeviceBackend]:
-    return {**make_backends(), "nvidia": nvidia}
+    """NVIDIA's as given, none of any other maker's, and the backends that need no hardware."""
+    return {**make_backends(), **dict.fromkeys(VENDORS, Gpus("")), "nvidia": nvidia}
 
 
 def test_a_fake_inventory_excludes_everything_else(facts: NodeFacts) -> None:
@@ -60,7 +61,8 @@ def test_rays_word_counts_where_the_maker_finds_nothing() -> None:
     backends = with_nvidia(Gpus("", ProbeStatus.DRIVER_MISSING, "no driver"))
     devices, reports = discover(NodeFacts("n", resources={"GPU": 2.0}, cores=(0,), cpu_devices=1), backends)
     assert [device.id for device in devices] == ["n/gpu0", "n/gpu1"]
-    assert reports == (BackendReport("nvidia", 0, "no driver"), BackendReport("declared", 2))
+    others = (BackendReport("amd", 0, "none here"), BackendReport("intel", 0, "none here"))
+    assert reports == (BackendReport("nvidia", 0, "no driver"), *others, BackendReport("declared", 2))
 
 
 def test_each_family_is_looked_for_by_itself() -> None:
@@ -70,7 +72,15 @@ def test_each_family_is_looked_for_by_itself() -> None:
         ("n/gpu1", "fake"),
         ("n/npu0", "declared"),
     ]
-    assert [report.found for report in reports] == [2, 1]
+    assert [(report.backend, report.found) for report in reports] == [("nvidia", 2), ("ascend", 0), ("declared", 1)]
+
+
+def test_the_first_maker_that_finds_any_has_the_family() -> None:
+    devices, reports = discover(
+        NodeFacts("n", resources={"GPU": 2.0}), {**with_nvidia(Gpus("")), "amd": Gpus("2xMI300X")}
+    )
+    assert [device.type.name for device in devices] == ["amd/MI300X", "amd/MI300X"]
+    assert [report.backend for report in reports] == ["nvidia", "amd"], "Intel is not asked"
 
 
 def test_a_node_with_nothing_gets_cpu_stand_ins() -> None:
@@ -97,4 +107,4 @@ def test_a_backend_with_a_bug_does_not_hide_the_others() -> None:
     backends = {**with_nvidia(Gpus("2xT4")), "declared": Buggy()}
     devices, reports = discover(NodeFacts("n", resources={"GPU": 2.0, "NPU": 1.0}), backends)
     assert len(devices) == 2
-    assert reports[1] == BackendReport("declared", 0, "RuntimeError: boom")
+    assert reports[-1] == BackendReport("declared", 0, "RuntimeError: boom")

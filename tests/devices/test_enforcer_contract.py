@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from devices.fake_cgroup2 import mount
+from makers import amd_device, install, intel_device, kernel_cpu, kernel_gpu, memory_groups, npu_device, xpu
 from nvidia_doubles import Machine, gpu, run_double, vgpu_library
 
 from flexray.devices.enforcers.cgroup import Cgroup
+from flexray.devices.enforcers.cu_mask import CuMask
+from flexray.devices.enforcers.dmem import Dmem
 from flexray.devices.enforcers.duty import Duty
 from flexray.devices.enforcers.enforcer import Cell, Enforcer, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.fraction import Fraction
@@ -20,6 +23,8 @@ from flexray.devices.enforcers.framework import Framework
 from flexray.devices.enforcers.hami import VARIABLE, Hami
 from flexray.devices.enforcers.mig import Mig
 from flexray.devices.enforcers.mps import Mps
+from flexray.devices.enforcers.tiles import Tiles
+from flexray.devices.enforcers.vnpu import Vnpu
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
@@ -72,7 +77,30 @@ def mps(folder: Path, patch: pytest.MonkeyPatch) -> Subject:
     return Subject(Mps(machine.state, run_double), (gpu(), gpu(1)))
 
 
+AMD_REGION = "drm/0000:05:00.0/vram"
+
+
+def vnpu(folder: Path, patch: pytest.MonkeyPatch) -> Vnpu:
+    install("npu-smi", folder, patch)
+    return Vnpu(folder / "state")
+
+
+def cu_mask(folder: Path) -> CuMask:
+    kernel_cpu(folder, 0)
+    kernel_gpu(folder, 1)
+    return CuMask(memory_groups(folder, AMD_REGION), folder)
+
+
+def tiles(folder: Path, patch: pytest.MonkeyPatch) -> Tiles:
+    install("xpu-smi", folder, patch).set(gpus=[xpu(0)])
+    return Tiles(memory_groups(folder))
+
+
 SUBJECTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Subject]] = {
+    "vnpu": lambda folder, patch: Subject(vnpu(folder, patch), (npu_device(0), npu_device(1))),
+    "cu_mask": lambda folder, patch: Subject(cu_mask(folder), (amd_device(),)),
+    "tiles": lambda folder, patch: Subject(tiles(folder, patch), (intel_device(),)),
+    "dmem": lambda folder, patch: Subject(Dmem(memory_groups(folder, AMD_REGION)), (amd_device(),)),
     "framework": lambda folder, patch: Subject(Framework(), (cpu_device(), cpu_device(1))),
     "cgroup": lambda folder, patch: cgroup(folder),
     "cgroup v2": lambda folder, patch: cgroup_v2(folder, patch),

@@ -165,10 +165,10 @@ def test_nvml_shut_down_by_somebody_else_is_started_again(nvml: Configure) -> No
     [
         (NodeFacts("n", resources={"GPU": 2.0}), [0, 1]),
         (NodeFacts("n", resources={"GPU": 9.0}), [0, 1, 2]),
-        (NodeFacts("n", resources={"GPU": 2.0}, visible=("0", "2")), [0, 2]),
-        (NodeFacts("n", resources={"GPU": 2.0}, visible=("2", " 0", "1")), [0, 2]),
-        (NodeFacts("n", resources={"GPU": 1.0}, visible=("GPU-deadbeef",)), [2]),
-        (NodeFacts("n", resources={"GPU": 1.0}, visible=("GPU-deadbeef", "1")), [2]),
+        (NodeFacts("n", resources={"GPU": 2.0}, visible={"CUDA_VISIBLE_DEVICES": "0,2"}), [0, 2]),
+        (NodeFacts("n", resources={"GPU": 2.0}, visible={"CUDA_VISIBLE_DEVICES": "2, 0,1"}), [0, 2]),
+        (NodeFacts("n", resources={"GPU": 1.0}, visible={"CUDA_VISIBLE_DEVICES": "GPU-deadbeef"}), [2]),
+        (NodeFacts("n", resources={"GPU": 1.0}, visible={"CUDA_VISIBLE_DEVICES": "GPU-deadbeef,1"}), [2]),
     ],
 )
 def test_only_the_gpus_ray_may_use_are_found(
@@ -178,7 +178,7 @@ def test_only_the_gpus_ray_may_use_are_found(
 
 
 def test_a_mask_that_hides_every_gpu_is_a_reason(nvml: Configure, child: ProbeChild) -> None:
-    _, report = gpus(child, NodeFacts("n", resources={"GPU": 1.0}, visible=()))
+    _, report = gpus(child, NodeFacts("n", resources={"GPU": 1.0}, visible={"CUDA_VISIBLE_DEVICES": ""}))
     assert report == BackendReport("nvidia", 0, "none of 3 GPUs is visible to Ray")
 
 

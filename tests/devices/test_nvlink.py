@@ -37,10 +37,9 @@ def child(sysfs: Path) -> Iterator[ProbeChild]:
     probe.close()
 
 
-def wiring(
-    child: ProbeChild, gpus: int, visible: tuple[str, ...] | None = None
-) -> list[tuple[int, tuple[object, ...]]]:
+def wiring(child: ProbeChild, gpus: int, mask: str = "") -> list[tuple[int, tuple[object, ...]]]:
     """(NUMA node, links) of each GPU found."""
+    visible = {"CUDA_VISIBLE_DEVICES": mask} if mask else {}
     devices, _ = child.discover(NodeFacts("n", resources={"GPU": float(gpus)}, visible=visible))
     return [(device.numa, device.links) for device in devices if device.backend == "nvidia"]
 
@@ -86,7 +85,7 @@ def test_what_cannot_be_told_fails_no_probe(nvml: Configure, child: ProbeChild, 
 
 def test_only_devices_of_the_pool_are_named(nvml: Configure, child: ProbeChild) -> None:
     nvml(cards("1,1,2,2", "0,0", "0,0"))
-    assert [links for _, links in wiring(child, 2, visible=("0", "2"))] == [((2, 2),), ((0, 2),)]
+    assert [links for _, links in wiring(child, 2, mask="0,2")] == [((2, 2),), ((0, 2),)]
 
 
 def test_a_lost_gpu_is_linked_with_nothing_until_it_is_back(nvml: Configure, child: ProbeChild) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flexray.devices.enforcers.cgroup import Cgroup
+from flexray.devices.enforcers.cu_mask import CuMask
+from flexray.devices.enforcers.dmem import Dmem, MemoryGroups
 from flexray.devices.enforcers.duty import Duty
 from flexray.devices.enforcers.enforcer import Enforcer
 from flexray.devices.enforcers.fraction import Fraction
@@ -17,6 +19,8 @@ from flexray.devices.enforcers.framework import Framework
 from flexray.devices.enforcers.hami import Hami
 from flexray.devices.enforcers.mig import Mig
 from flexray.devices.enforcers.mps import Mps
+from flexray.devices.enforcers.tiles import Tiles
+from flexray.devices.enforcers.vnpu import Vnpu
 
 Maker = Callable[[str, Path], Enforcer]
 """Makes an enforcer for a node, with a private directory that outlives the process."""
@@ -31,6 +35,17 @@ ENFORCERS: dict[str, tuple[Maker, ...]] = {
         lambda node, state: Mig(state),
         lambda node, state: Mps(state),
         lambda node, state: Hami(state),
+        lambda node, state: Fraction(),
+    ),
+    "ascend": (lambda node, state: Vnpu(state), lambda node, state: Fraction()),
+    "amd": (
+        lambda node, state: CuMask(MemoryGroups(node=node)),
+        lambda node, state: Dmem(MemoryGroups(node=node)),
+        lambda node, state: Fraction(),
+    ),
+    "intel": (
+        lambda node, state: Tiles(MemoryGroups(node=node)),
+        lambda node, state: Dmem(MemoryGroups(node=node)),
         lambda node, state: Fraction(),
     ),
 }
