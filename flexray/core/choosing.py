@@ -11,7 +11,7 @@ from flexray.core.places import Near, Spot, Wishes, devices_of
 from flexray.core.policy import Policy, Rating
 from flexray.core.ranking import Ranking
 from flexray.core.scoring import Scorer
-from flexray.model.amounts import MemoryMiB
+from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.lease import Placement
 from flexray.model.request import Request
 
@@ -174,7 +174,8 @@ class Chooser:
 
 def _placement(request: Request, spot: Spot) -> Placement:
     memory = request.memory_on(spot.devices[0]) if spot.devices else MemoryMiB(0)
-    return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory)
+    burst = request.burst or Share(0)
+    return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory, burst)
 
 
 def covers(amounts: Amounts, need: tuple[int, int]) -> bool:
