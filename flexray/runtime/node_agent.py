@@ -24,7 +24,7 @@ from flexray.errors import FlexrayError
 from flexray.model.amounts import MemoryMiB, MilliCpus
 from flexray.model.devices import BackendReport, Device, DeviceState, Family, Inventory
 from flexray.model.events import Event, NodeReported
-from flexray.model.lease import SliceId
+from flexray.model.lease import Placement, SliceId
 from flexray.runtime.claims import Claim, in_claim, make_or_adopt_claim, probe_index, remove_claim
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import end_leftovers
@@ -108,6 +108,10 @@ class NodeAgent:
     async def stop_slice(self, name: SliceId) -> None:
         """Stop a slice; SliceEnded is reported once all of its processes are gone."""
         await self._host.stop(name)
+
+    async def resize_slice(self, name: SliceId, placement: Placement) -> None:
+        """Give a running slice another share or memory; SliceResized or ResizeRefused is reported."""
+        self._host.resize(name, placement)
 
     async def close(self) -> None:
         """Stop every slice, then give the claimed devices back to Ray."""

@@ -10,8 +10,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import PoolConfig
-from flexray.model.events import Event, NodeReported, SliceEnded, SliceFailed
-from flexray.model.lease import SliceId
+from flexray.model.events import Event, NodeReported, ResizeRefused, SliceEnded, SliceFailed
+from flexray.model.lease import Placement, SliceId
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.node_agent import NodeAgent
 from flexray.runtime.protocol import NAMESPACE, SliceSpec, agent_name
@@ -73,6 +73,14 @@ class Nodes:
             self._on_event(SliceEnded(name, "its agent is gone"))
         else:
             agent.stop_slice.remote(name)
+
+    def resize_slice(self, node: str, name: SliceId, placement: Placement) -> None:
+        """Have a node's agent give a running slice another size."""
+        agent = self._agents.get(node)
+        if agent is None:
+            self._on_event(ResizeRefused(name, "its agent is gone"))
+        else:
+            agent.resize_slice.remote(name, placement)
 
     async def close(self) -> None:
         """Close every agent, then remove what claims are left."""
