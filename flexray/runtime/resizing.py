@@ -97,7 +97,7 @@ async def change_size(live: LiveSlice, placement: Placement, enforcement: Enforc
 def _check_memory(live: LiveSlice, after: Cell, enforcement: Enforcement) -> None:
     """A limit below what is in use would end the slice."""
     if live.cell is not None and after.memory < live.cell.memory:
-        used, limit = live.memory_used(enforcement), after.memory * len(after.devices)
+        used, limit = live.usage(enforcement).memory, after.memory * len(after.devices)
         if used is not None and used > limit:
             raise NotResizable(f"it uses {format_memory(used)} of memory; free some before it shrinks below that")
 

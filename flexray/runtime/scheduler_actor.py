@@ -34,6 +34,7 @@ from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
+from flexray.runtime.usage import with_usage
 
 _POLL_SECONDS = 20.0
 _SPEEDS_KEY, _COMPANY_KEY, _QUEUES_KEY = b"speeds", b"company", b"queues"
@@ -171,7 +172,7 @@ class SchedulerActor:
 
     async def snapshot(self) -> Snapshot:
         """The pool now."""
-        return snapshot(self._core.state, self._now(), self._epoch)
+        return with_usage(snapshot(self._core.state, self._now(), self._epoch), self._nodes.usage)
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 
 from flexray.devices.enforcement import Enforcement
-from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup
+from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Usage
 from flexray.model.amounts import Share
 from flexray.model.devices import Device
 from flexray.model.events import Event, ResizeRefused, SliceEnded, SliceFailed, SliceResized, SliceStarted
@@ -62,12 +62,18 @@ class LiveSlice:
                 pass
         return list(dict.fromkeys([*own, *self.known]))
 
-    def memory_used(self, enforcement: Enforcement) -> int | None:
-        """MiB it uses now, by what its limit counts; None where nobody can tell."""
+    @property
+    def name(self) -> SliceId:
+        """Its id."""
+        return self.spec.slice
+
+    def usage(self, enforcement: Enforcement) -> Usage:
+        """What it uses now; memory by what its limit counts."""
         members = self.members
+        usage = enforcement.usage(self.name, members)
         if self.cell is not None and on_host(self.cell):
-            return max(0, sum(map(own_memory, members)) - self.base) >> 20
-        return enforcement.usage(self.spec.slice, members).memory
+            usage = replace(usage, memory=max(0, sum(map(own_memory, members)) - self.base) >> 20)
+        return usage
 
 
 class Node(Protocol):
