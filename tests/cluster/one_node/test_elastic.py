@@ -1,4 +1,4 @@
-"""A slice that may burst uses what the others on its device leave idle, and gives it back when they want it."""
+"""On a CPU device: slices borrow what others leave idle and give it back, and are held to the size they changed to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import pytest
 
 import flexray as flex
+from cluster.conftest import until
 
 pytestmark = pytest.mark.usefixtures("pool")
 
@@ -43,6 +44,17 @@ class Worker:
         return looks
 
 
+@flex.actor(accelerator=0.25, memory="80MiB")
+class Hoard:
+    def __init__(self) -> None:
+        self.kept = bytearray()
+
+    def keep(self, mib: int) -> int:
+        self.kept = bytearray()
+        self.kept = bytearray(b"x") * (mib * 2**20)
+        return len(self.kept) >> 20
+
+
 def used(looks: list[Look], begin: float, end: float) -> float:
     """CPU seconds between two times."""
     inside = [look for look in looks if begin <= look[0] <= end]
@@ -71,3 +83,32 @@ def test_what_is_idle_is_lent_and_comes_back_within_a_second() -> None:
     both = busy + used(owner_looks, wakes + 1, stops) / (stops - wakes - 1)
     assert idle > 1.5 * busy, f"{idle:.2f} cores alone, {busy:.2f} beside the owner of the rest"
     assert busy < 0.4 * both, f"{busy:.2f} of {both:.2f} cores a second after their owner began"
+
+
+def test_a_slice_is_held_to_the_size_it_changed_to() -> None:
+    (device,) = flex.pool().devices
+    if device.isolation not in LENDERS:
+        pytest.skip(f"isolation {device.isolation} keeps the size that a slice began with")
+    hoard = Hoard.remote()
+    with pytest.raises((MemoryError, flex.errors.MemoryLimitExceeded, flex.errors.LeaseLost)):
+        hoard.keep.remote(400).result(60)
+    hoard = Hoard.remote()
+    hoard.resize(memory="600MiB")
+    assert hoard.keep.remote(400).result(60) == 400
+    with pytest.raises(flex.errors.ResizeRefused, match=r"it uses 4\d\d MiB of memory"):
+        hoard.resize(memory="100MiB")
+    assert hoard.keep.remote(20).result(60) == 20
+    hoard.resize(memory="100MiB", accelerator=0.5)
+    (piece,) = [piece for piece in flex.pool().slices if piece.task_class.startswith("Hoard/") and piece.share == 0.5]
+    assert piece.memory == 100
+
+
+def test_what_slices_use_is_measured() -> None:
+    if flex.pool().devices[0].isolation not in LENDERS:
+        pytest.skip("nobody counts what a slice uses here")
+    worker = Worker.options(accelerator=0.25).remote()
+    worker.ready.remote().result(60)
+    now = time.monotonic()
+    worker.work.remote(now, now + 6, 1)
+    until(lambda: any((piece.busy or 0) > 0.05 and piece.idle_seconds == 0.0 for piece in flex.pool().slices))
+    assert all(piece.memory_used is not None for piece in flex.pool().slices if piece.busy is not None)
