@@ -16,7 +16,7 @@ import dataclasses
 
 from flexray.core.books import Amounts
 from flexray.core.choosing import covers
-from flexray.core.reclaim import needed_of
+from flexray.core.reclaim import missing_for, needed_of
 from flexray.core.records import RequestRecord, Resize, SliceRecord
 from flexray.core.state import State
 from flexray.model.amounts import MemoryMiB, Share, format_memory, share_as_float, share_of
@@ -190,6 +190,8 @@ def _in_the_way(state: State, record: SliceRecord, after: Placement) -> list[Sli
     """Idle slices that have to end first, as few as will do."""
     place, growth = record.placement, _growth(record.placement, after)
     row = state.pool.books.rows[place.devices[0]]
-    lacking = [growth[k] - row.free[k] - row.stopping[k] + row.pledged[k] for k in (0, 1)]
-    missing = {place.devices[0]: lacking, place.node: [0, 0]}
+    more = dataclasses.replace(place, share=Share(growth[0]), memory=MemoryMiB(growth[1]))
+    missing = missing_for(state.pool, more, (0, 0), count_idle=False)
+    # Leases that were asked back may go on for long: unlike a new slice, this does not count on them.
+    missing[place.devices[0]][:2] = [growth[k] - row.free[k] - row.stopping[k] + row.pledged[k] for k in (0, 1)]
     return needed_of(state.slices.idle_on(place.node), missing, place.node)

@@ -100,6 +100,25 @@ def test_room_that_somebody_is_promised_is_not_free(world: World) -> None:
     assert "where 0 and 0 MiB are free" in resize(world, share=300)
 
 
+def test_a_slice_that_is_asked_back_does_not_grow(world: World) -> None:
+    run(world, "r", gpu=0.25)
+    world.submit("whole", gpu=1)
+    world.settle()
+    assert "recall r#1" in kinds(world.wait(30))
+    assert "asks for this slice back" in resize(world, share=300)
+    assert resize(world, share=100) == "", "it may still shrink"
+
+
+def test_room_that_others_are_asked_back_for_is_not_free(world: World) -> None:
+    run(world, "old", gpu=0.5)
+    world.wait(30)
+    run(world, "r", gpu=0.25)
+    world.submit("large", gpu=0.7)
+    world.settle()
+    assert [c for c in kinds(world.wait(6)) if c.startswith("recall")] == ["recall old#1"]
+    assert "where 0 and 0 MiB are free" in resize(world, share=300)
+
+
 def test_who_waits_for_idle_slices_may_lose_the_room_to_others(world: World) -> None:
     world.stops = False
     run(world, "other", gpu=0.5)
