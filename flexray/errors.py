@@ -12,6 +12,7 @@
     │   ├── Infeasible               no device of this inventory could ever hold it
     │   ├── Deadlock                 tasks wait for tasks that can never start
     │   ├── StartFailed              the slice's process or runtime environment could not be started
+    │   ├── ResizeRefused            a running slice cannot have the size it asked for; it keeps what it has
     │   ├── BacklogFull              more waiting tasks than the configured bound
     │   ├── WaitTimeout              get/result(timeout) ran out; nothing was cancelled (also a TimeoutError)
     │   ├── ClusterUnreachable       no Ray cluster, or no pool, at that address
@@ -59,6 +60,7 @@ __all__ = [
     "NotSerializable",
     "PoolError",
     "Preempted",
+    "ResizeRefused",
     "StartFailed",
     "TaskError",
     "TaskTimeout",
@@ -126,6 +128,13 @@ class Deadlock(PoolError):
 
 class StartFailed(PoolError):
     """A slice's process, or its runtime environment, could not be started."""
+
+
+class ResizeRefused(PoolError):
+    """A running slice cannot have the size it asked for: there is no room, or its limits cannot change while it runs.
+
+    It goes on with the size it has.
+    """
 
 
 class BacklogFull(PoolError):

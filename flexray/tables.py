@@ -11,9 +11,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from flexray.model.amounts import format_memory
-from flexray.model.snapshot import DeviceView, Snapshot
+from flexray.model.snapshot import DeviceView, SliceView, Snapshot
 
 _BAR = 10
+_IDLE_SECONDS = 60.0
+"""A holder that does nothing for so long is pointed out: pauses between batches and epochs are shorter."""
 
 
 def print_status(
@@ -108,7 +110,7 @@ def _bar(device: DeviceView) -> str:
 
 
 def _slices(snapshot: Snapshot) -> Table:
-    table = _table("slices", "slice", "device", "share", "memory", "state", "for", "task", "request")
+    table = _table("slices", "slice", "device", "share", "busy", "memory", "state", "for", "task", "request")
     for piece in snapshot.slices:
         places = ", ".join(map(_short, piece.devices))
         since = f"{max(0.0, snapshot.now - piece.since):.0f} s"
@@ -116,14 +118,29 @@ def _slices(snapshot: Snapshot) -> Table:
         table.add_row(
             piece.id,
             places,
-            f"{piece.share:g}",
-            format_memory(piece.memory),
-            piece.state,
+            f"{piece.share:g}" + (f" to {piece.burst:g}" if piece.burst > piece.share else ""),
+            "?" if piece.busy is None else f"{piece.busy:.2f}",
+            _memory(piece),
+            _state(piece),
             since,
             task,
             piece.request or "-",
         )
     return table
+
+
+def _memory(piece: SliceView) -> str:
+    """``0.8 of 4.0 GiB`` where it is known what is used."""
+    held = format_memory(piece.memory)
+    return held if piece.memory_used is None else f"{format_memory(piece.memory_used)} of {held}"
+
+
+def _state(piece: SliceView) -> str:
+    """``held, idle 4 min``: somebody else could have it."""
+    idle = piece.idle_seconds or 0.0
+    if piece.state != "held" or idle < _IDLE_SECONDS:
+        return piece.state
+    return f"{piece.state}, idle {idle / 60:.0f} min"
 
 
 def _waiting(snapshot: Snapshot) -> Table:

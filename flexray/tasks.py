@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from flexray.errors import InvalidRequest, UsageError
 from flexray.future import Future, Stream
-from flexray.model.request import Request, request_from_options, unknown_option
+from flexray.model.request import Request, parse_size, request_from_options, unknown_option
 from flexray.runtime import process
 
 if TYPE_CHECKING:
@@ -236,6 +236,27 @@ class ActorHandle:
             raise AttributeError(f"actor {self._target.name} has no method {name!r}; it has {sorted(self._methods)}")
         method = Method(self, name)
         return _StreamMethod(self, name) if self._methods[name] else method
+
+    @property
+    def resize(self) -> Any:
+        """Give the actor's slice another share or memory: ``handle.resize(gpu=0.5, memory="8GiB")``.
+
+        As ``flex.current().resize``, which the actor can call itself; waits until the actor is there. For a class with
+        a method of this name it is that method, as every other.
+        """
+        return Method(self, "resize") if "resize" in self._methods else self._resize
+
+    def _resize(
+        self,
+        *,
+        gpu: float | None = None,
+        npu: float | None = None,
+        accelerator: float | None = None,
+        memory: str | int | None = None,
+    ) -> None:
+        share, mib = parse_size(gpu, npu, accelerator, memory)
+        client = process.client()
+        client.resize_actor(self._target_of(client), share, mib)
 
     def stop(self) -> None:
         """Give the slice back now; unfinished calls fail with LeaseLost."""

@@ -12,7 +12,7 @@ from flexray.core.policy import Policy, Rating
 from flexray.core.ranking import Ranking
 from flexray.core.scoring import Scorer
 from flexray.errors import InternalError
-from flexray.model.amounts import MemoryMiB
+from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.lease import Placement
 from flexray.model.request import Request
 
@@ -177,7 +177,8 @@ def _placement(pool: Pool, request: Request, spot: Spot) -> Placement:
         return Placement(spot.node, (), request.share, MemoryMiB(0))
     if not spot.devices[0].profiles:
         memory = request.memory_on(spot.devices[0])
-        return Placement(spot.node, tuple([device.id for device in spot.devices]), request.share, memory)
+        devices = tuple([device.id for device in spot.devices])
+        return Placement(spot.node, devices, request.share, memory, request.burst or Share(0))
     place = pool.kinds.place(request, spot.devices)
     if place is None:
         raise InternalError(f"{request.describe()} was to go to {spot.devices[0].id}, and no part of it is free there")

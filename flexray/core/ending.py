@@ -118,8 +118,8 @@ def release(state: State, request: RequestRecord, now: float) -> None:
     state.slices.disown(record)
     if record.draining and wanted:
         state.stop(record, StopReason.MAKE_ROOM, now)
-    elif not record.reusable:
-        state.stop(record, StopReason.NOT_REUSABLE, now)
+    elif not record.stays:
+        state.stop(record, StopReason.RESIZED if record.reusable else StopReason.NOT_REUSABLE, now)
     elif not state.environment_lives(record.environment):
         state.stop(record, StopReason.SESSION_ENDED, now)
     else:

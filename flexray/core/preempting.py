@@ -100,8 +100,8 @@ def yielded(state: State, request: RequestRecord, now: float) -> None:
         return
     wanted = state.slices.room_awaited(record)
     evict(state, record, now)
-    if not record.reusable:
-        state.stop(record, StopReason.NOT_REUSABLE, now)
+    if not record.stays:
+        state.stop(record, StopReason.RESIZED if record.reusable else StopReason.NOT_REUSABLE, now)
     elif wanted or not state.environment_lives(record.environment):
         state.stop(record, StopReason.MAKE_ROOM, now)
     else:

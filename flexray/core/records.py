@@ -235,6 +235,8 @@ class SliceRecord:
     expected_end: float = 0.0
     #: whether others count on its room although its session was not asked for it yet: it stays so when it gets a lease.
     promised: bool = False
+    #: whether it has another size than its class, or is getting one.
+    resized: bool = False
     #: until when it may hold room that others have reserved (see ``backfill.py``); None: its room is its own.
     lent_until: float | None = None
     #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.
@@ -249,7 +251,31 @@ class SliceRecord:
         """Leases with an equal key may be given this slice while it is warm."""
         return (self.environment, self.task_class)
 
+    @property
+    def stays(self) -> bool:
+        """Whether it may serve another lease of its class after this one."""
+        return self.reusable and not self.resized
+
     def step(self, step: SliceStep, now: float) -> None:
         """Move along the life-cycle table."""
         self.state = follow(SLICE_TABLE, self.state, step, f"slice {self.id}")
         self.since = now
+
+
+@dataclass(slots=True)
+class Resize:
+    """A change of a held slice's size that is under way.
+
+    Attributes:
+        number: that of the question, for the answer.
+        was_resized: whether it had another size than its class before.
+        begun: whether its agent was told; before that, idle slices have to end.
+    """
+
+    lease: LeaseId
+    session: SessionId
+    number: int
+    before: Placement
+    after: Placement
+    was_resized: bool
+    begun: bool = False

@@ -3,6 +3,7 @@
     event ──apply──> state          decide(now) ──> commands
                                       stop what has been idle too long
                                       see what follows for gangs from what happened to their members
+                                      go on with what changes its size
                                       start slices whose room is free
                                       give waiting requests a warm slice or a place, queue after queue in turn
                                       take back for quotas and priorities
@@ -20,8 +21,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+from flexray.core import resizing
 from flexray.core.arriving import arrive
 from flexray.core.backfill import stop_overdue
 from flexray.core.deadlock import find_deadlock
@@ -51,10 +54,13 @@ from flexray.model.events import (
     QueuesConfigured,
     RequestCancelled,
     RequestSubmitted,
+    ResizeAsked,
+    ResizeRefused,
     SessionClosed,
     SessionOpened,
     SliceEnded,
     SliceFailed,
+    SliceResized,
     SliceStarted,
     SpeedsRestored,
     StepsRan,
@@ -90,6 +96,9 @@ class Scheduler:
             SpeedsRestored: self._speeds_restored,
             LeaseBlocked: self._lease_blocked,
             LeaseUnblocked: self._lease_unblocked,
+            ResizeAsked: partial(resizing.ask, self.state),
+            SliceResized: partial(resizing.done, self.state),
+            ResizeRefused: partial(resizing.refused, self.state),
             SliceStarted: self._slice_started,
             SliceFailed: self._slice_failed,
             SliceEnded: self._slice_ended,
@@ -118,6 +127,8 @@ class Scheduler:
         if self.state.evictions:
             evict_overdue(self.state, now)
         settle(self.state, now)
+        if self.state.resizes:
+            resizing.go_on(self.state, now)
         self.state.start_pending(now)
         if self.state.promised:
             self._recalls.ask_back(now)
@@ -134,6 +145,8 @@ class Scheduler:
         self._rounds.run(self.state, now)
         grow(self.state, now)
         self._break_deadlocks(now)
+        if self.state.resizes:  # others may have been given the room that it waited for
+            resizing.go_on(self.state, now)
         commands = [c for c in self.state.out if not isinstance(c, StopSlice) or c.slice in self.state.slices.by_id]
         self.state.out = []
         if self._record is not None:
@@ -225,8 +238,8 @@ class Scheduler:
     def _tasks_ran(self, event: TasksRan, now: float) -> None:
         request = self.state.holder(event.lease)
         record = self.state.slice_of(request) if request is not None else None
-        if request is not None and record is not None and request.gang is not None:
-            record.has_run = True  # how long it took says little of others: that depends on how many they were
+        if request is not None and record is not None and (request.gang is not None or record.resized):
+            record.has_run = True  # how long it took says little of others: it depends on how many, how large they are
         elif request is not None and record is not None:
             pool, task_class = self.state.pool, request.task_class
             kind, _ = pool.kind_of(record.placement)
@@ -245,7 +258,7 @@ class Scheduler:
         """Of whole devices only: on a part, steps would have to be told apart from what others there slow down."""
         request = self.state.holder(event.lease)
         record = self.state.slice_of(request) if request is not None else None
-        if request is not None and record is not None and record.placement.share == WHOLE:
+        if request is not None and record is not None and record.placement.share == WHOLE and not record.resized:
             kind, _ = self.state.pool.kind_of(record.placement)
             self.state.pool.speeds.observe_steps(request.task_class, kind, event.steps, event.seconds)
 

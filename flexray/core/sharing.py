@@ -119,6 +119,17 @@ class Sharing:
             self._changed(request.queue, now)
         request.charged = None
 
+    def recharge(self, request: RequestRecord, placement: Placement, now: float) -> None:
+        """The place that a request has takes more or less than before."""
+        self.gives_back(request, now)
+        self.takes(request, placement, now)
+
+    def growth_limited_by(self, request: RequestRecord, placement: Placement) -> str | None:
+        """The queue whose limit would be exceeded if the place that a request has became this one, or None."""
+        if self.plain:
+            return None
+        return self.books.limited_by(request.queue, _less(self.load_at(placement), request.charged or {}))
+
     def _changed(self, leaf: str, now: float) -> None:
         path = self.tree.path(leaf)
         self.turns.uses(leaf, self.books.worths_on(path))

@@ -104,6 +104,16 @@ class Slices:
             record.draining = draining
             self._mark("draining", record, +1 if draining else -1)
 
+    def change_size(self, record: SliceRecord, placement: Placement) -> None:
+        """A held slice has so much of its device from now on. Raises InternalError where that is not free."""
+        if record.draining:
+            self._mark("draining", record, -1)
+        self._book(record, hold=False)
+        record.placement = placement
+        self._book(record, hold=True)
+        if record.draining:
+            self._mark("draining", record, +1)
+
     def disown(self, record: SliceRecord) -> None:
         """Nobody waits for this slice any more; a STARTING one may be taken over by the next of its class."""
         record.request = None

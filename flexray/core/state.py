@@ -14,7 +14,7 @@ from flexray.core.ends import SLICE_START_SECONDS, Ends
 from flexray.core.options import CoreOptions
 from flexray.core.past import Past
 from flexray.core.placement import Pool
-from flexray.core.records import GangRecord, RequestRecord, SliceRecord
+from flexray.core.records import GangRecord, RequestRecord, Resize, SliceRecord
 from flexray.core.reserved import Gap, delays, reservations_at
 from flexray.core.sharing import Sharing
 from flexray.core.slices import Slices
@@ -54,6 +54,8 @@ class State:
         self.ends = Ends(self.slices.by_id)
         #: slices whose lease is being taken back in the middle, and when that is done by force.
         self.evictions: dict[SliceId, float] = {}
+        #: held slices whose size is being changed.
+        self.resizes: dict[SliceId, Resize] = {}
         #: slices whose room is promised to others, and when their session is asked for it.
         self.promised: dict[SliceId, float] = {}
         #: devices with room that is reserved and free, once somebody has looked in the present cycle.

@@ -113,6 +113,7 @@ def _slice(state: State, record: SliceRecord) -> SliceView:
         holder.id if holder else "",
         holder.session if holder else "",
         record.since,
+        share_as_float(max(record.placement.share, record.placement.burst)),
     )
 
 

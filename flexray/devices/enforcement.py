@@ -84,17 +84,22 @@ class Enforcement:
             self.release(cell.slice)
             raise
 
-    def resize(self, cell: Cell) -> None:
-        """A running slice gets the amounts of ``cell``. Raises NotResizable or IsolationFailed, changing nothing."""
+    def resize(self, cell: Cell) -> SliceSetup:
+        """A running slice gets the amounts of ``cell``; returns what its process has to change in its turn.
+
+        Where nothing holds slices there is nothing to change. Raises NotResizable or IsolationFailed, changing nothing.
+        """
         enforcer, before = self._cells.get(cell.slice, (None, cell))
         if enforcer is None:
-            mechanism = self._isolation_of(cell)
-            raise NotResizable(f"isolation {mechanism.value}: nothing holds the slice that could be changed")
+            if self._enforcer_of(cell) is None:
+                return SliceSetup()
+            raise NotResizable(f"slice {cell.slice} is not held here; was it prepared?")
         with self._lock:
             self._file.add(enforcer.isolation, cell)
             self._cells[cell.slice] = (enforcer, cell)
         try:
             enforcer.resize(cell)
+            return enforcer.prepare(cell)  # may be repeated; says what the process is to be told
         except BaseException:
             with self._lock:
                 self._file.add(enforcer.isolation, before)
@@ -160,10 +165,6 @@ class Enforcement:
     def _enforcer_of(self, cell: Cell) -> Enforcer | None:
         equipped = self._equipped.get(cell.devices[0].id) if cell.devices else None
         return None if equipped is None else equipped.enforcer
-
-    def _isolation_of(self, cell: Cell) -> Isolation:
-        enforcer = self._enforcer_of(cell)
-        return Isolation.NONE if enforcer is None else enforcer.isolation
 
     def _find(self, backend: str, isolation: Isolation) -> Enforcer | None:
         return next((one for one in self._enforcers.get(backend, []) if one.isolation is isolation), None)

@@ -84,5 +84,31 @@ class FailRequest:
     removed: tuple[tuple[str, int], ...] = ()
 
 
-Command = StartSlice | StopSlice | GrantLease | RecallLease | RevokeLease | FailRequest
+@dataclass(frozen=True, slots=True)
+class ResizeSlice:
+    """Give a running slice the share and memory of a placement; SliceResized or ResizeRefused follows."""
+
+    slice: SliceId
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerResize:
+    """Tell a session what became of a ResizeAsked.
+
+    Attributes:
+        session: that of the lease; "" for a lease that nobody holds.
+        number: that of the question.
+        placement: what the lease holds now; None where it was refused.
+        refused: why, and what to do; "" when it was done.
+    """
+
+    session: SessionId
+    lease: LeaseId
+    number: int
+    placement: Placement | None
+    refused: str = ""
+
+
+Command = StartSlice | StopSlice | GrantLease | RecallLease | RevokeLease | FailRequest | ResizeSlice | AnswerResize
 COMMANDS: tuple[type, ...] = Command.__args__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Inventory
 from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId, SliceId
 from flexray.model.queue import Queue
@@ -148,6 +149,37 @@ class LeaseUnblocked:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeAsked:
+    """What runs on a lease wants another share or memory of its device; answered by AnswerResize.
+
+    Attributes:
+        share: thousandths of the device, from now on; None: as it is.
+        memory: MiB of it, from now on; None: its share of the device's memory if it has just that, else as it is.
+        number: names the question in the answer.
+    """
+
+    lease: LeaseId
+    share: Share | None = None
+    memory: MemoryMiB | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SliceResized:
+    """A running slice has the size that ResizeSlice gave it."""
+
+    slice: SliceId
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeRefused:
+    """A running slice keeps the size it had; the message says why."""
+
+    slice: SliceId
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class SliceStarted:
     """A slice's process answers."""
 
@@ -196,6 +228,9 @@ Event = (
     | QueuesConfigured
     | LeaseBlocked
     | LeaseUnblocked
+    | ResizeAsked
+    | SliceResized
+    | ResizeRefused
     | SliceStarted
     | SliceFailed
     | SliceEnded

@@ -190,6 +190,8 @@ class StopReason(str, Enum):
     """Its session, or the last session of its environment, has ended."""
     NOT_REUSABLE = "not_reusable"
     """It held an actor, or a member of a gang, whose process is not given to anybody else."""
+    RESIZED = "resized"
+    """It has another size than the leases of its class ask for, so it is not given to anybody else."""
     CANCELLED = "cancelled"
     """Nobody wants it any more."""
     PREEMPTED = "preempted"

@@ -235,6 +235,20 @@ def _parse_amount(option: str, value: object) -> dict[str, object]:
     return fields
 
 
+def parse_size(gpu: object, npu: object, accelerator: object, memory: object) -> tuple[Share | None, MemoryMiB | None]:
+    """Another size for a running slice: (share, memory), None for what stays. Raises InvalidRequest."""
+    given = {"gpu": gpu, "npu": npu, "accelerator": accelerator}
+    amounts = [(name, value) for name, value in given.items() if value is not None]
+    if len(amounts) > 1 or (not amounts and memory is None):
+        raise InvalidRequest("say what the slice is to have: one of gpu=, npu=, accelerator=, and memory=, or either")
+    share: Share | None = None
+    for name, value in amounts:
+        share, devices = parse_share(value, name)
+        if devices > 1:
+            raise InvalidRequest(f"{name}={value}: a running slice stays on its device; it can have up to all of it, 1")
+    return share, None if memory is None else parse_memory(memory)
+
+
 def unknown_option(name: str, known: tuple[str, ...]) -> InvalidRequest:
     """The error for an option nobody has, with the nearest one that exists."""
     near = difflib.get_close_matches(name, known, n=1)

@@ -43,7 +43,13 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class SliceView:
-    """One slice. ``request`` and ``session`` are "" while nobody holds it."""
+    """One slice. ``request`` and ``session`` are "" while nobody holds it.
+
+    ``share``, ``burst`` and ``busy`` are fractions of each of its devices: its own, what it may use while others leave
+    it idle (equal to ``share`` where it may not), and what it used over the last seconds. ``memory`` and
+    ``memory_used`` are MiB of each. ``idle_seconds``: for how long its holder has used hardly any of it. What is
+    measured is None where nobody can tell.
+    """
 
     id: str
     node: str
@@ -56,6 +62,10 @@ class SliceView:
     request: str
     session: str
     since: float
+    burst: float = 0.0
+    busy: float | None = None
+    memory_used: int | None = None
+    idle_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

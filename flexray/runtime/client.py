@@ -15,6 +15,7 @@ import ray
 
 from flexray.config import PoolConfig, load_config
 from flexray.errors import FlexrayError, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
+from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.explanation import Explanation
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
@@ -31,6 +32,7 @@ from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
 from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_plan, wait_ready
 from flexray.runtime.protocol import SliceIdentity
+from flexray.runtime.resizing import ask_size
 from flexray.runtime.router import Router
 from flexray.runtime.session import Session
 from flexray.runtime.streams import StreamSource
@@ -151,6 +153,12 @@ class Client:
     def end_actor(self, target: Target, *, now: bool) -> None:
         """Give an actor's slice back: at once, failing what is unfinished, or once its calls are done."""
         end_actor(self._engine, target, now=now)
+
+    def resize_actor(self, target: Target, share: Share | None, memory: MemoryMiB | None) -> None:
+        """Give an actor's slice another size, once the actor is there."""
+        if target.ended:
+            raise LeaseLost(f"{target.name} was stopped")
+        ask_size(self._engine.wait_constructed(target).token, share, memory)
 
     # -- calls ---------------------------------------------------------------------------------
 

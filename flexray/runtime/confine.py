@@ -65,7 +65,7 @@ def _bind(cores: Collection[int]) -> None:
 
 
 def limit_heap(memory: int) -> None:
-    """Let the heap grow by so many MiB from now on, for good: over it allocations fail and the process lives.
+    """Let the heap grow by so many MiB from now on: over it allocations fail and the process lives.
 
     Not the first thing of all: Ray starts its threads when the actor is made, and the kernel counts their stacks in
     full (8 MiB each), touched or not. There is some room for those that come later. 0: no limit.
@@ -81,7 +81,7 @@ def limit_heap(memory: int) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))  # the hard one could never be raised when it grows
     except (OSError, KeyError, ValueError) as error:
         raise IsolationFailed(f"RLIMIT_DATA: the heap cannot be limited to {memory} MiB more: {error}") from None
 

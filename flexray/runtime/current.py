@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flexray.errors import UsageError
 from flexray.model.amounts import share_as_float
 from flexray.model.devices import Device
+from flexray.model.request import parse_size
 from flexray.runtime.protocol import Member, SliceIdentity, Token
+from flexray.runtime.resizing import ask_size
 
 if TYPE_CHECKING:
     from flexray.runtime.checkpoints import Attempt, Checkpoints
@@ -28,6 +30,7 @@ class Current:
         slice: id of the slice.
         devices: the devices it is on; one, unless whole devices were asked for.
         share: fraction of each device, such as 0.25.
+        burst: fraction it may use while others leave it idle; equal to ``share`` where none was asked.
         memory: bytes of each device's memory that the slice was granted.
         isolation: the mechanism that holds the slice to its share: ``none``, ``cgroup``, ``mps``, ...
         guarantee: how strongly it is held to its share and its memory, such as ``hard per slice``.
@@ -51,6 +54,7 @@ class Current:
     rendezvous: str = ""
     guarantee: str = "none"
     notes: tuple[str, ...] = ()
+    burst: float = 0.0
     _here: Running | None = field(default=None, repr=False)
 
     @property
@@ -86,6 +90,33 @@ class Current:
         a flag or wake somebody: it cannot end the task, and what it raises is printed.
         """
         self._checkpoints.on_yield(callback, self._running.attempt.flag)
+
+    def resize(
+        self,
+        *,
+        gpu: float | None = None,
+        npu: float | None = None,
+        accelerator: float | None = None,
+        memory: str | int | None = None,
+    ) -> None:
+        """Give this slice another share or memory of its device, from now on; returns when it has them.
+
+            flex.current().resize(gpu=0.5, memory="8GiB")
+
+        It can grow by what is free on its device now; nothing waits in line for it. Look at ``flex.current()`` anew to
+        see what it has.
+
+        Args:
+            gpu, npu, accelerator: the fraction of its device that it is to have (one of them); default: as it is.
+            memory: default: as it is, or the same fraction of the device's memory if that is what it has.
+
+        Raises:
+            ResizeRefused: no room, a queue's limit, or limits that cannot change while it runs; nothing has changed.
+            InvalidRequest: amounts that make no sense.
+            UsageError: called on an event loop: use ``asyncio.to_thread``.
+        """
+        share, mib = parse_size(gpu, npu, accelerator, memory)
+        ask_size(self._running.token, share, mib)
 
     def checkpoint(self, state: Any, *, every: float = 0.0) -> None:
         """Store the state of this call; a later attempt finds it in ``restored``. Ends a task that is to give way.
@@ -188,5 +219,6 @@ def current() -> Current:
         member.rendezvous,
         identity.devices[0].guarantee.describe() if identity.devices else "none",
         identity.notes,
+        share_as_float(max(identity.placement.share, identity.placement.burst)),
         _here=here,
     )

@@ -132,7 +132,7 @@ class MemoryWatch(Generic[W]):
         """Slices on CPU stand-ins."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            here = [one for one in self._slices() if one.cell is not None and _on_host(one.cell)]
+            here = [one for one in self._slices() if one.cell is not None and on_host(one.cell)]
             if here:
                 await self._look(here, _host_overrun)
 
@@ -168,7 +168,8 @@ def _host_overrun(one: Watched, cell: Cell) -> Overrun | None:
     return host_overrun(one.members, one.base, cell.memory * len(cell.devices))
 
 
-def _on_host(cell: Cell) -> bool:
+def on_host(cell: Cell) -> bool:
+    """Whether a slice's memory is memory of its processes on the host."""
     return all(device.family is Family.CPU for device in cell.devices) and _PROC.exists()
 
 

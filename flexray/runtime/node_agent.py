@@ -20,19 +20,21 @@ from flexray.config import PoolConfig
 from flexray.devices.backend import NodeFacts
 from flexray.devices.child import ProbeChild
 from flexray.devices.enforcement import Enforcement
+from flexray.devices.enforcers.enforcer import Usage
 from flexray.devices.visible import masks_of
 from flexray.errors import FlexrayError
 from flexray.model.amounts import MemoryMiB, MilliCpus
 from flexray.model.devices import BackendReport, Device, DeviceState, Inventory
 from flexray.model.events import Event, NodeReported
-from flexray.model.lease import SliceId
+from flexray.model.lease import Placement, SliceId
 from flexray.runtime.claims import Claim, in_claim, make_or_adopt_claim, probe_index, remove_claim
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import end_leftovers
 from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
 from flexray.runtime.notes import notes_directory
 from flexray.runtime.protocol import SliceSpec
-from flexray.runtime.slice_host import END_SECONDS, SliceHost, in_thread
+from flexray.runtime.slice_host import END_SECONDS, LiveSlice, SliceHost, in_thread
+from flexray.runtime.usage import UsageReport, UsageWatch
 from flexray.runtime.visible import RESOURCE_OF, variable_of
 
 
@@ -50,7 +52,7 @@ class NodeAgent:
         self._claims: list[Claim] = []
         self._devices: dict[str, Device] = {}
         self._backend_reports: tuple[BackendReport, ...] = ()
-        self._reports: list[Event] = []
+        self._reports: list[Event | UsageReport] = []
         self._news = asyncio.Event()
         self._closing = False
         self._opened = False
@@ -81,12 +83,13 @@ class NodeAgent:
                 self._claims.append(await in_thread(make_or_adopt_claim, self._node, resource, number))
         self._report_inventory()
         memory = MemoryWatch(self._host.running, self._host.ran_over, self._probe.sample, self._config.poll_seconds)
-        for watch in (memory.watch_host, memory.watch_devices):
+        usage = UsageWatch(self._host.running, self._usage_of, self._tell)
+        for watch in (memory.watch_host, memory.watch_devices, usage.watch):
             self.spawn(watch())
         self.spawn(self._watch_claims())
         self.spawn(self._watch_health())
 
-    async def reports(self, timeout: float) -> list[Event]:
+    async def reports(self, timeout: float) -> list[Event | UsageReport]:
         """What has happened since the last call; waits for something."""
         listener = self._listener
         if not self._reports:
@@ -108,6 +111,10 @@ class NodeAgent:
         """Stop a slice; SliceEnded is reported once all of its processes are gone."""
         await self._host.stop(name)
 
+    async def resize_slice(self, name: SliceId, placement: Placement) -> None:
+        """Give a running slice another share or memory; SliceResized or ResizeRefused is reported."""
+        self._host.resize(name, placement)
+
     async def close(self) -> None:
         """Stop every slice, then give the claimed devices back to Ray."""
         self._closing = True
@@ -125,8 +132,16 @@ class NodeAgent:
 
     def report(self, event: Event) -> None:
         """Tell the scheduler."""
-        self._reports.append(event)
+        self._tell(event)
+
+    def _tell(self, news: Event | UsageReport) -> None:
+        if isinstance(news, UsageReport):  # only the latest is of use
+            self._reports = [one for one in self._reports if not isinstance(one, UsageReport)]
+        self._reports.append(news)
         self._news.set()
+
+    def _usage_of(self, live: LiveSlice) -> Usage:
+        return live.usage(self._enforcement)
 
     # -- devices -----------------------------------------------------------------------------
 

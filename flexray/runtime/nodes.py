@@ -10,11 +10,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import PoolConfig
-from flexray.model.events import Event, NodeReported, SliceEnded, SliceFailed
-from flexray.model.lease import SliceId
+from flexray.model.events import Event, NodeReported, ResizeRefused, SliceEnded, SliceFailed
+from flexray.model.lease import Placement, SliceId
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.node_agent import NodeAgent
 from flexray.runtime.protocol import NAMESPACE, SliceSpec, agent_name
+from flexray.runtime.usage import UsageReport
 
 _ACCELERATORS = ("GPU", "NPU", "TPU", "HPU", "neuron_cores", "RBLN")
 _FAKE_LABEL = "flexray.fake"
@@ -28,6 +29,8 @@ class Nodes:
         self._config = config
         self._on_event = on_event
         self._on_gone = on_gone
+        #: what the slices of each node use, as of its latest report.
+        self.usage: dict[str, UsageReport] = {}
         self._agents: dict[str, Any] = {}
         self._alive: set[str] = set()
         self._reported: set[str] = set()
@@ -73,6 +76,14 @@ class Nodes:
             self._on_event(SliceEnded(name, "its agent is gone"))
         else:
             agent.stop_slice.remote(name)
+
+    def resize_slice(self, node: str, name: SliceId, placement: Placement) -> None:
+        """Have a node's agent give a running slice another size."""
+        agent = self._agents.get(node)
+        if agent is None:
+            self._on_event(ResizeRefused(name, "its agent is gone"))
+        else:
+            agent.resize_slice.remote(name, placement)
 
     async def close(self) -> None:
         """Close every agent, then remove what claims are left."""
@@ -126,6 +137,9 @@ class Nodes:
             await agent.open.remote(cpu)
             while True:
                 for event in await agent.reports.remote(_POLL_SECONDS):
+                    if isinstance(event, UsageReport):
+                        self.usage[node] = event
+                        continue
                     self._on_event(event)
                     if isinstance(event, NodeReported):
                         self._reported.add(node)
@@ -138,6 +152,7 @@ class Nodes:
     def _drop(self, node: str) -> None:
         self._agents.pop(node, None)
         self._reported.discard(node)
+        self.usage.pop(node, None)
         self._on_gone(node)
 
     def _forget_claims(self, node: str) -> None:

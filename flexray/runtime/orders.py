@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
 
-from flexray.model.commands import FailRequest, GrantLease, RecallLease, RevokeLease
+from flexray.model.commands import AnswerResize, FailRequest, GrantLease, RecallLease, RevokeLease
 from flexray.model.events import LeaseReleased
 from flexray.model.lease import LeaseId, SessionId
 from flexray.model.lifecycle import EndReason
@@ -39,6 +40,8 @@ class Orders:
                     self._leases.lose(lease, message)
             elif isinstance(message, RecallLease):
                 self._recalled(message)
+            elif isinstance(message, AnswerResize):
+                self._resized(message)
             elif isinstance(message, FailRequest):
                 self._failed(message)
 
@@ -95,6 +98,11 @@ class Orders:
         else:
             self._exchange.take_back(lease)
         self._advance(lease.target)
+
+    def _resized(self, message: AnswerResize) -> None:
+        lease = self._leases.get(message.lease)
+        if lease is not None and message.placement is not None:
+            lease.lease = replace(lease.lease, placement=message.placement)
 
     def _failed(self, message: FailRequest) -> None:
         target = self._leases.answered(message.request)

@@ -11,7 +11,7 @@ from flexray.model.devices import Device
 from flexray.model.isolation import Isolation
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -68,9 +68,12 @@ class SliceSpec:
     grace_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SliceIdentity:
-    """What a slice's process knows of itself. ``notes``: what a person should know of the limits it is held to."""
+    """What a slice's process knows of itself. ``notes``: what a person should know of the limits it is held to.
+
+    Everyone in the process has the same one, in which the slice changes ``placement`` when it gets another size.
+    """
 
     slice: SliceId
     devices: tuple[Device, ...]

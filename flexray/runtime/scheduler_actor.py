@@ -18,20 +18,23 @@ from ray.experimental import internal_kv
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
-from flexray.model.commands import Command, StartSlice, StopSlice
+from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.commands import AnswerResize, Command, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import Event, NodeLost, QueuesConfigured, SessionClosed, SessionOpened, SpeedsRestored
 from flexray.model.explanation import Explanation
-from flexray.model.lease import RequestId, SessionId
+from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
 from flexray.model.plan import PlanAnswer
 from flexray.model.queue import Queue
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.queue_file import parse_queues, plain_queue
+from flexray.runtime import resizing
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
+from flexray.runtime.usage import with_usage
 
 _POLL_SECONDS = 20.0
 _SPEEDS_KEY, _COMPANY_KEY, _QUEUES_KEY = b"speeds", b"company", b"queues"
@@ -65,6 +68,7 @@ class SchedulerActor:
         self._journal = open(config.journal, "a", buffering=1) if config.journal else None  # noqa: SIM115
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
         self._questions = Questions(self._core, self._now)
+        self._resizes = resizing.Questions(self._apply)
         self._mailboxes: dict[SessionId, Mailbox] = {}
         self._environments: dict[str, Environment] = {}
         self._nodes = Nodes(config, self._apply, self._node_gone)
@@ -156,11 +160,19 @@ class SchedulerActor:
                 return []
         return None if session not in self._mailboxes else list(mailbox.messages)
 
+    async def resize(
+        self, epoch: int, lease: LeaseId, share: Share | None, memory: MemoryMiB | None
+    ) -> tuple[Placement | None, str]:
+        """Give the slice under a lease another size: what it has then, or why not."""
+        if epoch != self._epoch:
+            return None, f"{lease} was granted before the scheduler was restarted"
+        return await self._resizes.ask(lease, share, memory)
+
     # -- people --------------------------------------------------------------------------------
 
     async def snapshot(self) -> Snapshot:
         """The pool now."""
-        return snapshot(self._core.state, self._now(), self._epoch)
+        return with_usage(snapshot(self._core.state, self._now(), self._epoch), self._nodes.usage)
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
@@ -253,8 +265,12 @@ class SchedulerActor:
             self._start_slice(command)
         elif isinstance(command, StopSlice):
             self._nodes.stop_slice(command.node, command.slice)
+        elif isinstance(command, ResizeSlice):
+            self._nodes.resize_slice(command.placement.node, command.slice, command.placement)
         else:
             self._send(command.session, command)
+            if isinstance(command, AnswerResize):
+                self._resizes.answered(command)
 
     def _start_slice(self, command: StartSlice) -> None:
         record = self._core.state.slices.by_id[command.slice]

@@ -20,7 +20,7 @@ import ray
 
 from flexray.devices.enforcers.enforcer import SliceSetup
 from flexray.errors import TaskError
-from flexray.model.lease import SessionId
+from flexray.model.lease import Placement, SessionId
 from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
 from flexray.runtime.confine import confine, limit_heap, take_on
@@ -32,6 +32,7 @@ from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error
 from flexray.runtime.performing import LazyFunction, part_of, perform, read_batch
 from flexray.runtime.processes import identify
 from flexray.runtime.protocol import Batch, Code, Reply, SliceIdentity, Token
+from flexray.runtime.reconfine import reconfine
 from flexray.runtime.run_queue import RunQueue
 from flexray.runtime.runs import Outcome, Run, holder_of
 
@@ -62,7 +63,7 @@ class SliceActor:
 
         enter_slice(identity)
         self._identity = identity
-        self._heap = setup.data_limit
+        self._setup = setup
         self._grant: tuple[int, int] = (0, 0)
         self._functions: OrderedDict[str, LazyFunction] = OrderedDict()
         self._instance: Any = None
@@ -78,7 +79,7 @@ class SliceActor:
     @_control
     def hello(self) -> tuple[int, int, list[str]]:
         """(pid, start time, visible device ids): the slice's process answers, and nobody's code has run in it yet."""
-        limit_heap(self._heap)
+        limit_heap(self._setup.data_limit)
         process = identify(os.getpid())
         assert process is not None
         ids = ray.get_runtime_context().get_accelerator_ids()
@@ -111,6 +112,12 @@ class SliceActor:
     def give_way(self, token: Token) -> None:
         """The lease is taken back: what runs under it is asked to stop."""
         self._runs.give_way(holder_of(token))
+
+    @_control
+    def change_size(self, placement: Placement, setup: SliceSetup) -> None:
+        """The slice has another share or memory from now on. Raises NotResizable, changing nothing."""
+        reconfine(self._setup, setup)
+        self._setup, self._identity.placement = setup, placement
 
     @_control
     def meeting_place(self) -> str:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 
 from flexray.devices.enforcement import Enforcement
-from flexray.devices.enforcers.enforcer import Cell, SliceSetup
+from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Usage
 from flexray.model.amounts import Share
 from flexray.model.devices import Device
-from flexray.model.events import Event, SliceEnded, SliceFailed, SliceStarted
-from flexray.model.lease import SliceId
+from flexray.model.events import Event, ResizeRefused, SliceEnded, SliceFailed, SliceResized, SliceStarted
+from flexray.model.lease import Placement, SliceId
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import forget_process, record_process
-from flexray.runtime.memory_watch import Overrun, own_memory
+from flexray.runtime.memory_watch import Overrun, on_host, own_memory
 from flexray.runtime.notes import notes_directory, read_notes
 from flexray.runtime.processes import Process, end_all, family
 from flexray.runtime.protocol import NAMESPACE, SliceIdentity, SliceSpec
+from flexray.runtime.resizing import change_size
 from flexray.runtime.slice_actor import make_slice_class
 
 END_SECONDS = 10.0
@@ -60,6 +61,19 @@ class LiveSlice:
             except (OSError, ValueError):
                 pass
         return list(dict.fromkeys([*own, *self.known]))
+
+    @property
+    def name(self) -> SliceId:
+        """Its id."""
+        return self.spec.slice
+
+    def usage(self, enforcement: Enforcement) -> Usage:
+        """What it uses now; memory by what its limit counts."""
+        members = self.members
+        usage = enforcement.usage(self.name, members)
+        if self.cell is not None and on_host(self.cell):
+            usage = replace(usage, memory=max(0, sum(map(own_memory, members)) - self.base) >> 20)
+        return usage
 
 
 class Node(Protocol):
@@ -101,6 +115,20 @@ class SliceHost:
         elif not live.stopping:
             live.stopping = True
             await self._end(live, why)
+
+    def resize(self, name: SliceId, placement: Placement) -> None:
+        """Give a slice another size; SliceResized or ResizeRefused is reported."""
+        self._node.spawn(self._resize(name, placement))
+
+    async def _resize(self, name: SliceId, placement: Placement) -> None:
+        try:
+            if name not in self.live:
+                raise NotResizable("it does not run any more")
+            await change_size(self.live[name], placement, self._enforcement)
+        except Exception as error:
+            self._node.report(ResizeRefused(name, str(error)))
+        else:
+            self._node.report(SliceResized(name))
 
     async def stop_all(self, why: str) -> None:
         """Stop every slice, and wait until none is left, also of those that were being stopped already."""

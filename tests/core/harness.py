@@ -13,7 +13,17 @@ from flexray.config import PoolConfig
 from flexray.core.explaining import explain
 from flexray.core.views import check_invariants, snapshot
 from flexray.model import events
-from flexray.model.commands import Command, FailRequest, GrantLease, RecallLease, RevokeLease, StartSlice, StopSlice
+from flexray.model.commands import (
+    AnswerResize,
+    Command,
+    FailRequest,
+    GrantLease,
+    RecallLease,
+    ResizeSlice,
+    RevokeLease,
+    StartSlice,
+    StopSlice,
+)
 from flexray.model.devices import Device, DeviceState, DeviceType, Family, Inventory
 from flexray.model.explanation import Explanation
 from flexray.model.isolation import Isolation
@@ -72,6 +82,8 @@ class World:
         self.commands: list[Command] = []
         self.starting: list[str] = []
         self.stopping: list[str] = []
+        self.resizing: list[str] = []
+        self.answers: list[AnswerResize] = []
         self.leases: dict[str, Lease] = {}
         self.failed: dict[str, FailRequest] = {}
         for inventory in nodes:
@@ -91,6 +103,8 @@ class World:
         if isinstance(event, (events.SliceEnded, events.SliceFailed)):
             self.starting = [s for s in self.starting if s != event.slice]
             self.stopping = [s for s in self.stopping if s != event.slice]
+        if isinstance(event, (events.SliceResized, events.ResizeRefused, events.SliceEnded)):
+            self.resizing = [s for s in self.resizing if s != event.slice]
         self.scheduler.apply(event, self.now)
         check_invariants(self.scheduler.state)
 
@@ -118,6 +132,15 @@ class World:
     def ended(self, slice: str, message: str = "killed") -> None:
         self.apply(events.SliceEnded(slice, message))
 
+    def resize(self, name: str, **asked: Any) -> None:
+        """What runs on a lease asks for another size."""
+        self.apply(events.ResizeAsked(self.leases[name].lease, **asked))
+
+    def _resized(self, answer: AnswerResize) -> None:
+        lease = self.leases.get(answer.lease.request)
+        if lease is not None and lease.lease == answer.lease and answer.placement is not None:
+            self.leases[answer.lease.request] = dataclasses.replace(lease, placement=answer.placement)
+
     def session_is_gone(self, session: str) -> None:
         """Its leases went with it; nobody is told."""
         gone = {c.lease.lease.request for c in self.commands if isinstance(c, GrantLease) and c.session == session}
@@ -127,6 +150,7 @@ class World:
         """Its slices went with it."""
         there = self.scheduler.state.slices.by_id
         self.starting = [s for s in self.starting if s in there]
+        self.resizing = [s for s in self.resizing if s in there]
         self.stopping = [s for s in self.stopping if s in there]
 
     def block(self, name: str, *classes: str, session: str = "S") -> None:
@@ -146,6 +170,11 @@ class World:
                 case StopSlice():
                     self.starting = [s for s in self.starting if s != command.slice]
                     self.stopping.append(command.slice)
+                case ResizeSlice():
+                    self.resizing.append(command.slice)
+                case AnswerResize():
+                    self.answers.append(command)
+                    self._resized(command)
                 case GrantLease():
                     assert command.lease.lease.request not in self.leases, "granted twice"
                     self.leases[command.lease.lease.request] = command.lease
@@ -210,6 +239,10 @@ def _short(command: Command) -> str:
             return f"recall {command.lease}"
         case RevokeLease():
             return f"revoke {command.lease} {command.reason.value}{' again' if command.requeued else ''}"
+        case ResizeSlice():
+            return f"resize {command.slice} {command.placement.share} {command.placement.memory}"
+        case AnswerResize():
+            return f"answer {command.lease} {'refused' if command.refused else 'done'}"
         case FailRequest():
             return f"fail {command.request} {command.reason.value}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from flexray.catalog import profiles_of
 from flexray.model.amounts import share_of
-from flexray.model.commands import GrantLease, StartSlice
+from flexray.model.commands import AnswerResize, GrantLease, ResizeSlice, StartSlice
 from flexray.model.devices import DeviceState, Inventory
 from flexray.model.events import (
     LeaseCheckpointed,
@@ -27,7 +28,10 @@ from flexray.model.events import (
     NodeLost,
     NodeReported,
     RequestCancelled,
+    ResizeAsked,
+    ResizeRefused,
     SessionClosed,
+    SliceResized,
 )
 from flexray.model.gang import Gang
 from flexray.model.lease import Placement
@@ -103,6 +107,10 @@ def _fits_somewhere(request: Request) -> bool:
     return False
 
 
+def _larger(one: Placement, other: Placement) -> Placement:
+    return replace(one, share=max(one.share, other.share), memory=max(one.memory, other.memory))
+
+
 def _root(name: str) -> str:
     """The request that was submitted: members of a gang are called ``r7.0``, ``r7.1`` and so on."""
     return name.split(".")[0]
@@ -119,6 +127,9 @@ class Pool(RuleBasedStateMachine):
         self.asked: dict[str, Request] = {}
         self.ended: set[str] = set()
         self.start_failures: Counter[str] = Counter()
+        #: slices that are getting another size: before, after; what leases have that were given another one.
+        self.resizing: dict[str, tuple[Placement, Placement]] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
         self.seen = 0
 
     def _inventory(self, name: str, state: str = "") -> Inventory:
@@ -130,7 +141,14 @@ class Pool(RuleBasedStateMachine):
             if isinstance(command, StartSlice):
                 record = self.world.scheduler.state.slices.by_id[command.slice]
                 self.ledger[command.slice] = (command.placement, record.host[0])
+            elif isinstance(command, ResizeSlice) and command.slice in self.ledger:
+                before, cores = self.ledger[command.slice]
+                self.resizing[command.slice] = (before, command.placement)
+                self.ledger[command.slice] = (_larger(before, command.placement), cores)
+            elif isinstance(command, AnswerResize) and command.placement is not None:
+                self.sizes[command.lease.request] = (command.placement.share, command.placement.memory)
             elif isinstance(command, GrantLease):
+                self.sizes.pop(command.lease.lease.request, None)
                 assert command.lease.placement == self.ledger[command.lease.slice][0]
         self.seen = len(self.world.commands)
 
@@ -214,6 +232,28 @@ class Pool(RuleBasedStateMachine):
         self.world.ended(slice_id)
         self.world.decide()
 
+    @precondition(lambda self: self.world.leases)
+    @rule(
+        number=pick,
+        share=st.none() | st.sampled_from([20, 60, 150, 300, 600, 1000]),
+        memory=st.none() | st.integers(1, 9000),
+    )
+    def lease_asks_for_another_size(self, number: int, share: int | None, memory: int | None) -> None:
+        name = _choose(list(self.world.leases), number)
+        self.world.apply(ResizeAsked(self.world.leases[name].lease, share, memory))
+
+    @precondition(lambda self: self.world.resizing)
+    @rule(number=pick, done=st.booleans())
+    def slice_has_its_new_size_or_not(self, number: int, done: bool) -> None:
+        self._note()
+        name = _choose(self.world.resizing, number)
+        before, after = self.resizing.pop(name)
+        runs = any(lease.slice == name for lease in self.world.leases.values())
+        if runs and self.world.scheduler.state.slices.by_id[name].request:
+            self.ledger[name] = (after if done else before, self.ledger[name][1])
+        self.world.apply(SliceResized(name) if done else ResizeRefused(name, "stuck"))
+        self.world.decide()
+
     @precondition(lambda self: self.asked)
     @rule(number=pick)
     def cancel(self, number: int) -> None:
@@ -290,6 +330,9 @@ class Pool(RuleBasedStateMachine):
         for name, lease in self.world.leases.items():
             asked = self.asked[_root(name)]
             place = lease.placement
+            if name in self.sizes:
+                assert (place.share, place.memory, asked.devices) == (*self.sizes[name], 1)
+                continue
             assert len(place.devices) == asked.devices
             if lease.device_type in PARTS:
                 part = _part(lease.device_type, asked)

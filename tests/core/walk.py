@@ -50,7 +50,7 @@ class _Walker:
             (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
             (2, self.cancel), (8, self.block), (8, self.unblock), (1, self.report_node), (1, self.lose_node),
             (1, self.close_session), (5, self.run), (25, self.give_way),
-            (2, self.configure),
+            (2, self.configure), (15, self.ask_resize), (15, self.resize),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -125,6 +125,19 @@ class _Walker:
             self.world.apply(events.TasksRan(lease, self.rng.randrange(1, 9), self.rng.random() + 0.1))
             self.world.apply(events.StepsRan(lease, 8.0, 0.5))
             self.world.apply(events.LeaseCheckpointed(lease))
+
+    def ask_resize(self) -> None:
+        """Also of several whole devices, and into room that may not be free."""
+        if self.world.leases:
+            lease = self.world.leases[self.rng.choice(list(self.world.leases))].lease
+            share, memory = self.rng.choice([None, 50, 100, 300]), self.rng.choice([None, None, 512, 20480])
+            self.world.apply(events.ResizeAsked(lease, share, memory, self.requests))
+
+    def resize(self) -> None:
+        if self.world.resizing:
+            slice_id = self.rng.choice(self.world.resizing)
+            done = events.SliceResized(slice_id)
+            self.world.apply(done if self.rng.random() < 0.5 else events.ResizeRefused(slice_id, "it is stuck"))
 
     def lose_slice(self) -> None:
         if self.world.leases:

@@ -187,13 +187,14 @@ def test_what_a_dead_agent_left_stopped_goes_on(tmp_path: Path, start: Callable[
     assert not folder.exists()
 
 
-def test_it_is_resized_while_it_runs_but_not_its_heap(duty: Duty) -> None:
+def test_it_is_resized_while_it_runs(duty: Duty) -> None:
     with pytest.raises(NotResizable, match="not known here"):
         duty.resize(QUARTER)
     duty.prepare(QUARTER)
     duty.resize(dataclasses.replace(QUARTER, share=Share(500), burst=Share(500)))
-    with pytest.raises(NotResizable, match="100 MiB"):
-        duty.resize(dataclasses.replace(QUARTER, memory=MemoryMiB(50)))
+    fewer = dataclasses.replace(QUARTER, memory=MemoryMiB(50))
+    duty.resize(fewer)
+    assert duty.prepare(fewer).data_limit == 50, "its process moves the limit of its heap"
 
 
 def test_without_proc_it_does_not_work(tmp_path: Path) -> None:

@@ -110,8 +110,7 @@ def test_a_device_nobody_can_hold_is_offered_as_what_it_is(tmp_path: Path) -> No
     (device,) = enforcement.equip([GPU])
     cell = Cell("s", (device,), Share(250), Share(250), MemoryMiB(1))
     assert device.isolation is Isolation.NONE and enforcement.prepare(cell) == SliceSetup()
-    with pytest.raises(NotResizable):
-        enforcement.resize(cell)
+    assert enforcement.resize(cell) == SliceSetup(), "its share is kept in the books only"
 
 
 def test_a_slice_is_noted_before_and_forgotten_after(node: Node) -> None:
@@ -136,11 +135,17 @@ def test_what_could_not_be_made_is_undone(node: Node) -> None:
 
 def test_a_resize_that_is_refused_leaves_the_old_amounts_noted(node: Node) -> None:
     node.enforcement.prepare(node.cell("s1"))
-    node.enforcement.resize(node.cell("s1", 400))
+    assert node.enforcement.resize(node.cell("s1", 400)).isolation is Isolation.MPS
     with pytest.raises(NotResizable):
         node.enforcement.resize(node.cell("s1", 600))
     (row,) = json.loads((node.state / "cells.json").read_text())
     assert row["cell"]["share"] == 400
+
+
+def test_what_was_never_prepared_cannot_be_resized(node: Node) -> None:
+    with pytest.raises(NotResizable, match="was it prepared"):
+        node.enforcement.resize(node.cell("s1", 400))
+    assert not node.things
 
 
 def test_what_a_dead_agent_made_is_removed_by_the_next(node: Node, tmp_path: Path) -> None:

@@ -137,9 +137,7 @@ class Cgroup:
     def _resize(self, tree: Tree, cell: Cell) -> None:
         place, before = tree.place(cell), self._memory.get(cell.slice)
         held = tree.groups.limit_memory(place, cell.memory * len(cell.devices))
-        if not held and before != cell.memory:
-            raise IsolationFailed(f"its heap's limit of {before} MiB cannot be changed from outside")
-        try:
+        try:  # without a limit of the kernel's for memory, the slice's process moves that of its heap
             tree.groups.limit(place, limits_of(cell))
         except IsolationFailed:
             if held and before is not None:

@@ -99,16 +99,11 @@ class Duty:
         )
 
     def resize(self, cell: Cell) -> None:
-        """The account earns at the new rate from now on."""
+        """The account earns at the new rate from now on; the limit of its heap its process moves itself."""
         with self._lock:
             worked = self._slices.get(cell.slice)
             if worked is None:
                 raise NotResizable(f"slice {cell.slice} is not known here; was it prepared?")
-            if worked.cell.memory != cell.memory:
-                raise NotResizable(
-                    f"slice {cell.slice} keeps its size: its heap's limit of {worked.cell.memory} MiB "
-                    "cannot be changed from outside"
-                )
             self._set(worked, cell)
             self._changed.set()
 
