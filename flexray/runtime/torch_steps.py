@@ -8,9 +8,12 @@ what torch compiles they vanish: a compiled module takes its turn as a whole, ar
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import threading
 import time
+import warnings
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -33,15 +36,21 @@ class _Here(threading.local):
     begun: float = 0.0
 
 
-def take_turns(torch: Any, gate: Steps) -> list[Any]:
-    """Install hooks for all modules, optimizers and data loaders; returns handles with ``remove()`` where there are."""
-    handles = _hook_modules(torch, gate)
-    optimizer = getattr(torch.optim.optimizer, "register_optimizer_step_post_hook", None)
-    if optimizer is not None:
-        handles.append(optimizer(lambda *_: gate.rest()))
-    _before(torch.utils.data.dataloader, "_BaseDataLoaderIter", "__next__", gate.rest)
-    _hook_graphs(torch, gate)
-    return handles
+def take_turns(torch: Any, gate: Steps) -> list[Callable[[], None]]:
+    """Install hooks for all modules, optimizers, data loaders and graphs; returns what removes them again."""
+    undo = [handle.remove for handle in _hook_modules(torch, gate)]
+    # By its full name: torch.optim hides it.
+    optimizer = importlib.import_module("torch.optim.optimizer")
+    hook = getattr(optimizer, "register_optimizer_step_post_hook", None)
+    if hook is not None:
+        undo.append(hook(lambda *_: gate.rest()).remove)
+    loader = getattr(torch.utils.data.dataloader, "_BaseDataLoaderIter", None)
+    undo += _wrap(loader, "__next__", before=gate.rest)
+    graph = getattr(torch.cuda, "CUDAGraph", None)
+    # The capture of a graph is one step: to synchronise in the middle would break it.
+    undo += _wrap(graph, "capture_begin", before=gate.begin, failed=gate.end)
+    undo += _wrap(graph, "capture_end", after=gate.end)
+    return undo
 
 
 def _hook_modules(torch: Any, gate: Steps) -> list[Any]:
@@ -67,6 +76,8 @@ def _hook_modules(torch: Any, gate: Steps) -> list[Any]:
             gate.stay_open(here.begun)
         gate.end()
 
+    # Torch warns of such hooks wherever a module is compiled; these are made for it.
+    warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when there are global hooks")
     modules = torch.nn.modules.module
     return [
         modules.register_module_forward_pre_hook(before),
@@ -74,42 +85,32 @@ def _hook_modules(torch: Any, gate: Steps) -> list[Any]:
     ]
 
 
-def _hook_graphs(torch: Any, gate: Steps) -> None:
-    """The capture of a CUDA graph is one step: to synchronise in the middle would break it."""
-    graph: Any = getattr(torch.cuda, "CUDAGraph", None)
-    begin, end = getattr(graph, "capture_begin", None), getattr(graph, "capture_end", None)
-    if begin is None or end is None:
-        return
-
-    @functools.wraps(begin)
-    def capture_begin(*args: Any, **options: Any) -> Any:
-        gate.begin()
-        try:
-            return begin(*args, **options)
-        except BaseException:
-            gate.end()
-            raise
-
-    @functools.wraps(end)
-    def capture_end(*args: Any, **options: Any) -> Any:
-        try:
-            return end(*args, **options)
-        finally:
-            gate.end()
-
-    graph.capture_begin, graph.capture_end = capture_begin, capture_end
+def _nothing() -> None:
+    pass
 
 
-def _before(module: Any, kind: str, name: str, action: Any) -> None:
-    """Call ``action()`` before a method, where torch still has it."""
-    owner = getattr(module, kind, None)
+def _wrap(
+    owner: Any,
+    name: str,
+    before: Callable[[], None] = _nothing,
+    after: Callable[[], None] = _nothing,
+    failed: Callable[[], None] = _nothing,
+) -> list[Callable[[], None]]:
+    """Put calls around a method, where torch still has it: ``failed()`` when it raises, ``after()`` in any case."""
     method = getattr(owner, name, None)
     if method is None:
-        return
+        return []
 
     @functools.wraps(method)
     def wrapped(*args: Any, **options: Any) -> Any:
-        action()
-        return method(*args, **options)
+        before()
+        try:
+            return method(*args, **options)
+        except BaseException:
+            failed()
+            raise
+        finally:
+            after()
 
     setattr(owner, name, wrapped)
+    return [functools.partial(setattr, owner, name, method)]

@@ -238,4 +238,4 @@ class Gate:
         synchronised = monotonic()
         idle = synchronised - since if synchronised - now < _QUICK_S else 0.0
         self._held = False
-        self._send(b"R %d\n" % int(idle * 1e6))
+        self._send(b"R %d\n" % round(idle * 1e6))

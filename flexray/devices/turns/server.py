@@ -258,7 +258,7 @@ def _listen(path: Path) -> socket.socket:
         path.unlink(missing_ok=True)
         listener.bind(os.fspath(path))
         path.chmod(0o600)
-        listener.listen()
+        listener.listen(MOST_CONNECTIONS)
         listener.setblocking(False)
     except OSError:
         listener.close()
