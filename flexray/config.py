@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from flexray.errors import UsageError
+from flexray.model.isolation import Isolation
 from flexray.queue_file import parse_queues, plain_queue
 
 
@@ -38,6 +39,10 @@ class PoolConfig(BaseModel):
 
     leave_to_ray: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """Devices per node that the pool does not claim, by Ray resource: ``{"GPU": 1}``."""
+
+    isolation: dict[str, str] = Field(default_factory=dict)
+    """Device type (or pattern) -> mechanism that holds slices there, such as ``{"nvidia/A100*": "mps"}``; where none is
+    given, the best that works. See docs/isolation.md."""
 
     warm_seconds: float = Field(default=300.0, ge=0)
     """An idle slice is stopped after this many seconds, or earlier when its room is needed."""
@@ -84,6 +89,15 @@ class PoolConfig(BaseModel):
 
     journal: str = ""
     """Path of a file, on the scheduler's node, that events and commands are appended to."""
+
+    @field_validator("isolation")
+    @classmethod
+    def _mechanisms_exist(cls, value: dict[str, str]) -> dict[str, str]:
+        known = [one.value for one in Isolation]
+        for pattern, mechanism in value.items():
+            if mechanism not in known:
+                raise ValueError(f"{pattern}: no mechanism {mechanism!r}; use one of {', '.join(known)}")
+        return value
 
     @field_validator("queues")
     @classmethod

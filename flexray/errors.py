@@ -181,7 +181,18 @@ class DeviceLost(DeviceError):
 
 
 class MemoryLimitExceeded(DeviceError):
-    """The slice used more memory than it was granted."""
+    """The slice used more memory than it was granted; the task is not repeated.
+
+    ``used`` and ``limit`` are bytes, of all processes of the slice.
+    """
+
+    def __init__(self, message: str, used: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.used = used
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.args[0], self.used, self.limit))
 
 
 class TaskError(FlexrayError):

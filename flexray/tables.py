@@ -29,10 +29,12 @@ def print_status(
     if not snapshot.devices:
         console.print("No devices. What the nodes' back ends found:")
     for node in snapshot.nodes:
-        if any(device.node == node.id for device in snapshot.devices):
+        here = [device for device in snapshot.devices if device.node == node.id]
+        if here:
             console.print(f"{node.id[:6]} is {node.name}", highlight=False)
+        unheld = any(device.isolation == "none" for device in here)
         for backend, found, reason in node.reports:
-            if not found and not snapshot.devices:
+            if not found and (not snapshot.devices or (unheld and backend.startswith("isolation "))):
                 console.print(f"  {node.name}: {backend}: {reason}", highlight=False)
     for entry in demand:
         console.print(f"plain Ray work waits for {entry['resources']} ({entry['count']} times)", highlight=False)
@@ -80,7 +82,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _devices(snapshot: Snapshot) -> Table:
-    table = _table("devices", "device", "type", "state", "share held", "memory held", "isolation")
+    table = _table("devices", "device", "type", "state", "share held", "memory held", "held by", "how strongly")
     for device in snapshot.devices:
         table.add_row(
             _short(device.id),
@@ -89,6 +91,7 @@ def _devices(snapshot: Snapshot) -> Table:
             f"{_bar(device)} {device.share_held:.3g}",
             f"{device.memory_held / 1024:.1f} of {device.memory / 1024:.1f} GiB",
             device.isolation,
+            device.guarantee,
         )
     return table
 

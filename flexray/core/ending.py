@@ -20,10 +20,10 @@ from flexray.model.lifecycle import (
     StopReason,
 )
 
-PostMortem = tuple[tuple[int, ...], str]
-"""Calls that were running when a slice ended, and the cause it noted."""
+PostMortem = tuple[tuple[int, ...], str, tuple[int, int] | None]
+"""Calls that were running when a slice ended, the cause, and MiB used and held where that was memory."""
 
-ALIVE: PostMortem = ((), "")
+ALIVE: PostMortem = ((), "", None)
 _HOLDERS = (RequestState.LEASED, RequestState.DRAINING)
 
 

@@ -15,7 +15,7 @@ from flexray.core.mix import Mix
 from flexray.core.speeds import Speeds
 from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device, DeviceState, Inventory
-from flexray.model.isolation import Isolation
+from flexray.model.isolation import Guarantee, Isolation
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason, WaitReason
 from flexray.model.request import Request, memory_needed
@@ -79,6 +79,10 @@ class Pool:
             return "host", Isolation.NONE
         device = self.devices[placement.devices[0]]
         return device.type.name, device.isolation
+
+    def guarantee_of(self, placement: Placement) -> Guarantee:
+        """How strongly a slice there is held to its share and memory."""
+        return self.devices[placement.devices[0]].guarantee if placement.devices else Guarantee()
 
     def _rooms_of(self, node: str) -> list[Room]:
         """What is left of the node's ready devices; of no use, and left out, are those without any share."""

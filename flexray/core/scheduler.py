@@ -285,7 +285,7 @@ class Scheduler:
     def _slice_ended(self, event: SliceEnded, now: float) -> None:
         record = self.state.slices.by_id.get(event.slice)
         if record is not None and record.state is not SliceState.PENDING:
-            post_mortem = (event.running, event.cause)
+            post_mortem = (event.running, event.cause, event.overrun)
             end_slice(self.state, record, EndReason.SLICE_LOST, event.message, now, post_mortem)
 
     # -- the cycle -----------------------------------------------------------------------

@@ -118,7 +118,8 @@ class State:
         record.has_run, record.safe_at = False, now
         kind, isolation = self.pool.kind_of(record.placement)
         self._expect_end(request, record, now)
-        lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants)
+        guarantee = self.pool.guarantee_of(record.placement)
+        lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants, guarantee)
         self.out.append(GrantLease(request.session, lease, gang))
 
     def requeue(self, request: RequestRecord) -> None:

@@ -95,6 +95,7 @@ def _device(state: State, name: str) -> DeviceView:
         memory - memory_free,
         memory_free,
         tuple(state.slices.by_device.get(name, ())),
+        device.guarantee.describe(),
     )
 
 

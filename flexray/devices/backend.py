@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, Family
-from flexray.model.isolation import Isolation
 
 
 def device_id(node: str, family: Family, index: int) -> str:
@@ -101,23 +99,6 @@ class Sample:
     processes: tuple[ProcessUse, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SliceSetup:
-    """How a slice's process confines itself to its part, before any user code is imported.
-
-    Attributes:
-        isolation: what this really enforces.
-        env: environment variables to set.
-        cores: host cores to bind to; () leaves the affinity alone.
-        threads: number of threads numeric libraries may use; 0 leaves them alone.
-    """
-
-    isolation: Isolation = Isolation.NONE
-    env: dict[str, str] = field(default_factory=dict)
-    cores: tuple[int, ...] = ()
-    threads: int = 0
-
-
 class DeviceBackend(Protocol):
     """The code for one maker. Holds no state about slices; the core's books do."""
 
@@ -131,9 +112,3 @@ class DeviceBackend(Protocol):
 
     def sample(self, device: Device) -> Sample:
         """How much of the device is in use now."""
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """How a slice of ``share`` and ``memory`` (MiB) of each of these devices is confined.
-
-        Raises IsolationFailed when it cannot be.
-        """

@@ -1,31 +1,13 @@
-"""Host cores standing in for accelerators: the default where a node has none.
-
-A slice is bound to its device's cores and numeric libraries are told how many threads
-to use. Both are isolation FRAMEWORK: the code in the slice can widen its affinity and
-start more threads, slices of one device share its cores, and memory is not limited.
-"""
+"""Host cores standing in for accelerators: the default where a node has none."""
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
-from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, SliceSetup, device_id
-from flexray.errors import IsolationFailed
-from flexray.model.amounts import MemoryMiB, Share
+from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, device_id
+from flexray.model.amounts import MemoryMiB
 from flexray.model.devices import Device, DeviceType, Family
-from flexray.model.isolation import Isolation
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",  # OpenMP: torch, scikit-learn
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",  # Accelerate on macOS
-    "RAYON_NUM_THREADS",  # Rust libraries: tokenizers
-)
-"""What numeric libraries read, once, when they are loaded."""
 
 _IDLE_FIELDS = (3, 4)
 """Columns of /proc/stat: idle, and waiting for I/O, in which the core could have run something else."""
@@ -60,7 +42,6 @@ class CpuBackend:
                 type=kind,
                 family=Family.CPU,
                 backend=self.name,
-                isolation=Isolation.FRAMEWORK,
                 cores=_part(facts.cores, index, count),
             )
             for index in range(count)
@@ -85,23 +66,6 @@ class CpuBackend:
             return Sample()
         busy = 100.0 * (now[0] - before[0]) / (now[1] - before[1])
         return Sample(utilisation=min(100.0, max(0.0, busy)))
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """Bind to all cores of the devices and limit threads to the share of them, at least one.
-
-        Slices of one device are bound to the same cores: binding each to some of them would
-        let two quarters of a four-core device land on one core.
-        """
-        cores = tuple(sorted({core for device in devices for core in device.cores}))
-        if not cores:
-            raise IsolationFailed(f"{', '.join(device.id for device in devices) or 'no device'} has no host cores")
-        threads = max(1, (share * len(cores) + 500) // 1000)
-        return SliceSetup(
-            isolation=Isolation.FRAMEWORK,
-            env=dict.fromkeys(THREAD_VARIABLES, str(threads)),
-            cores=cores if hasattr(os, "sched_setaffinity") else (),  # macOS cannot bind; threads are still limited
-            threads=threads,
-        )
 
     def _ticks(self, cores: tuple[int, ...]) -> tuple[int, int] | None:
         """Busy and total ticks of these cores since boot, or None where the kernel does not tell."""

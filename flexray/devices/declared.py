@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 
 from flexray import catalog
-from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, SliceSetup, device_id
-from flexray.model.amounts import MemoryMiB, Share
+from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, device_id
 from flexray.model.devices import Device, DeviceType, Family
 
 TYPE_LABEL = "ray.io/accelerator-type"
@@ -61,10 +60,6 @@ class DeclaredBackend:
     def sample(self, device: Device) -> Sample:
         """Nothing can be told of a declared device."""
         return Sample()
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """Nothing is enforced; shares are kept in the books."""
-        return SliceSetup()
 
 
 def _type(facts: NodeFacts, family: Family, alone: bool) -> DeviceType:

@@ -4,7 +4,7 @@ The inventory comes from configuration or from the Ray node label ``flexray.fake
 Faults come from a JSON file that is read at every call, so that a test can break and
 mend a device while it is in use::
 
-    {"gpu0": {"health": "XID 79", "utilisation": 37, "memory_used": 1024}, "npu1": {"isolate": "refused"}}
+    {"gpu0": {"health": "XID 79", "utilisation": 37, "memory_used": 1024}}
 
 A key is a device's family and index, or its bare index. Nothing is ever enforced.
 
@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from flexray import catalog
-from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, SliceSetup, device_id
-from flexray.errors import IsolationFailed, UsageError
-from flexray.model.amounts import MemoryMiB, Share
+from flexray.devices.backend import Health, NodeFacts, ProbeResult, ProbeStatus, Sample, device_id
+from flexray.errors import UsageError
 from flexray.model.devices import Device, DeviceType, Family, group_links
 
 FAKE_LABEL = "flexray.fake"
@@ -128,17 +127,6 @@ class FakeBackend:
             return Sample(None if used is None else float(used), None if memory is None else int(memory))
         except (OSError, ValueError, TypeError):
             return Sample()
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """Nothing is enforced. Raises IsolationFailed when the script has an ``isolate`` for a device."""
-        for device in devices:
-            try:
-                reason = self._scripted(device).get("isolate")
-            except (OSError, ValueError) as error:
-                raise IsolationFailed(f"{device.id}: script {self._script}: {error}") from error
-            if reason:
-                raise IsolationFailed(f"{device.id}: {reason}")
-        return SliceSetup()
 
     def _scripted(self, device: Device) -> dict[str, Any]:
         """The script's entry for a device. Raises OSError or ValueError when the script cannot be read."""

@@ -22,12 +22,10 @@ from flexray.devices.backend import (
     ProbeStatus,
     ProcessUse,
     Sample,
-    SliceSetup,
     device_id,
 )
 from flexray.devices.nvlink import SYSFS, Wiring, connect, read_wiring
 from flexray.errors import BackendUnavailable
-from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceState, Family
 
 T = TypeVar("T")
@@ -105,10 +103,6 @@ class NvidiaBackend:
             memory_used=None if memory is None else int(memory.used) // _MIB,
             processes=processes,
         )
-
-    def isolate(self, devices: tuple[Device, ...], share: Share, memory: MemoryMiB) -> SliceSetup:
-        """Nothing is enforced: the driver gives every process equal turns on the whole GPU."""
-        return SliceSetup()
 
     def _scan(self, facts: NodeFacts, count: int) -> tuple[list[Device], list[str]]:
         """The devices Ray may use, and a sentence for each that cannot be read."""

@@ -60,7 +60,7 @@ class RecallLease:
 class RevokeLease:
     """Tell a session that a lease is gone. If the request starts again, another GrantLease follows.
 
-    ``running`` and ``cause`` are what the slice noted before it went, as in SliceEnded.
+    ``running``, ``cause`` and ``overrun`` are as in SliceEnded.
     """
 
     session: SessionId
@@ -70,6 +70,7 @@ class RevokeLease:
     requeued: bool
     running: tuple[int, ...] = ()
     cause: str = ""
+    overrun: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

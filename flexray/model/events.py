@@ -169,13 +169,15 @@ class SliceEnded:
     Attributes:
         message: what is known of why.
         running: calls (numbers of the client) that had started and not finished.
-        cause: what the slice itself noted before it went: "timeout", "cancel" or "".
+        cause: why the pool or the slice itself ended it: "timeout", "cancel", "memory" or "".
+        overrun: for "memory": MiB it used, and MiB it holds.
     """
 
     slice: SliceId
     message: str = ""
     running: tuple[int, ...] = ()
     cause: str = ""
+    overrun: tuple[int, int] | None = None
 
 
 Event = (

@@ -59,7 +59,10 @@ def _writer(hint: Any) -> Writer:
         return _PLAIN[hint]
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        inner = _writer(next(arg for arg in args if arg is not type(None)))
+        kinds = [arg for arg in args if arg is not type(None)]
+        if all(isinstance(kind, type) and issubclass(kind, Enum) for kind in kinds):
+            return {None: "null", **{one: quoted(one.value) for kind in kinds for one in kind}}.__getitem__
+        inner = _writer(kinds[0])
         return lambda value: "null" if value is None else inner(value)
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
         item = _writer(args[0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, NewType
 
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.isolation import Isolation
+from flexray.model.isolation import Guarantee, Isolation
 
 RequestId = NewType("RequestId", str)
 SliceId = NewType("SliceId", str)
@@ -52,7 +52,8 @@ class Lease:
         slice: the slice it runs on.
         placement: what was granted.
         device_type: name of the type of the slice's devices.
-        isolation: what is really enforced there.
+        isolation: the mechanism that holds the slice to its share.
+        guarantee: how strongly it is held.
         grant: counts the leases of the slice; the slice refuses calls of an earlier one.
     """
 
@@ -62,3 +63,4 @@ class Lease:
     device_type: str
     isolation: Isolation
     grant: int = 1
+    guarantee: Guarantee = Guarantee()

@@ -20,7 +20,10 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """One device. Shares are fractions of it, memory is in MiB; free + held is the whole."""
+    """One device. Shares are fractions of it, memory is in MiB; free + held is the whole.
+
+    ``isolation`` names the mechanism that holds its slices, ``guarantee`` says how strongly.
+    """
 
     id: str
     node: str
@@ -35,6 +38,7 @@ class DeviceView:
     memory_held: int
     memory_free: int
     slices: tuple[str, ...]
+    guarantee: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

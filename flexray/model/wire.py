@@ -82,7 +82,7 @@ def _convert(hint: Any, value: Any) -> Any:
         if dataclasses.is_dataclass(hint):
             return from_plain(hint, value)
         if issubclass(hint, tuple) and hasattr(hint, "_fields"):
-            return hint(*value)
+            return hint(*(_convert(kind, item) for kind, item in zip(_hints(hint).values(), value, strict=True)))
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from flexray.devices.backend import SliceSetup
+from flexray.devices.enforcers.enforcer import SliceSetup
 from flexray.runtime.processes import MARK
 from flexray.runtime.protocol import Environment
 

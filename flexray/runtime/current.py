@@ -29,7 +29,9 @@ class Current:
         devices: the devices it is on; one, unless whole devices were asked for.
         share: fraction of each device, such as 0.25.
         memory: bytes of each device's memory that the slice was granted.
-        isolation: what is really enforced: ``none``, ``framework``, ...
+        isolation: the mechanism that holds the slice to its share: ``none``, ``cgroup``, ``mps``, ...
+        guarantee: how strongly it is held to its share and its memory, such as ``hard per slice``.
+        notes: what else to know of its limits, such as how they were rounded.
         request: id of the request whose lease this is.
         attempt: counts the leases of that request.
         rank: this member's number within its gang; 0 alone.
@@ -47,6 +49,8 @@ class Current:
     rank: int = 0
     world_size: int = 1
     rendezvous: str = ""
+    guarantee: str = "none"
+    notes: tuple[str, ...] = ()
     _here: Running | None = field(default=None, repr=False)
 
     @property
@@ -176,11 +180,13 @@ def current() -> Current:
         identity.devices,
         share_as_float(identity.placement.share),
         identity.placement.memory * 2**20,
-        identity.isolation,
+        identity.isolation.value,
         lease.request,
         lease.attempt,
         member.rank,
         member.world_size,
         member.rendezvous,
+        identity.devices[0].guarantee.describe() if identity.devices else "none",
+        identity.notes,
         _here=here,
     )

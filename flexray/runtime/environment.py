@@ -31,6 +31,13 @@ def capture_environment(share: bool) -> Environment:
     return Environment(EnvironmentId(name), job, runtime_env, paths)
 
 
+def with_variables(runtime_env: dict[str, Any], variables: dict[str, str]) -> dict[str, Any]:
+    """A runtime environment with more variables, which go before its own."""
+    if not variables:
+        return runtime_env
+    return {**runtime_env, "env_vars": {**runtime_env.get("env_vars", {}), **variables}}
+
+
 def _driver_paths() -> list[str]:
     """Directories the driver added to sys.path, which Ray puts on the path of the job's workers."""
     from ray._private.worker import global_worker

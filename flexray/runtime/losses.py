@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from flexray.errors import (
@@ -11,6 +13,7 @@ from flexray.errors import (
     Infeasible,
     InvalidRequest,
     LeaseLost,
+    MemoryLimitExceeded,
     StartFailed,
     TaskError,
     TaskTimeout,
@@ -24,6 +27,8 @@ from flexray.runtime.targets import HeldLease, Target
 
 #: After this many lost slices a call travels alone, so that it takes no neighbours with it.
 _ALONE_AFTER = 2
+#: What is suggested to who ran out of memory, of what was used when it was noticed.
+_SPARE = 1.25
 
 
 def request_error(message: FailRequest) -> FlexrayError:
@@ -44,6 +49,16 @@ def lost_error(target: Target, revoke: RevokeLease, attempts: int = 1) -> LeaseL
     times = f" {attempts} times" if attempts > 1 else ""
     return LeaseLost(
         f"{target.name} lost its slice{times} ({revoke.reason.value}: {revoke.message}); retries={target.retries}"
+    )
+
+
+def memory_error(target: Target, used: int, limit: int) -> MemoryLimitExceeded:
+    """What a call gets that used more memory than its slice holds, in MiB."""
+    return MemoryLimitExceeded(
+        f"{target.name} used {used} MiB of memory and its slice holds {limit} MiB; ask for more, such as "
+        f'memory="{math.ceil(used * _SPARE)}MiB"',
+        used * 2**20,
+        limit * 2**20,
     )
 
 
@@ -81,6 +96,8 @@ def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tu
             failed.append((call, TaskTimeout(f"{target.name} ran longer than its timeout of {target.timeout:g} s")))
         elif guilty and revoke.cause == "cancel":
             failed.append((call, Cancelled(f"{target.name} was cancelled by force")))
+        elif guilty and revoke.overrun is not None:
+            failed.append((call, memory_error(target, *revoke.overrun)))
         elif target.actor or call.streams:
             failed.append((call, lost_error(target, revoke)))
         else:

@@ -11,42 +11,30 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import PoolConfig
-from flexray.devices import BACKENDS
 from flexray.devices.backend import NodeFacts
 from flexray.devices.child import ProbeChild
+from flexray.devices.enforcement import Enforcement
 from flexray.errors import FlexrayError
 from flexray.model.amounts import MemoryMiB, MilliCpus
 from flexray.model.devices import BackendReport, Device, DeviceState, Family, Inventory
-from flexray.model.events import Event, NodeReported, SliceEnded, SliceFailed, SliceStarted
+from flexray.model.events import Event, NodeReported
 from flexray.model.lease import SliceId
 from flexray.runtime.claims import Claim, in_claim, make_or_adopt_claim, probe_index, remove_claim
-from flexray.runtime.leftovers import end_leftovers, forget_process, record_process
-from flexray.runtime.notes import notes_directory, read_notes
-from flexray.runtime.processes import Process, end_all, family
-from flexray.runtime.protocol import NAMESPACE, SliceIdentity, SliceSpec
-from flexray.runtime.slice_actor import make_slice_class
+from flexray.runtime.environment import with_variables
+from flexray.runtime.leftovers import end_leftovers
+from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
+from flexray.runtime.notes import notes_directory
+from flexray.runtime.protocol import SliceSpec
+from flexray.runtime.slice_host import END_SECONDS, SliceHost, in_thread
 
 RESOURCE_OF = {Family.GPU: "GPU", Family.NPU: "NPU"}
 _VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "NPU": "ASCEND_RT_VISIBLE_DEVICES"}
-_END_SECONDS = 10.0
-
-
-@dataclass(slots=True)
-class LiveSlice:
-    """A slice of this node. ``process`` is None until it answered."""
-
-    spec: SliceSpec
-    handle: Any = None
-    process: Process | None = None
-    known: dict[int, Process] = field(default_factory=dict)
-    stopping: bool = False
 
 
 class NodeAgent:
@@ -58,8 +46,8 @@ class NodeAgent:
         self._config = config
         self._facts = _facts(node, resources, labels, config)
         self._probe = ProbeChild()
-        self._slice_class = make_slice_class()
-        self._slices: dict[SliceId, LiveSlice] = {}
+        self._enforcement = Enforcement(node, notes_directory(node), config.isolation)
+        self._host = SliceHost(node, self, self._enforcement)
         self._claims: list[Claim] = []
         self._devices: dict[str, Device] = {}
         self._backend_reports: tuple[BackendReport, ...] = ()
@@ -79,21 +67,25 @@ class NodeAgent:
         """
         if self._opened:
             self._listener += 1
-            await asyncio.gather(*(self.stop_slice(name) for name in list(self._slices)))
+            await self._host.stop_all("the scheduler was restarted")
             self._reports.clear()
             self._report_inventory()
             return
         self._opened = True
-        await _in_thread(end_leftovers, self._node, _END_SECONDS)
+        await in_thread(end_leftovers, self._node, END_SECONDS)
+        await in_thread(self._enforcement.recover)
         self._facts = dataclasses.replace(self._facts, cpu_devices=with_cpu)
         await self._discover()
         wanted = {resource: self._claims_wanted(resource) for resource in RESOURCE_OF.values()}
         for resource, count in wanted.items():
             for number in range(count):
-                self._claims.append(await _in_thread(make_or_adopt_claim, self._node, resource, number))
+                self._claims.append(await in_thread(make_or_adopt_claim, self._node, resource, number))
         self._report_inventory()
-        self._spawn(self._watch_claims())
-        self._spawn(self._watch_health())
+        memory = MemoryWatch(self._host.running, self._host.ran_over, self._probe.sample, self._config.poll_seconds)
+        for watch in (memory.watch_host, memory.watch_devices):
+            self.spawn(watch())
+        self.spawn(self._watch_claims())
+        self.spawn(self._watch_health())
 
     async def reports(self, timeout: float) -> list[Event]:
         """What has happened since the last call; waits for something."""
@@ -111,34 +103,29 @@ class NodeAgent:
 
     async def start_slice(self, spec: SliceSpec) -> None:
         """Start a slice; SliceStarted or SliceFailed is reported."""
-        self._slices[spec.slice] = LiveSlice(spec)
-        self._spawn(self._start(self._slices[spec.slice]))
+        self._host.start(spec)
 
     async def stop_slice(self, name: SliceId) -> None:
         """Stop a slice; SliceEnded is reported once all of its processes are gone."""
-        live = self._slices.get(name)
-        if live is None:
-            self._report(SliceEnded(name, "it was not running"))
-        elif not live.stopping:
-            live.stopping = True
-            await self._end(live, "stopped by the pool")
+        await self._host.stop(name)
 
     async def close(self) -> None:
         """Stop every slice, then give the claimed devices back to Ray."""
         self._closing = True
-        for live in list(self._slices.values()):
-            live.stopping = True
-            await self._end(live, "the pool stops")
+        await self._host.stop_all("the pool stops")
+        await in_thread(self._enforcement.close)
         for claim in self._claims:
-            await _in_thread(remove_claim, ray.util.placement_group_table(claim.group)["name"])
+            await in_thread(remove_claim, ray.util.placement_group_table(claim.group)["name"])
         self._probe.close()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run beside everything else."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)  # the event loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
 
-    def _report(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
+        """Tell the scheduler."""
         self._reports.append(event)
         self._news.set()
 
@@ -146,12 +133,14 @@ class NodeAgent:
 
     async def _discover(self) -> None:
         try:
-            devices, self._backend_reports = await _in_thread(self._probe.discover, self._facts)
+            devices, self._backend_reports = await in_thread(self._probe.discover, self._facts)
         except FlexrayError as error:
             devices, self._backend_reports = (), (BackendReport("probe", 0, str(error)),)
         lost = [d for d in self._devices.values() if d.id not in {found.id for found in devices} and d.key]
         known = [*devices, *(dataclasses.replace(d, state=DeviceState.SICK) for d in lost)]
-        self._devices = {device.id: device for device in known}
+        equipped = await in_thread(self._enforcement.equip, known)
+        self._devices = {device.id: with_watchdog(device) for device in equipped}
+        self._backend_reports += self._enforcement.reports()
 
     def _claims_wanted(self, resource: str) -> int:
         found = sum(1 for d in self._devices.values() if RESOURCE_OF.get(d.family) == resource and d.backend != "fake")
@@ -167,7 +156,7 @@ class NodeAgent:
             MemoryMiB(self._facts.host_memory),
             self._backend_reports,
         )
-        self._report(NodeReported(inventory))
+        self.report(NodeReported(inventory))
 
     def _pooled(self) -> list[Device]:
         """Devices the pool offers: claimed ones as they are, and as many unclaimed as claims are pending."""
@@ -190,7 +179,7 @@ class NodeAgent:
         """Learn which device each claim is, as the claims are met."""
         while any(claim.index is None for claim in self._claims):
             unmet = [claim for claim in self._claims if claim.index is None]
-            met = [claim for claim in unmet if await _in_thread(claim.group.wait, 0.05)]
+            met = [claim for claim in unmet if await in_thread(claim.group.wait, 0.05)]
             for claim, index in zip(met, await asyncio.gather(*map(_probe, met)), strict=True):
                 claim.index = index
             if met:
@@ -201,10 +190,7 @@ class NodeAgent:
         """Report devices that fall sick or recover, and remember the slices' descendants while they can be found."""
         while not self._closing:
             await asyncio.sleep(self._config.poll_seconds)
-            for live in list(self._slices.values()):
-                if live.process is not None:
-                    members = await _in_thread(family, live.process, live.spec.slice)
-                    live.known = {process.pid: process for process in members}
+            await self._host.remember_families()
             changed = False
             for device in list(self._devices.values()):
                 state = await self._health(device)
@@ -218,43 +204,19 @@ class NodeAgent:
         if device.backend in ("cpu", "declared"):  # nothing there can tell
             return device.state
         try:
-            health = await _in_thread(self._probe.health, device)
+            health = await in_thread(self._probe.health, device)
         except FlexrayError:  # the driver does not answer at all
             return DeviceState.SICK
         return DeviceState.READY if health.ok else DeviceState.SICK
 
-    # -- slices ------------------------------------------------------------------------------
+    # -- what its slices need of it -----------------------------------------------------------
 
-    async def _start(self, live: LiveSlice) -> None:
-        spec = live.spec
-        try:
-            devices = tuple(self._devices[name] for name in spec.placement.devices)
-            backend = BACKENDS[devices[0].backend]()
-            setup = backend.isolate(devices, spec.placement.share, spec.placement.memory)
-            identity = SliceIdentity(spec.slice, devices, spec.placement, setup.isolation.value, spec.environment)
-            live.handle = self._slice_class.options(**self._options(spec, devices)).remote(
-                identity, setup, spec.task_class.split("/")[0], spec.grace_seconds
-            )
-            pid, started, _ = await asyncio.wait_for(_result(live.handle.hello.remote()), spec.start_timeout)
-        except Exception as error:
-            await self._failed(live, error)
-            return
-        live.process = Process(pid, started)
-        record_process(self._node, spec.slice, live.process)
-        if not live.stopping:
-            self._report(SliceStarted(spec.slice))
-        self._spawn(self._mourn(live))
+    def device(self, name: str) -> Device:
+        """The device of that id. Raises KeyError."""
+        return self._devices[name]
 
-    async def _failed(self, live: LiveSlice, error: Exception) -> None:
-        self._slices.pop(live.spec.slice, None)
-        if live.handle is not None:
-            ray.kill(live.handle)
-        text = f"no answer within {live.spec.start_timeout:g} s" if isinstance(error, asyncio.TimeoutError) else error
-        self._report(SliceFailed(live.spec.slice, f"the slice could not be started: {text}"))
-
-    def _options(self, spec: SliceSpec, devices: tuple[Device, ...]) -> dict[str, Any]:
+    def actor_options(self, devices: tuple[Device, ...], runtime_env: dict[str, Any]) -> dict[str, Any]:
         """What a slice asks Ray for: its claim; for several devices, its node and explicit visible devices."""
-        runtime_env = dict(spec.environment.runtime_env)
         resource = RESOURCE_OF.get(devices[0].family)
         claims = [self._claim_of(device) for device in devices]
         if resource is not None and len(devices) == 1 and claims[0] is not None:
@@ -263,41 +225,13 @@ class NodeAgent:
             where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}
             if resource is not None and all(claims):
                 visible = ",".join(claim.index or "" for claim in claims if claim is not None)
-                runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), _VISIBLE[resource]: visible}
-        options = {**where, "name": spec.slice, "namespace": NAMESPACE}
-        return {**options, "runtime_env": runtime_env} if runtime_env else options
+                runtime_env = with_variables(runtime_env, {_VISIBLE[resource]: visible})
+        return {**where, "runtime_env": runtime_env} if runtime_env else where
 
     def _claim_of(self, device: Device) -> Claim | None:
         resource = RESOURCE_OF.get(device.family)
         names = (str(device.index), device.key)
         return next((c for c in self._claims if c.resource == resource and c.index in names), None)
-
-    async def _mourn(self, live: LiveSlice) -> None:
-        """Wait for the slice's end, whoever brings it about."""
-        try:
-            await live.handle.stay.remote()
-        except Exception as error:
-            if not live.stopping:
-                live.stopping = True
-                await self._end(live, f"its process died ({type(error).__name__})")
-
-    async def _end(self, live: LiveSlice, message: str) -> None:
-        """Make sure that nothing of a slice is left, then report its end with what it noted."""
-        name = live.spec.slice
-        while live.process is None and name in self._slices:  # still starting: its start ends first
-            await asyncio.sleep(0.02)
-        if name not in self._slices:
-            return
-        assert live.process is not None
-        members = {p.pid: p for p in await _in_thread(family, live.process, name)}
-        ray.kill(live.handle)
-        while not await _in_thread(end_all, [*live.known.values(), *members.values()], _END_SECONDS):
-            # A process that cannot be ended still uses the device: it must not be given to anybody.
-            await asyncio.sleep(1.0)
-        running, cause = read_notes(notes_directory(self._node) / name)
-        forget_process(self._node, name)
-        del self._slices[name]
-        self._report(SliceEnded(name, message, running, cause))
 
 
 def _facts(node: str, resources: dict[str, float], labels: dict[str, str], config: PoolConfig) -> NodeFacts:
@@ -312,11 +246,3 @@ def _facts(node: str, resources: dict[str, float], labels: dict[str, str], confi
 
 async def _probe(claim: Claim) -> str:
     return str(await probe_index(claim))
-
-
-async def _result(ref: Any) -> Any:
-    return await ref
-
-
-async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(None, function, *args)

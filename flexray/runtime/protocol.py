@@ -8,9 +8,10 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from flexray.model.devices import Device
+from flexray.model.isolation import Isolation
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -69,14 +70,14 @@ class SliceSpec:
 
 @dataclass(frozen=True, slots=True)
 class SliceIdentity:
-    """What a slice's process knows of itself."""
+    """What a slice's process knows of itself. ``notes``: what a person should know of the limits it is held to."""
 
     slice: SliceId
     devices: tuple[Device, ...]
     placement: Placement
-    isolation: str
+    isolation: Isolation
     environment: Environment
-    epoch: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Token(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 import ray
 
-from flexray.devices.backend import SliceSetup
+from flexray.devices.enforcers.enforcer import SliceSetup
 from flexray.errors import TaskError
 from flexray.model.lease import SessionId
 from flexray.runtime.channel import Channel, Pump

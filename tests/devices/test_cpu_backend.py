@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from flexray.devices.backend import NodeFacts, ProbeStatus, Sample
-from flexray.devices.cpu import THREAD_VARIABLES, CpuBackend
-from flexray.errors import IsolationFailed
-from flexray.model.amounts import MemoryMiB, Share
+from flexray.devices.cpu import CpuBackend
 from flexray.model.devices import Device, Family
-from flexray.model.isolation import Isolation
 
 
 def devices_of(cores: int, count: int, memory: int = 8192) -> tuple[Device, ...]:
@@ -22,7 +18,6 @@ def test_cores_and_half_of_the_memory_are_divided_evenly() -> None:
     devices = devices_of(4, 2)
     assert [device.cores for device in devices] == [(0, 1), (2, 3)]
     assert [device.type.memory for device in devices] == [2048, 2048]
-    assert {device.isolation for device in devices} == {Isolation.FRAMEWORK}
     assert {device.family for device in devices} == {Family.CPU}
     assert devices[0].type.name.startswith("cpu/")
 
@@ -40,26 +35,6 @@ def test_more_devices_than_cores_share_them_round_robin() -> None:
 def test_without_cores_there_is_a_reason() -> None:
     result = CpuBackend().probe(NodeFacts("n", cpu_devices=2))
     assert result.status is ProbeStatus.NO_DEVICES and "cores" in result.reason
-
-
-@pytest.mark.parametrize(("share", "threads"), [(1, 1), (250, 1), (500, 2), (625, 3), (1000, 4)])
-def test_a_slice_gets_all_cores_and_its_share_of_threads(share: int, threads: int) -> None:
-    setup = CpuBackend().isolate(devices_of(4, 1), Share(share), MemoryMiB(10))
-    assert (setup.isolation, setup.threads) == (Isolation.FRAMEWORK, threads)
-    assert setup.cores in ((0, 1, 2, 3), ()), "() where the system cannot bind"
-    assert setup.env == {name: str(threads) for name in THREAD_VARIABLES}
-    assert "OMP_NUM_THREADS" in setup.env
-
-
-def test_a_slice_of_several_devices_gets_the_cores_of_all() -> None:
-    setup = CpuBackend().isolate(devices_of(4, 2), Share(1000), MemoryMiB(10))
-    assert setup.threads == 4
-
-
-def test_a_device_without_cores_cannot_be_isolated() -> None:
-    (device,) = devices_of(1, 1)
-    with pytest.raises(IsolationFailed, match="n/cpu0"):
-        CpuBackend().isolate((dataclasses.replace(device, cores=()),), Share(500), MemoryMiB(10))
 
 
 def stat(proc: Path, *cores: tuple[int, int, int]) -> None:

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from flexray.devices import BACKENDS
-from flexray.devices.backend import DeviceBackend, Health, NodeFacts, ProbeResult, ProbeStatus, Sample, SliceSetup
-from flexray.errors import IsolationFailed
-from flexray.model.amounts import MemoryMiB, Share
+from flexray.devices.backend import DeviceBackend, Health, NodeFacts, ProbeResult, ProbeStatus, Sample
+from flexray.model.amounts import MemoryMiB
 from flexray.model.devices import Device, DeviceType, Family
-from flexray.model.isolation import MECHANISMS
 from flexray.model.wire import from_plain, to_plain
 
 ODD_FACTS = [
@@ -80,26 +78,6 @@ def test_health_and_sample_answer_for_any_device(backend: DeviceBackend, devices
         assert isinstance(sample, Sample)
         assert sample.utilisation is None or 0 <= sample.utilisation <= 100
         assert sample.memory_used is None or sample.memory_used >= 0
-
-
-@pytest.mark.parametrize("share", [1, 250, 1000])
-def test_isolation_is_never_overstated(backend: DeviceBackend, facts: NodeFacts, share: int) -> None:
-    for device in backend.probe(facts).devices:
-        setup = backend.isolate((device,), Share(share), MemoryMiB(64))
-        assert isinstance(setup, SliceSetup)
-        assert device.guarantee.meets(MECHANISMS[setup.isolation])
-        assert all(isinstance(text, str) for pair in setup.env.items() for text in pair)
-
-
-def test_isolate_answers_or_refuses_with_the_documented_error(
-    backend: DeviceBackend, devices: tuple[Device, ...]
-) -> None:
-    try:
-        setup = backend.isolate(devices[-1:], Share(500), MemoryMiB(64))
-    except IsolationFailed as error:
-        assert devices[-1].id in str(error)
-    else:
-        assert setup.isolation is devices[-1].isolation
 
 
 def test_devices_survive_the_wire(backend: DeviceBackend, devices: tuple[Device, ...]) -> None:

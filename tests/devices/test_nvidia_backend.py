@@ -12,7 +12,7 @@ import pytest
 from flexray.devices.backend import NodeFacts, ProbeStatus, ProcessUse, Sample
 from flexray.devices.child import ProbeChild
 from flexray.devices.nvidia import NvidiaBackend
-from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.amounts import MemoryMiB
 from flexray.model.devices import BackendReport, Device, DeviceState, DeviceType, Family
 from flexray.model.isolation import Isolation
 
@@ -213,9 +213,3 @@ def test_memory_a_driver_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "pynvml", double)
     gpu = Device("n/gpu0", "n", 0, DeviceType("nvidia/T4", MemoryMiB(1024)), Family.GPU, "nvidia", key="GPU-0")
     assert NvidiaBackend().sample(gpu) == Sample(5.0, 2, (ProcessUse(7, None),))
-
-
-def test_a_slice_is_told_nothing_and_promised_nothing() -> None:
-    gpu = Device("n/gpu0", "n", 0, DeviceType("nvidia/T4", MemoryMiB(1024)), Family.GPU, "nvidia", key="GPU-0")
-    setup = NvidiaBackend().isolate((gpu,), Share(250), MemoryMiB(256))
-    assert (setup.isolation, setup.env, setup.cores, setup.threads) == (Isolation.NONE, {}, (), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexray.errors import UsageError
-from flexray.model.commands import COMMANDS
+from flexray.model.commands import COMMANDS, GrantLease
 from flexray.model.devices import Device, DeviceType, Inventory
 from flexray.model.events import EVENTS, NodeReported, RequestSubmitted, SliceStarted
 from flexray.model.gang import Gang, Layout
-from flexray.model.isolation import Isolation
+from flexray.model.isolation import Guarantee, Isolation, Strength
 from flexray.model.lease import Lease, LeaseId, Placement
 from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
@@ -80,6 +81,12 @@ def test_typed_values_come_back_typed() -> None:
     assert back.request.isolation is Isolation.MPS and back.request.types == ("a", "b")
     lease = Lease(LeaseId("r", 1), "s1", Placement("n", ("n/gpu0",), 500, 10), "x/y", Isolation.NONE)
     assert isinstance(lease.placement.devices, tuple)
+    strong = dataclasses.replace(lease, guarantee=Guarantee(Strength.HARD, Strength.SOFT))
+    granted = decode(json.loads(json.dumps(encode(GrantLease("S", strong)))))
+    assert granted.lease == strong and granted.lease.guarantee.compute is Strength.HARD
+    for asked in (Isolation.CGROUP, Strength.HARD):
+        event = RequestSubmitted("r", "S", "E", "c", Request(isolation=asked))
+        assert decode(json.loads(json.dumps(encode(event)))).request.isolation is asked
 
 
 def test_a_journal_from_before_links_is_still_read() -> None:

@@ -1,0 +1,205 @@
+"""The slices of one node: started in their part of a device, watched, and ended with everything they started."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from flexray.devices.enforcement import Enforcement
+from flexray.devices.enforcers.enforcer import Cell, SliceSetup
+from flexray.model.amounts import Share
+from flexray.model.devices import Device
+from flexray.model.events import Event, SliceEnded, SliceFailed, SliceStarted
+from flexray.model.lease import SliceId
+from flexray.runtime.environment import with_variables
+from flexray.runtime.leftovers import forget_process, record_process
+from flexray.runtime.memory_watch import Overrun, own_memory
+from flexray.runtime.notes import notes_directory, read_notes
+from flexray.runtime.processes import Process, end_all, family
+from flexray.runtime.protocol import NAMESPACE, SliceIdentity, SliceSpec
+from flexray.runtime.slice_actor import make_slice_class
+
+END_SECONDS = 10.0
+"""Seconds that killed processes have to be gone, before that is tried again."""
+
+
+@dataclass(slots=True)
+class LiveSlice:
+    """A slice of this node.
+
+    Attributes:
+        process: None until it answered.
+        known: its processes when they were last looked for.
+        cell: what it holds; None until its part was asked for.
+        group: file of a cgroup that lists its processes, or "".
+        base: bytes of memory that its bare process had.
+    """
+
+    spec: SliceSpec
+    handle: Any = None
+    process: Process | None = None
+    known: dict[int, Process] = field(default_factory=dict)
+    cell: Cell | None = None
+    group: str = ""
+    base: int = 0
+    stopping: bool = False
+    overrun: Overrun | None = None
+
+    @property
+    def members(self) -> list[int]:
+        """Its processes, as far as they are known: all of them where a cgroup holds it."""
+        own = [] if self.process is None else [self.process.pid]
+        if self.group:
+            try:
+                return own + [pid for pid in map(int, Path(self.group).read_text().split()) if pid not in own]
+            except (OSError, ValueError):
+                pass
+        return list(dict.fromkeys([*own, *self.known]))
+
+
+class Node(Protocol):
+    """What a slice host needs of the agent it belongs to."""
+
+    def device(self, name: str) -> Device:
+        """The device of that id. Raises KeyError."""
+
+    def actor_options(self, devices: tuple[Device, ...], runtime_env: dict[str, Any]) -> dict[str, Any]:
+        """What a slice on these devices asks Ray for."""
+
+    def report(self, event: Event) -> None:
+        """Tell the scheduler."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run beside everything else."""
+
+
+class SliceHost:
+    """Starts and ends the slices of a node; reports SliceStarted, SliceFailed, SliceEnded."""
+
+    def __init__(self, name: str, node: Node, enforcement: Enforcement) -> None:
+        self._name = name
+        self._node = node
+        self._enforcement = enforcement
+        self._class = make_slice_class()
+        self.live: dict[SliceId, LiveSlice] = {}
+
+    def start(self, spec: SliceSpec) -> None:
+        """Start a slice; SliceStarted or SliceFailed is reported."""
+        live = self.live[spec.slice] = LiveSlice(spec)
+        self._node.spawn(self._start(live))
+
+    async def stop(self, name: SliceId, why: str = "stopped by the pool") -> None:
+        """Stop a slice; SliceEnded is reported once all of its processes are gone."""
+        live = self.live.get(name)
+        if live is None:
+            self._node.report(SliceEnded(name, "it was not running"))
+        elif not live.stopping:
+            live.stopping = True
+            await self._end(live, why)
+
+    async def stop_all(self, why: str) -> None:
+        """Stop every slice, and wait until none is left, also of those that were being stopped already."""
+        await asyncio.gather(*(self.stop(name, why) for name in list(self.live)))
+        while self.live:
+            await asyncio.sleep(0.02)
+
+    def running(self) -> list[LiveSlice]:
+        """Slices whose process has answered and is not being ended."""
+        return [live for live in self.live.values() if live.process is not None and not live.stopping]
+
+    def ran_over(self, live: LiveSlice, overrun: Overrun) -> None:
+        """A slice uses more memory than it holds: end it, and nothing else."""
+        if not live.stopping:
+            live.stopping, live.overrun = True, overrun
+            self._node.spawn(self._end(live, overrun.describe()))
+
+    async def remember_families(self) -> None:
+        """Note the slices' descendants while they can be found."""
+        for live in list(self.live.values()):
+            if live.process is not None:
+                members = await in_thread(family, live.process, live.spec.slice)
+                live.known = {process.pid: process for process in members}
+
+    async def _start(self, live: LiveSlice) -> None:
+        spec = live.spec
+        try:
+            devices = tuple(map(self._node.device, spec.placement.devices))
+            live.cell = cell_of(spec, devices)
+            setup = await in_thread(self._enforcement.prepare, live.cell)
+            live.group = setup.join[-1] if setup.join else ""
+            options = self._node.actor_options(devices, with_variables(spec.environment.runtime_env, setup.launch))
+            live.handle = self._launch(spec, devices, setup, options)
+            pid, started, _ = await asyncio.wait_for(_result(live.handle.hello.remote()), spec.start_timeout)
+        except Exception as error:
+            await self._failed(live, error)
+            return
+        live.base = own_memory(pid)
+        live.process = Process(pid, started)
+        record_process(self._name, spec.slice, live.process)
+        if not live.stopping:
+            self._node.report(SliceStarted(spec.slice))
+        self._node.spawn(self._mourn(live))
+
+    def _launch(self, spec: SliceSpec, devices: tuple[Device, ...], setup: SliceSetup, options: dict[str, Any]) -> Any:
+        identity = SliceIdentity(spec.slice, devices, spec.placement, setup.isolation, spec.environment, setup.notes)
+        named = {**options, "name": spec.slice, "namespace": NAMESPACE}
+        return self._class.options(**named).remote(identity, setup, spec.task_class.split("/")[0], spec.grace_seconds)
+
+    async def _failed(self, live: LiveSlice, error: Exception) -> None:
+        self.live.pop(live.spec.slice, None)
+        if live.handle is not None:
+            ray.kill(live.handle)
+        await in_thread(self._enforcement.release, live.spec.slice)
+        text = f"no answer within {live.spec.start_timeout:g} s" if isinstance(error, asyncio.TimeoutError) else error
+        self._node.report(SliceFailed(live.spec.slice, f"the slice could not be started: {text}"))
+
+    async def _mourn(self, live: LiveSlice) -> None:
+        """Wait for the slice's end, whoever brings it about."""
+        try:
+            await live.handle.stay.remote()
+        except Exception as error:
+            if not live.stopping:
+                live.stopping = True
+                await self._end(live, f"its process died ({type(error).__name__})")
+
+    async def _end(self, live: LiveSlice, message: str) -> None:
+        """Make sure that nothing of a slice is left, then report its end with what it noted."""
+        name = live.spec.slice
+        while live.process is None and name in self.live:  # still starting: its start ends first
+            await asyncio.sleep(0.02)
+        if name not in self.live:
+            return
+        assert live.process is not None
+        members = {p.pid: p for p in await in_thread(family, live.process, name)}
+        ray.kill(live.handle)
+        while not await in_thread(end_all, [*live.known.values(), *members.values()], END_SECONDS):
+            # A process that cannot be ended still uses the device: it must not be given to anybody.
+            await asyncio.sleep(1.0)
+        await in_thread(self._enforcement.release, name)
+        running, cause = read_notes(notes_directory(self._name) / name)
+        forget_process(self._name, name)
+        del self.live[name]
+        over = None if live.overrun is None else (live.overrun.used, live.overrun.limit)
+        self._node.report(SliceEnded(name, message, running, "memory" if over else cause, over))
+
+
+def cell_of(spec: SliceSpec, devices: tuple[Device, ...]) -> Cell:
+    """What is to be held to what."""
+    place = spec.placement
+    profile = next((one for one in devices[0].profiles if one.name == place.profile), None) if devices else None
+    burst = Share(max(place.share, place.burst))
+    return Cell(spec.slice, devices, place.share, burst, place.memory, profile, place.start)
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Run what may take a while beside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+async def _result(ref: Any) -> Any:
+    return await ref
