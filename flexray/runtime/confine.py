@@ -8,6 +8,7 @@ import sys
 from flexray.devices.enforcers.enforcer import SliceSetup
 from flexray.runtime.processes import MARK
 from flexray.runtime.protocol import Environment
+from flexray.runtime.turns import enter_turns
 
 
 def confine(setup: SliceSetup, slice_id: str) -> None:
@@ -25,6 +26,7 @@ def confine(setup: SliceSetup, slice_id: str) -> None:
                     continue
     if setup.threads and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(setup.threads)
+    enter_turns(setup.turns)
 
 
 def take_on(environment: Environment) -> None:

@@ -20,7 +20,7 @@ from flexray.devices.turns.server import MOST_CONNECTIONS
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
-from flexray.model.isolation import Isolation
+from flexray.model.isolation import Isolation, Strength
 
 GPU = Device("ab12/gpu0", "ab12", 0, DeviceType("nvidia/T4", MemoryMiB(16000)), Family.GPU, "fake")
 CPU = replace(GPU, id="ab12/cpu0", family=Family.CPU, cores=(0,))
@@ -232,9 +232,9 @@ def test_the_server_ends_with_its_agent(tmp_path: Path) -> None:
 
 
 def test_probe_tries_and_leaves_nothing(turns: Turns, tmp_path: Path) -> None:
-    found = turns.probe([GPU, CPU])
-    assert found[GPU.id].usable and not found[CPU.id].usable and "configuration" in found[CPU.id].reason
-    assert Turns(tmp_path, cpu_devices=True).probe([CPU])[CPU.id].usable
+    found = turns.probe([GPU, CPU, replace(CPU, id="ab12/cpu1", cores=())])
+    assert [support.usable for support in found.values()] == [True, True, False]
+    assert [support.memory for support in found.values()] == [Strength.COOPERATIVE, Strength.NONE, Strength.NONE]
     assert list((tmp_path / "turns").iterdir()) == []
 
 
@@ -253,8 +253,19 @@ def test_prepare_gives_a_socket_that_only_the_user_reaches(turns: Turns, tmp_pat
 
 def test_whole_devices_take_no_turns(turns: Turns) -> None:
     both = replace(cell("a", 1000), devices=(GPU, replace(GPU, id="ab12/gpu1", index=1)))
-    assert turns.prepare(both).turns == ""
+    setup = turns.prepare(both)
+    assert (setup.turns, setup.memory_fraction) == ("", 0.0)
     turns.release(both)
+
+
+def test_torch_is_told_its_memory(turns: Turns) -> None:
+    assert turns.prepare(cell("a")).memory_fraction == 100 / 16000
+    assert turns.prepare(cell("a", 1000)).memory_fraction == 0.0
+
+
+def test_a_slice_of_a_cpu_device_has_its_cores_in_its_turn(turns: Turns) -> None:
+    setup = turns.prepare(cell("a", device=replace(CPU, cores=(0, 1))))
+    assert (setup.threads, setup.env["OMP_NUM_THREADS"], setup.memory_fraction) == (2, "2", 0.0)
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,7 @@ def test_threads_have_steps_of_their_own(steps: Steps) -> None:
     assert (steps.said.count("begin"), steps.said.count("end")) == (200, 200)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_scripted_traced_exported_and_symbolic_modules_work(steps: Steps) -> None:
     model, x = nested().eval(), torch.ones(1, 4)
     expected = model(x)

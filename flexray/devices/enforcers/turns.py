@@ -2,7 +2,7 @@
 
 For devices that nothing stronger limits. It holds code that asks for its turn: torch's steps do by themselves
 (``flexray/runtime/torch_steps.py``), other code with ``flex.turn()``. Code that does neither has the device whenever it
-likes, and memory is not limited. Host cores take turns only when told to: what the kernel does there is stronger.
+likes. Torch is told how much of the device's memory it may take. On CPU devices a slice has all cores in its turn.
 
 It also lends: what a slice leaves idle the others use up to their burst, and it is back after one turn.
 """
@@ -15,14 +15,16 @@ import socket
 import stat
 import tempfile
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Support, Usage
+from flexray.devices.enforcers.framework import THREAD_VARIABLES
 from flexray.devices.turns.keeper import TurnKeeper
 from flexray.errors import IsolationFailed
+from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device, Family
-from flexray.model.isolation import Isolation
+from flexray.model.isolation import Isolation, Strength
 
 SOCKET = "FLEXRAY_TURNS_SOCKET"
 """Tells processes that a slice starts where to ask for turns."""
@@ -63,27 +65,32 @@ class Turns:
 
     isolation = Isolation.TURNS
 
-    def __init__(self, state: Path, cpu_devices: bool = False) -> None:
-        """Args: state: the sockets are under it. cpu_devices: whether host cores take turns too."""
+    def __init__(self, state: Path) -> None:
+        """Args: state: the sockets are under it."""
         self._folder = _short(state / "turns")
-        self._cpu_devices = cpu_devices
         self._keeper = TurnKeeper()
 
     def probe(self, devices: Sequence[Device]) -> dict[str, Support]:
-        """Starts a server, takes a turn and ends it."""
-        reason = self._reason() if any(self._is_meant(device) for device in devices) else ""
-        tried = Support(not reason, reason)
-        cores = Support(False, "host cores take turns only when the configuration asks for it; the kernel shares them")
-        return {device.id: tried if self._is_meant(device) else cores for device in devices}
+        """Starts a server, takes a turn and ends it. The device is not asked: whatever it is, turns can be taken."""
+        reason = self._reason() if devices else ""
+        return {device.id: _support(device, reason) for device in devices}
 
     def prepare(self, cell: Cell) -> SliceSetup:
         """A socket for the slice. A slice of several devices has them whole, so there is nobody to take turns with."""
+        cores = _cores(cell)
+        setup = SliceSetup(
+            self.isolation,
+            env=dict.fromkeys(THREAD_VARIABLES, str(len(cores))) if cores else {},
+            cores=cores if hasattr(os, "sched_setaffinity") else (),
+            threads=len(cores),
+            memory_fraction=_memory_fraction(cell),
+        )
         if len(cell.devices) != 1:
-            return SliceSetup(self.isolation)
+            return setup
         _make_private(self._folder)
         self._open(cell)
         path = os.fspath(self._path(cell.slice))
-        return SliceSetup(self.isolation, env={SOCKET: path}, turns=path, notes=(_NOTE,))
+        return replace(setup, env={**setup.env, SOCKET: path}, turns=path, notes=(_NOTE,))
 
     def resize(self, cell: Cell) -> None:
         """Its weight and its cap change from the next turn on."""
@@ -126,9 +133,6 @@ class Turns:
     def _path(self, slice_id: str) -> Path:
         return self._folder / hashlib.sha256(slice_id.encode()).hexdigest()[:_NAME]
 
-    def _is_meant(self, device: Device) -> bool:
-        return device.family is not Family.CPU or self._cpu_devices
-
     def _reason(self) -> str:
         """Why it does not work here, or ""."""
         name = f"probe {os.getpid()}"
@@ -145,6 +149,29 @@ class Turns:
             return str(error)
         finally:
             keeper.end()
+
+
+def _support(device: Device, reason: str) -> Support:
+    if device.family is Family.CPU:
+        reason = reason or ("" if device.cores else "no host cores")
+        return Support(not reason, reason)
+    return Support(not reason, reason, Strength.COOPERATIVE if device.type.memory > 0 else Strength.NONE)
+
+
+def _cores(cell: Cell) -> tuple[int, ...]:
+    """Host cores that the slice computes with in its turns; () on real devices."""
+    without = [device.id for device in cell.devices if device.family is Family.CPU and not device.cores]
+    if without or not cell.devices:
+        raise IsolationFailed(f"{cell.slice}: {', '.join(without) or 'no device'} has no host cores")
+    return tuple(sorted({core for device in cell.devices for core in device.cores}))
+
+
+def _memory_fraction(cell: Cell) -> float:
+    """What torch may take of the smallest device; 0.0: all, or nobody knows, or host memory."""
+    smallest = min(device.type.memory for device in cell.devices)
+    if cell.share >= WHOLE or smallest <= 0 or any(device.family is Family.CPU for device in cell.devices):
+        return 0.0
+    return min(1.0, cell.memory / smallest)
 
 
 def _short(folder: Path) -> Path:
