@@ -2,7 +2,7 @@
 
 A step of inference is the outermost module's forward pass. A training step goes on after it, through the backward
 pass to the optimizer's step; fetching the next batch ends it too. Hooks look at no tensor and change nothing. In
-what torch compiles they vanish: a compiled module takes its turn as a whole, around it.
+what torch compiles there are none: a compiled module takes its turn as a whole, around it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -30,15 +29,14 @@ class Steps(Protocol):
 
 
 class _Here(threading.local):
-    """This thread's outermost module, while its forward pass runs."""
+    """Whether this thread is in a module's forward pass."""
 
-    module: Any = None
-    begun: float = 0.0
+    inside: bool = False
 
 
 def take_turns(torch: Any, gate: Steps) -> list[Callable[[], None]]:
     """Install hooks for all modules, optimizers, data loaders and graphs; returns what removes them again."""
-    undo = [handle.remove for handle in _hook_modules(torch, gate)]
+    undo = _hook_modules(torch, gate)
     # By its full name: torch.optim hides it.
     optimizer = importlib.import_module("torch.optim.optimizer")
     hook = getattr(optimizer, "register_optimizer_step_post_hook", None)
@@ -53,36 +51,30 @@ def take_turns(torch: Any, gate: Steps) -> list[Callable[[], None]]:
     return undo
 
 
-def _hook_modules(torch: Any, gate: Steps) -> list[Any]:
+def _hook_modules(torch: Any, gate: Steps) -> list[Callable[[], None]]:
+    """Around every module's call, not by torch's global hooks: those cost each inner module ten times as much, end no
+    pass that is interrupted, and make torch.compile warn."""
     here, process = _Here(), os.getpid()
-    compiling = torch.compiler.is_compiling
+    compiling, learns = torch.compiler.is_compiling, torch.is_grad_enabled
+    plain = torch.nn.Module.__call__
 
-    def before(module: Any, _: Any) -> None:
+    @functools.wraps(plain)
+    def call(module: Any, *args: Any, **options: Any) -> Any:
         # A forked child computes beside its parent's step, for it: a loader's worker would wait for its own reader.
-        if compiling() or os.getpid() != process:
-            return
-        if here.module is module:  # an interrupt left its last pass without the hook after it
-            gate.end()
-        elif here.module is not None:
-            return
+        if here.inside or compiling() or os.getpid() != process:
+            return plain(module, *args, **options)
         gate.begin()
-        here.module, here.begun = module, time.monotonic()
+        here.inside, begun = True, time.monotonic()
+        try:
+            return plain(module, *args, **options)
+        finally:
+            here.inside = False
+            if module.training and learns():
+                gate.stay_open(begun)
+            gate.end()
 
-    def after(module: Any, _: Any, output: Any) -> None:
-        if compiling() or here.module is not module:
-            return
-        here.module = None
-        if module.training and torch.is_grad_enabled():
-            gate.stay_open(here.begun)
-        gate.end()
-
-    # Torch warns of such hooks wherever a module is compiled; these are made for it.
-    warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when there are global hooks")
-    modules = torch.nn.modules.module
-    return [
-        modules.register_module_forward_pre_hook(before),
-        modules.register_module_forward_hook(after, always_call=True),
-    ]
+    torch.nn.Module.__call__ = call
+    return [functools.partial(setattr, torch.nn.Module, "__call__", plain)]
 
 
 def _nothing() -> None:

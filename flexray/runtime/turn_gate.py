@@ -76,6 +76,11 @@ class Gate:
         self._link = None
         self._drain_s = _HANG_S
 
+    def leave(self) -> None:
+        """The process ends, which may take its time: others need not wait for it."""
+        with self._changed:
+            self._lose(self._link)
+
     # -- steps -----------------------------------------------------------------------------
 
     def begin(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from types import TracebackType
@@ -78,6 +79,7 @@ def _open(path: str) -> Gate:
     global _gate
     if _gate is None:
         os.register_at_fork(after_in_child=_forget)
+        atexit.register(_leave)  # an interpreter with torch in it takes half a second to end
     _gate = Gate(path, synchronise)
     return _gate
 
@@ -85,6 +87,11 @@ def _open(path: str) -> Gate:
 def _forget() -> None:
     if _gate is not None:
         _gate.forget()
+
+
+def _leave() -> None:
+    if _gate is not None:
+        _gate.leave()
 
 
 def _install(torch: object, gate: Gate) -> None:
@@ -96,8 +103,10 @@ def _install(torch: object, gate: Gate) -> None:
 def synchronise() -> None:
     """Wait until the device has done what torch gave it. Nothing where torch has used no device."""
     torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    found = vars(torch)  # what torch lacks it looks for elsewhere first, at length
     for name in _BACKENDS:
-        backend = getattr(torch, name, None)
-        started = getattr(backend, "is_initialized", None)
-        if started is not None and started():
-            backend.synchronize()  # type: ignore[union-attr]
+        backend = found.get(name)
+        if backend is not None and backend.is_initialized():
+            backend.synchronize()

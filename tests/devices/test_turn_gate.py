@@ -278,3 +278,10 @@ def test_a_forked_child_asks_for_itself(gate: Gate, server: Server) -> None:
     assert os.waitpid(child, 0)[1] == 0
     connection.close()
     assert gate._held
+
+
+def test_a_process_that_ends_gives_its_turn_back_at_once(gate: Gate, server: Server) -> None:
+    take(gate, server, LONG)
+    gate.leave()
+    assert server.hears() == b""
+    gate.leave()

@@ -29,8 +29,8 @@ WINDOW = 10 * SECOND
 """What a slice held too much is made up for, at most this long: without an end to it, one slice that hung for an hour
 would starve for hours."""
 
-_SAVED = 2 * TURN
-"""Allowance that a capped slice keeps over a pause: enough for its next steps, little in its average."""
+_SAVED = TURN
+"""Allowance that a capped slice keeps over a pause: enough to start at once, little in its average."""
 
 
 @dataclass(slots=True)
