@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flexray.model.request import Request
     from flexray.model.snapshot import Snapshot
     from flexray.runtime.current import Current, current
+    from flexray.runtime.turns import turn
     from flexray.tasks import Actor, ActorHandle, Task, actor, task
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ _LAZY = {
     "errors": "flexray.errors",
     "get": "flexray.future",
     "task": "flexray.tasks",
+    "turn": "flexray.runtime.turns",
     "wait": "flexray.future",
 }
 
@@ -77,6 +79,7 @@ __all__ = [
     "pool",
     "shutdown",
     "task",
+    "turn",
     "wait",
 ]
 

@@ -12,6 +12,7 @@ from flexray.errors import IsolationFailed
 from flexray.runtime.memory_fraction import limit_memory
 from flexray.runtime.processes import MARK
 from flexray.runtime.protocol import Environment
+from flexray.runtime.turns import enter_turns
 
 _TASKS = Path("/proc/self/task")
 _STATUS = Path("/proc/self/status")
@@ -35,6 +36,7 @@ def confine(setup: SliceSetup, slice_id: str) -> None:
         sys.modules["torch"].set_num_threads(setup.threads)
     if setup.memory_fraction:
         limit_memory(setup.memory_fraction)
+    enter_turns(setup.turns)
 
 
 def _join(file: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from flexray.devices.enforcers.enforcer import NotResizable, SliceSetup
+from flexray.runtime.memory_fraction import limit_memory
 
 _STATUS = Path("/proc/self/status")
 
@@ -23,6 +24,8 @@ def reconfine(before: SliceSetup, after: SliceSetup) -> None:
     torch = sys.modules.get("torch")
     if after.threads and torch is not None:
         torch.set_num_threads(after.threads)
+    if before.memory_fraction != after.memory_fraction:
+        limit_memory(after.memory_fraction or 1.0)
 
 
 def _limit_data(before: int, after: int) -> None:

@@ -20,6 +20,7 @@ from flexray.devices.enforcers.hami import Hami
 from flexray.devices.enforcers.mig import Mig
 from flexray.devices.enforcers.mps import Mps
 from flexray.devices.enforcers.tiles import Tiles
+from flexray.devices.enforcers.turns import Turns
 from flexray.devices.enforcers.vnpu import Vnpu
 
 Maker = Callable[[str, Path], Enforcer]
@@ -30,22 +31,26 @@ ENFORCERS: dict[str, tuple[Maker, ...]] = {
         lambda node, state: Cgroup(state=state),
         lambda node, state: Duty(state=state),
         lambda node, state: Framework(state=state),
+        lambda node, state: Turns(state),  # behind one that works everywhere: for those who ask for them
     ),
     "nvidia": (
         lambda node, state: Mig(state),
         lambda node, state: Mps(state),
         lambda node, state: Hami(state),
+        lambda node, state: Turns(state),
         lambda node, state: Fraction(),
     ),
-    "ascend": (lambda node, state: Vnpu(state), lambda node, state: Fraction()),
+    "ascend": (lambda node, state: Vnpu(state), lambda node, state: Turns(state), lambda node, state: Fraction()),
     "amd": (
         lambda node, state: CuMask(MemoryGroups(node=node)),
         lambda node, state: Dmem(MemoryGroups(node=node)),
+        lambda node, state: Turns(state),
         lambda node, state: Fraction(),
     ),
     "intel": (
         lambda node, state: Tiles(MemoryGroups(node=node)),
         lambda node, state: Dmem(MemoryGroups(node=node)),
+        lambda node, state: Turns(state),
         lambda node, state: Fraction(),
     ),
 }

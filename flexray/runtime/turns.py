@@ -1,0 +1,112 @@
+"""``flex.turn()``, and this process's gate: entered by a slice once, found by processes that it starts."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from types import TracebackType
+
+from flexray.devices.enforcers.turns import SOCKET
+from flexray.runtime.after_import import after_import
+from flexray.runtime.turn_gate import Gate
+
+SWITCH = "FLEXRAY_TURNS"
+"""``off`` in a task's environment: torch's steps take no turns by themselves; ``flex.turn()`` still does."""
+
+_BACKENDS = ("cuda", "npu", "xpu")
+"""Modules of torch for devices that work while the program goes on."""
+
+_gate: Gate | None = None
+_looked = False
+
+
+def enter_turns(path: str) -> None:
+    """Called once in a slice's process, before user code: it takes turns at this socket; "" takes none."""
+    if not path:
+        return
+    gate = _open(path)
+    if os.environ.get(SWITCH, "").lower() != "off":
+        after_import("torch", lambda torch: _install(torch, gate))
+
+
+class Turn:
+    """What ``flex.turn()`` gives: a context for ``with``. Nests; holds nothing, so one serves all."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        gate = _gate or _find()
+        if gate is not None:
+            gate.begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if _gate is not None:
+            _gate.finish()
+
+
+_TURN = Turn()
+
+
+def turn() -> Turn:
+    """Work on the device only while it is this slice's turn.
+
+        with flex.turn():
+            outputs = model(batch)
+
+    Waits at the beginning until the turn comes, and at the end until the device has done what it was given. Where
+    slices take no turns, and outside a slice, it does neither. Torch's modules, optimisers and data loaders
+    take turns by themselves; this is for everything else. A turn inside a turn is part of it. Make it
+    short: others wait until it ends, and for two seconds over their time they let it pass for hung and go on.
+    """
+    return _TURN
+
+
+def _find() -> Gate | None:
+    """The gate of the slice that started this process, if one did. Looks once."""
+    global _looked
+    if _gate is None and not _looked:
+        _looked = True
+        path = os.environ.get(SOCKET, "")
+        if path:
+            _open(path)
+    return _gate
+
+
+def _open(path: str) -> Gate:
+    global _gate
+    if _gate is None:
+        os.register_at_fork(after_in_child=_forget)
+        atexit.register(_leave)  # an interpreter with torch in it takes half a second to end
+    _gate = Gate(path, synchronise)
+    return _gate
+
+
+def _forget() -> None:
+    if _gate is not None:
+        _gate.forget()
+
+
+def _leave() -> None:
+    if _gate is not None:
+        _gate.leave()
+
+
+def _install(torch: object, gate: Gate) -> None:
+    from flexray.runtime.torch_steps import take_turns
+
+    take_turns(torch, gate)
+
+
+def synchronise() -> None:
+    """Wait until the device has done what torch gave it. Nothing where torch has used no device."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    found = vars(torch)  # what torch lacks it looks for elsewhere first, at length
+    for name in _BACKENDS:
+        backend = found.get(name)
+        if backend is not None and backend.is_initialized():
+            backend.synchronize()
