@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flexray.core.cordons import Cordons
 from flexray.core.ends import SLICE_START_SECONDS, Ends
 from flexray.core.options import CoreOptions
 from flexray.core.past import Past
@@ -54,6 +55,9 @@ class State:
         self.ends = Ends(self.slices.by_id)
         #: slices whose lease is being taken back in the middle, and when that is done by force.
         self.evictions: dict[SliceId, float] = {}
+        self.cordons = Cordons()
+        #: devices that work moves off, and when what is still there has to go.
+        self.emptying: dict[str, float] = {}
         #: slices whose room is promised to others, and when their session is asked for it.
         self.promised: dict[SliceId, float] = {}
         #: devices with room that is reserved and free, once somebody has looked in the present cycle.
