@@ -88,7 +88,13 @@ class Pool(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        terms = {"warm_seconds": 30, "lease_term_seconds": 3, "rematch_seconds": 3, "patience_seconds": 9, "drain_seconds": 3}
+        terms = {
+            "warm_seconds": 30,
+            "lease_term_seconds": 3,
+            "rematch_seconds": 3,
+            "patience_seconds": 9,
+            "drain_seconds": 3,
+        }
         self.world = World(starts=False, stops=False, **terms)
         self.ledger: dict[str, tuple[Placement, int]] = {}
         self.asked: dict[str, Request] = {}
