@@ -24,6 +24,7 @@ from flexray.devices.backend import (
     Sample,
     device_id,
 )
+from flexray.devices.nvidia_health import DriverEvents, fault_of_error, faults_now, faults_of_events
 from flexray.devices.nvlink import SYSFS, Wiring, connect, read_wiring
 from flexray.errors import BackendUnavailable
 from flexray.model.devices import Device, DeviceState, Family
@@ -31,9 +32,6 @@ from flexray.model.devices import Device, DeviceState, Family
 T = TypeVar("T")
 
 _MIB = 2**20
-_UNCORRECTED, _VOLATILE = 1, 0
-"""NVML_MEMORY_ERROR_TYPE_UNCORRECTED since the driver was loaded (NVML_VOLATILE_ECC)."""
-
 
 class _Unavailable(BackendUnavailable):
     """NVML cannot be used at all; ``status`` says which part is missing."""
@@ -52,6 +50,7 @@ class NvidiaBackend:
         """Args: sysfs: where the kernel describes PCI devices."""
         self._sysfs = sysfs
         self._nvml: Any = None
+        self._events = DriverEvents()
         #: NVML index -> the device last seen there, so that a lost one keeps its identity.
         self._known: dict[int, Device] = {}
         #: UUID -> where that GPU is connected, read when it is first seen and again after it was lost.
@@ -61,7 +60,7 @@ class NvidiaBackend:
         """The GPUs Ray may use: ``facts.visible`` of them, and no more than Ray declares.
 
         Ray numbers the visible GPUs in the order of its mask, so a smaller declared number
-        means the first of them. A GPU that cannot be read is SICK if it was seen before; otherwise it has
+        means the first of them. A GPU that cannot be read is LOST if it was seen before; otherwise it has
         no identity and is only counted in the reason.
         """
         try:
@@ -79,15 +78,16 @@ class NvidiaBackend:
         return ProbeResult(ProbeStatus.OK if found else ProbeStatus.BROKEN, tuple(found), reason)
 
     def health(self, device: Device) -> Health:
-        """Not well when the GPU is lost or has uncorrected memory errors since the driver was loaded."""
+        """What the driver has reported of the GPU since the last look, and what its state says now."""
         try:
             handle = self._handle(device)
-            errors = self._optional(lambda nvml: nvml.nvmlDeviceGetTotalEccErrors(handle, _UNCORRECTED, _VOLATILE))
-        except Exception as error:
-            return Health(ok=False, reason=_say(error))
-        if errors:
-            return Health(ok=False, reason=f"{errors} uncorrected ECC memory errors")
-        return Health(ok=True)
+            self._events.register(self._library(), handle, device.key)
+            now = faults_now(self._optional, handle)
+            pids = [process.pid for process in self._processes(handle)]
+        except Exception as error:  # whatever a vendor library raises says that something is wrong
+            now, pids = [fault_of_error(self._nvml, error)], []
+        seen = [] if self._nvml is None else self._events.take(self._nvml, device.key)
+        return Health.of([*faults_of_events(seen, pids), *now])
 
     def sample(self, device: Device) -> Sample:
         """Use of the whole GPU; NVML cannot tell the utilisation of a GPU in MIG mode."""
@@ -118,7 +118,7 @@ class NvidiaBackend:
                 if known is None:
                     continue
                 self._wirings.pop(known.key, None)
-                device = dataclasses.replace(known, state=DeviceState.SICK)
+                device = dataclasses.replace(known, state=DeviceState.LOST, reason=_say(error))
             found.append(device)
         return connect(_visible_to_ray(facts, found), self._wirings), lost
 
@@ -183,6 +183,7 @@ class NvidiaBackend:
             return ask(nvml)
         except nvml.NVMLError_Uninitialized:
             self._nvml = None
+            self._events.forget()
             return ask(self._library())
 
     def _library(self) -> Any:
