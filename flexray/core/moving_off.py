@@ -57,14 +57,19 @@ def _move(state: State, record: SliceRecord, why: RecallReason, now: float, over
         return
     elif request.gang is not None:
         _move_gang(state, request.gang, record, why, now, overdue)
-    elif request.id in state.preemptible and (overdue or request.lease not in state.blocked):
+    elif _may_be_stopped(state, record, request, late=overdue is not None):
         preempt(state, record, why, now)
-    elif overdue and record.reusable and request.restartable:
-        preempt(state, record, why, now)
-    elif overdue:
+    elif overdue is not None:
         _lose(state, record, StopReason.DEVICE_DRAINS, overdue, now)
     elif record.reusable and request.state is RequestState.LEASED:
         _ask_back(state, record, request, why)
+
+
+def _may_be_stopped(state: State, record: SliceRecord, request: RequestRecord, *, late: bool) -> bool:
+    """Whether it starts again elsewhere, and may be stopped now; what waits for its own work only once it is late."""
+    if late:
+        return record.reusable and request.restartable
+    return request.id in state.preemptible and request.lease not in state.blocked
 
 
 def _move_gang(

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _MIB = 2**20
 
+
 class _Unavailable(BackendUnavailable):
     """NVML cannot be used at all; ``status`` says which part is missing."""
 

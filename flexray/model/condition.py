@@ -94,7 +94,7 @@ CONDITION_TABLE: dict[tuple[DeviceState, Sign], DeviceState] = {
 }
 
 _SIGN_OF = {Severity.PASSING: _S.PASSING, Severity.CONDEMNS: _S.CONDEMNED, Severity.GONE: _S.GONE}
-#: A device that fell again within so many times the while it was watched for falls once more; later, for the first time.
+#: A device that falls within so many times the while it was watched for has fallen again; later, for the first time.
 _FORGET = 10
 #: The while is doubled at most so often.
 _MOST_DOUBLINGS = 6

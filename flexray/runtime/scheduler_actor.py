@@ -19,7 +19,15 @@ from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
 from flexray.model.commands import Command, StartSlice, StopSlice
-from flexray.model.events import Event, NodeLost, QueuesConfigured, SessionClosed, SessionOpened, SpeedsRestored
+from flexray.model.events import (
+    DeviceUncordoned,
+    Event,
+    NodeLost,
+    QueuesConfigured,
+    SessionClosed,
+    SessionOpened,
+    SpeedsRestored,
+)
 from flexray.model.explanation import Explanation
 from flexray.model.lease import RequestId, SessionId
 from flexray.model.plan import PlanAnswer
@@ -27,6 +35,7 @@ from flexray.model.queue import Queue
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.queue_file import parse_queues, plain_queue
+from flexray.runtime import cordoning
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
@@ -34,7 +43,7 @@ from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
 
 _POLL_SECONDS = 20.0
-_SPEEDS_KEY, _COMPANY_KEY, _QUEUES_KEY = b"speeds", b"company", b"queues"
+_SPEEDS_KEY, _COMPANY_KEY, _QUEUES_KEY, _CORDONS_KEY = b"speeds", b"company", b"queues", b"cordons"
 _SAVE_SECONDS = 5.0
 
 
@@ -73,6 +82,7 @@ class SchedulerActor:
         self._closing = False
         self._restore_speeds()
         self._queues = self._restore_queues()
+        self._kept_cordons = self._restore_cordons()
         self._tasks: list[asyncio.Task[None]] = []
         keep_collections_short()
 
@@ -175,7 +185,7 @@ class SchedulerActor:
         check_invariants(self._core.state)
 
     async def close(self) -> None:
-        """Stop every slice, give every device back to Ray, forget the nodes, and the queues that were set.
+        """Stop every slice, give every device back to Ray, forget the nodes, and the queues and cordons that were set.
 
         What was learnt of run times stays for the next pool of this cluster.
         """
@@ -183,7 +193,8 @@ class SchedulerActor:
         for session in list(self._mailboxes):
             await self.leave(session)
         await self._nodes.close()
-        internal_kv._internal_kv_del(_QUEUES_KEY, namespace=NAMESPACE.encode())
+        for key in (_QUEUES_KEY, _CORDONS_KEY):
+            internal_kv._internal_kv_del(key, namespace=NAMESPACE.encode())
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -211,6 +222,7 @@ class SchedulerActor:
             for command in self._core.decide(self._now()):
                 self._carry_out(command)
             self._save_speeds()
+            self._save_cordons()
 
     async def queues(self) -> list[dict[str, Any]]:
         """The queues as they were configured."""
@@ -233,6 +245,26 @@ class SchedulerActor:
         if queues:
             self._apply(QueuesConfigured(queues))
         return queues
+
+    async def change_cordons(self, change: dict[str, Any]) -> list[str]:
+        """Cordon or uncordon devices (see ``cordoning.asked``). Returns their ids."""
+        events = cordoning.asked(change, self._core.state.pool.nodes, self._core.state.cordons.by_device)
+        for event in events:
+            self._apply(event)
+        self._save_cordons()
+        return [event.device if isinstance(event, DeviceUncordoned) else event.cordon.device for event in events]
+
+    def _restore_cordons(self) -> list[tuple[Any, ...]]:
+        for event in cordoning.from_rows(_kept(_CORDONS_KEY)):
+            self._apply(event)
+        return cordoning.rows(self._core.state.cordons.by_device)
+
+    def _save_cordons(self) -> None:
+        """Also when one has followed its device to another id."""
+        rows = cordoning.rows(self._core.state.cordons.by_device)
+        if rows != self._kept_cordons and not self._closing:
+            _keep(_CORDONS_KEY, rows)
+            self._kept_cordons = rows
 
     def _restore_speeds(self) -> None:
         """What an earlier incarnation learnt of run times is kept in Ray's own key-value store."""

@@ -1,4 +1,4 @@
-"""Faults of NVIDIA GPUs: Xids and ECC events, as the real nvidia-ml-py reads them from the double, and what they mean."""
+"""Faults of NVIDIA GPUs: Xids, ECC errors and more, as the real nvidia-ml-py reads them from the double."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def test_an_xid_is_reported_once_with_what_it_means(
     assert child.health(gpu).fault == xid_fault(code), "again"
 
 
-def test_an_xid_is_told_of_the_gpu_it_is_about(
-    nvml: Configure, child: ProbeChild, gpus_conf: str, gpu: Device
-) -> None:
+def test_an_xid_is_told_of_the_gpu_it_is_about(nvml: Configure, child: ProbeChild, gpus_conf: str, gpu: Device) -> None:
     (first, *_), _ = child.discover(NodeFacts("n", resources={"GPU": 3.0}))
     nvml(gpus_conf + "xid=79\nxid_seq=1\n")
     assert child.health(first).ok
