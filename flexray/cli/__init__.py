@@ -1,4 +1,4 @@
-"""The ``flexray`` command: start, status, explain, plan, queue, cordon, drain, stop, simulate, demo. Thin: Python can do all of it."""
+"""The ``flexray`` command: start, status, explain, plan, cordon, simulate and so on. Thin: Python can do all of it."""
 
 from __future__ import annotations
 
