@@ -14,7 +14,7 @@ from flexray.core.preempting import preempt
 from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
 from flexray.model.commands import RecallLease
-from flexray.model.devices import MOVES_OFF, DeviceState
+from flexray.model.devices import MOVES_OFF, Cordon, DeviceState
 from flexray.model.lifecycle import EndReason, RecallReason, RequestState, RequestStep, SliceState, StopReason
 
 
@@ -27,6 +27,19 @@ def devices_changed(state: State, node: str, now: float) -> None:
         if device.state in MOVES_OFF:
             state.emptying.setdefault(device.id, now + state.options.drain_seconds)
     displace(state, state.slices.pending_on_unready(node), now)
+
+
+def set_cordon(state: State, name: str, cordon: Cordon | None, now: float) -> None:
+    """An operator cordons a device, or no longer; one that is not there is seen to when it is reported."""
+    state.cordons.by_device.pop(name, None)
+    if cordon is not None:
+        state.cordons.by_device[name] = cordon
+    known = state.pool.devices.get(name)
+    for device in state.pool.nodes[known.node].devices if known is not None else ():
+        if device.id == name:
+            state.pool.add_device(state.cordons.applied(device))
+            devices_changed(state, device.node, now)
+            state.sharing.pool_changed()
 
 
 def move_off(state: State, now: float) -> None:

@@ -30,7 +30,7 @@ from flexray.core.defragment import defragment
 from flexray.core.ending import cancel, end_lease, end_slice, fail, keep_draining_room, release, withdraw
 from flexray.core.gangs import grow, settle, started
 from flexray.core.inventory import apply_inventory, drop_node
-from flexray.core.moving_off import devices_changed, move_off
+from flexray.core.moving_off import devices_changed, move_off, set_cordon
 from flexray.core.options import CoreOptions
 from flexray.core.preempting import evict_overdue, yielded
 from flexray.core.queueing import Turnstile, place_in_order
@@ -174,22 +174,10 @@ class Scheduler:
         self.state.sharing.pool_changed()
 
     def _device_cordoned(self, event: DeviceCordoned, now: float) -> None:
-        self.state.cordons.by_device[event.cordon.device] = event.cordon
-        self._cordon_changed(event.cordon.device, now)
+        set_cordon(self.state, event.cordon.device, event.cordon, now)
 
     def _device_uncordoned(self, event: DeviceUncordoned, now: float) -> None:
-        if self.state.cordons.by_device.pop(event.device, None) is not None:
-            self._cordon_changed(event.device, now)
-
-    def _cordon_changed(self, name: str, now: float) -> None:
-        """A device that has left, or not come yet, is seen to when it is reported."""
-        pool = self.state.pool
-        known = pool.devices.get(name)
-        reported = pool.nodes[known.node].devices if known is not None else ()
-        for device in [device for device in reported if device.id == name]:
-            pool.add_device(self.state.cordons.applied(device))
-            devices_changed(self.state, device.node, now)
-            self.state.sharing.pool_changed()
+        set_cordon(self.state, event.device, None, now)
 
     def _session_opened(self, event: SessionOpened, now: float) -> None:
         if event.session not in self.state.sessions:

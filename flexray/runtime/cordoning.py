@@ -44,7 +44,7 @@ def devices_named(target: str, nodes: Mapping[str, Inventory]) -> list[tuple[Inv
     node's name with ``/gpu0``, or by its maker's key (UUID); a node by its id, the first characters of it, or its name.
     """
     pairs = [(node, device) for node in nodes.values() for device in node.devices]
-    by_key = [pair for pair in pairs if target in (pair[1].id, pair[1].key)]
+    by_key = [pair for pair in pairs if target and target in (pair[1].id, pair[1].key)]
     if by_key:
         return by_key
     node_name, slash, local = target.rpartition("/")

@@ -7,13 +7,10 @@ and carries the commands out. One asyncio loop, so the core is never entered twi
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.experimental import internal_kv
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
@@ -37,13 +34,13 @@ from flexray.model.snapshot import Snapshot
 from flexray.queue_file import parse_queues, plain_queue
 from flexray.runtime import cordoning
 from flexray.runtime.collector import keep_collections_short
+from flexray.runtime.kept import COMPANY, CORDONS, QUEUES, SPEEDS, forget, keep, kept
 from flexray.runtime.nodes import Nodes
-from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
+from flexray.runtime.protocol import Environment, SliceSpec, Versions, Welcome
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
 
 _POLL_SECONDS = 20.0
-_SPEEDS_KEY, _COMPANY_KEY, _QUEUES_KEY, _CORDONS_KEY = b"speeds", b"company", b"queues", b"cordons"
 _SAVE_SECONDS = 5.0
 
 
@@ -193,8 +190,8 @@ class SchedulerActor:
         for session in list(self._mailboxes):
             await self.leave(session)
         await self._nodes.close()
-        for key in (_QUEUES_KEY, _CORDONS_KEY):
-            internal_kv._internal_kv_del(key, namespace=NAMESPACE.encode())
+        forget(QUEUES)
+        forget(CORDONS)
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -234,14 +231,14 @@ class SchedulerActor:
         if dry_run:
             return would_do(self._core, queues, self._now())
         self._queues = queues
-        _keep(_QUEUES_KEY, [(plain_queue(queue),) for queue in queues])
+        keep(QUEUES, [(plain_queue(queue),) for queue in queues])
         self._apply(QueuesConfigured(queues))
         return [f"warning: {warning}" for warning in self._core.state.sharing.warnings]
 
     def _restore_queues(self) -> tuple[Queue, ...]:
         """Those that were set while an earlier incarnation ran, else those of the configuration."""
-        kept = [row[0] for row in _kept(_QUEUES_KEY)]
-        queues = parse_queues({"queues": kept or self._config.queues})
+        own = [row[0] for row in kept(QUEUES)]
+        queues = parse_queues({"queues": own or self._config.queues})
         if queues:
             self._apply(QueuesConfigured(queues))
         return queues
@@ -255,7 +252,7 @@ class SchedulerActor:
         return [event.device if isinstance(event, DeviceUncordoned) else event.cordon.device for event in events]
 
     def _restore_cordons(self) -> list[tuple[Any, ...]]:
-        for event in cordoning.from_rows(_kept(_CORDONS_KEY)):
+        for event in cordoning.from_rows(kept(CORDONS)):
             self._apply(event)
         return cordoning.rows(self._core.state.cordons.by_device)
 
@@ -263,21 +260,21 @@ class SchedulerActor:
         """Also when one has followed its device to another id."""
         rows = cordoning.rows(self._core.state.cordons.by_device)
         if rows != self._kept_cordons and not self._closing:
-            _keep(_CORDONS_KEY, rows)
+            keep(CORDONS, rows)
             self._kept_cordons = rows
 
     def _restore_speeds(self) -> None:
         """What an earlier incarnation learnt of run times is kept in Ray's own key-value store."""
-        speeds = tuple((c, t, w, m) for c, t, w, m in _kept(_SPEEDS_KEY))
-        company = tuple((c, t, b, x, y, z) for c, t, b, x, y, z in _kept(_COMPANY_KEY))
+        speeds = tuple((c, t, w, m) for c, t, w, m in kept(SPEEDS))
+        company = tuple((c, t, b, x, y, z) for c, t, b, x, y, z in kept(COMPANY))
         if speeds:
             self._apply(SpeedsRestored(speeds, company))
 
     def _save_speeds(self) -> None:
         pool = self._core.state.pool
         if pool.speeds.observations != self._saved and time.monotonic() - self._saved_at >= _SAVE_SECONDS:
-            _keep(_SPEEDS_KEY, pool.speeds.rows())
-            _keep(_COMPANY_KEY, pool.company.rows())
+            keep(SPEEDS, pool.speeds.rows())
+            keep(COMPANY, pool.company.rows())
             self._saved, self._saved_at = pool.speeds.observations, time.monotonic()
 
     def _carry_out(self, command: Command) -> None:
@@ -308,16 +305,6 @@ class SchedulerActor:
     def _write_journal(self, line: str) -> None:
         assert self._journal is not None
         self._journal.write(line + "\n")
-
-
-def _kept(key: bytes) -> list[list[Any]]:
-    """Rows that an earlier incarnation kept."""
-    found = internal_kv._internal_kv_get(key, namespace=NAMESPACE.encode())
-    return json.loads(found) if found else []
-
-
-def _keep(key: bytes, rows: Sequence[tuple[Any, ...]]) -> None:
-    internal_kv._internal_kv_put(key, json.dumps(rows).encode(), overwrite=True, namespace=NAMESPACE.encode())
 
 
 def _concerns(event: Event, session: SessionId) -> bool:

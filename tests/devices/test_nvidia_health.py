@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +137,13 @@ def test_the_worst_fault_of_several_counts() -> None:
     assert not health.ok and health.fault == xid_fault(95)
     assert Health.of([xid_fault(31)]).ok and Health.of([]) == Health(ok=True)
     assert Health(ok=False, reason="no answer").fault == Fault("", Severity.PASSING, "no answer")
+
+
+def test_the_documented_table_is_the_one_that_is_used() -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\w+) \| (.*) \|(.*)\|$", page, re.MULTILINE)
+    used = [(str(code), rule.severity.value, rule.meaning, rule.advice) for code, rule in XIDS.items()]
+    assert [(code, severity, meaning, advice.strip()) for code, severity, meaning, advice in rows] == used
 
 
 def test_every_rule_that_needs_a_hand_says_so() -> None:

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 import flexray as flex
 from cluster.conftest import until
 from flexray.cli import main
+from flexray.model.snapshot import Snapshot
 from flexray.runtime import process
+from flexray.runtime.pool import read_snapshot
 
 pytestmark = pytest.mark.usefixtures("pool")
 
@@ -26,8 +28,13 @@ def flexray(*arguments: str, code: int = 0) -> str:
     return done.output
 
 
+def now() -> Snapshot:
+    """The pool, of whose scheduler is there by then."""
+    return read_snapshot(process.client()._session.scheduler)
+
+
 def states() -> dict[str, str]:
-    return {device.id.rpartition("/")[2]: device.state for device in flex.pool().devices}
+    return {device.id.rpartition("/")[2]: device.state for device in now().devices}
 
 
 def short(name: str) -> str:
@@ -68,9 +75,9 @@ def test_a_cordon_outlives_the_scheduler() -> None:
 
     assert "cordoned (cordoned by an operator)" in flexray("cordon", short("gpu1"))
     assert states() == {"gpu0": "ready", "gpu1": "cordoned"}
-    epoch = flex.pool().epoch
+    epoch = now().epoch
     ray.kill(process.client()._session.scheduler, no_restart=False)
-    until(lambda: flex.pool().epoch != epoch and states() == {"gpu0": "ready", "gpu1": "cordoned"})
+    until(lambda: now().epoch != epoch and states() == {"gpu0": "ready", "gpu1": "cordoned"})
     node = flex.pool().nodes[0]
     flexray("uncordon", node.id)
     assert states() == {"gpu0": "ready", "gpu1": "ready"}
