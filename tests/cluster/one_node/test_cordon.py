@@ -62,7 +62,7 @@ def test_work_moves_off_a_drained_device_and_comes_back_when_it_is_uncordoned(tm
     assert [(d["state"], d["slices"], d["reason"]) for d in told] == [
         ("drained", [], "drained by an operator: new fan")
     ]
-    until(lambda: any(f.explain() is not None and f.explain().wait_reason == "devices_sick" for f in futures))
+    until(lambda: [one.wait_reason for one in flex.pool().waiting] == ["devices_sick"])
     assert "is drained: drained by an operator: new fan" in flexray("status")
     end.touch()
     assert flex.get(futures, timeout=60) == ["1", "1"]
