@@ -26,6 +26,7 @@ def build_scheduler(config: PoolConfig, epoch: int = 1, record: Callable[[str], 
         grace_seconds=config.grace_seconds,
         rematch_seconds=config.rematch_seconds,
         patience_seconds=config.patience_seconds,
+        drain_seconds=config.drain_seconds,
         slice_prefix=f"s{epoch}.",
     )
     return Scheduler(options, record)

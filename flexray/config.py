@@ -77,6 +77,12 @@ class PoolConfig(BaseModel):
     poll_seconds: float = Field(default=1.0, gt=0, le=60)
     """How often nodes, claims and device health are looked at."""
 
+    recovery_seconds: float = Field(default=60.0, gt=0)
+    """How long a device has to be well after a fault before it takes work again; longer where it falls again soon."""
+
+    drain_seconds: float = Field(default=300.0, ge=0)
+    """How long what cannot be preempted may go on on a device that is sick or drained, before it is moved by force."""
+
     start_timeout_seconds: float = Field(default=120.0, gt=0)
     """How long the start of a slice may take, including its runtime environment."""
 

@@ -185,8 +185,8 @@ class IsolationFailed(DeviceError):
     """The promised isolation could not be set up."""
 
 
-class DeviceLost(DeviceError):
-    """The device disappeared."""
+class DeviceLost(DeviceError, LeaseLost):
+    """The device disappeared, or is sick, and what ran there does not start again elsewhere."""
 
 
 class MemoryLimitExceeded(DeviceError):

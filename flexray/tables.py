@@ -24,6 +24,7 @@ def print_status(
     """Devices, slices, waiting requests, and Ray demand that cannot be met."""
     console = console or Console()
     console.print(_devices(snapshot))
+    _print_conditions(snapshot, console)
     if snapshot.slices:
         console.print(_slices(snapshot))
     if snapshot.waiting:
@@ -96,6 +97,26 @@ def _devices(snapshot: Snapshot) -> Table:
             device.guarantee,
         )
     return table
+
+
+def _print_conditions(snapshot: Snapshot, console: Console) -> None:
+    """Why devices take no work, what was seen on them, and who uses them without holding a slice."""
+    for device in snapshot.devices:
+        if device.reason:
+            console.print(f"{_short(device.id)} is {device.state}: {device.reason}", highlight=False, markup=False)
+        for note in device.notes:
+            told = f"{_short(device.id)}, {_ago(snapshot, note.at)} ago: {note.what}"
+            console.print(told, highlight=False, markup=False)
+    table = _table("processes that belong to no slice", "device", "pid", "memory", "for")
+    for one in [one for device in snapshot.devices for one in device.foreign]:
+        memory = "?" if one.memory is None else format_memory(one.memory)
+        table.add_row(_short(one.device), str(one.pid), memory, _ago(snapshot, one.since))
+    if table.row_count:
+        console.print(table)
+
+
+def _ago(snapshot: Snapshot, at: float) -> str:
+    return f"{max(0.0, snapshot.now - at):.0f} s"
 
 
 def _short(device: str) -> str:

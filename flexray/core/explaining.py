@@ -9,7 +9,7 @@ from flexray.core.nearest import nearest_place
 from flexray.core.past import Ending
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import State
-from flexray.core.waits import needs, wait_reasons
+from flexray.core.waits import needs, unready, wait_reasons
 from flexray.model.amounts import share_as_float
 from flexray.model.explanation import (
     Borrower,
@@ -50,13 +50,16 @@ def explain(state: State, name: RequestId, start: StartEstimate | None = None) -
     limit = _limit_reached(state, request) if reason is WaitReason.QUEUE_LIMIT else None
     standing = _standing(state, request) if waits else None
     near = nearest_place(state.pool, request.request) if reason in _WANT_OF_ROOM else None
+    first = needs(state, request, reason) if reason is not None else ""
+    if reason is WaitReason.DEVICES_SICK:
+        first = f"{first}; {unready(state, request)}"
     leaving = _leaving(state, request, record) if reason is WaitReason.MAKING_ROOM and record is not None else ()
     return Explanation(
         name,
         request.state.value,
         reason.value if reason is not None else "",
         _position(request, order),
-        _needs(needs(state, request, reason), reason, limit, near, leaving, standing) if reason is not None else "",
+        _needs(first, reason, limit, near, leaving, standing) if reason is not None else "",
         request.lease if request.state in (RequestState.LEASED, RequestState.DRAINING) else None,
         tuple([device for one in held if one is not None for device in one.placement.devices]),
         tuple(sorted((reason.value, count) for reason, count in removed.items())),

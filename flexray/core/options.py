@@ -19,6 +19,7 @@ class CoreOptions:
         deadlock_seconds: a wait inside a slice is examined for a deadlock after this long.
         grace_seconds: what is taken back in the middle is stopped by force after this long.
         rematch_seconds: preemptible work is matched to device types again this often; 0: never.
+        drain_seconds: work that runs to its end on a device that is to be empty has so long for that.
         min_run_seconds: a lease is not taken back for others before it has run for this long.
         patience_seconds: a request that has waited this long goes before running, preemptible work.
         slice_prefix: prefix of slice ids, unique for this incarnation.
@@ -32,5 +33,6 @@ class CoreOptions:
     grace_seconds: float = 2.0
     rematch_seconds: float = 30.0
     patience_seconds: float = 3600.0
+    drain_seconds: float = 300.0
     min_run_seconds: float = 1.0
     slice_prefix: str = "s"

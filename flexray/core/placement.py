@@ -70,7 +70,7 @@ class Pool:
 
     def retire_device(self, name: str) -> None:
         """A device that has left while slices were on it: unusable until they have ended."""
-        self.add_device(dataclasses.replace(self.devices[name], state=DeviceState.SICK))
+        self.add_device(dataclasses.replace(self.devices[name], state=DeviceState.LOST, reason="it left the pool"))
 
     def remove_device(self, name: str) -> None:
         """Drop a device that nothing holds."""
@@ -137,8 +137,8 @@ class Pool:
         for device in self.kinds.feasible_devices(request):
             row = self.books.rows[device.id]
             if device.state is not DeviceState.READY:
-                sick = device.state is DeviceState.SICK
-                busy[(WaitReason.DEVICES_SICK if sick else WaitReason.USED_BY_RAY).value] += 1
+                ray = device.state is DeviceState.UNCLAIMED
+                busy[(WaitReason.USED_BY_RAY if ray else WaitReason.DEVICES_SICK).value] += 1
                 continue
             reach = row.reachable()
             spare = [spare[0] + reach[0], spare[1] + reach[1]]

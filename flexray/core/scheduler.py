@@ -2,6 +2,7 @@
 
     event ──apply──> state          decide(now) ──> commands
                                       stop what has been idle too long
+                                      have work leave devices that are sick or drained
                                       see what follows for gangs from what happened to their members
                                       go on with what changes its size
                                       start slices whose room is free
@@ -29,9 +30,10 @@ from flexray.core.arriving import arrive
 from flexray.core.backfill import stop_overdue
 from flexray.core.deadlock import find_deadlock
 from flexray.core.defragment import defragment
-from flexray.core.ending import cancel, displace, end_lease, end_slice, fail, keep_draining_room, release, withdraw
+from flexray.core.ending import cancel, end_lease, end_slice, fail, keep_draining_room, release, withdraw
 from flexray.core.gangs import grow, settle, started
 from flexray.core.inventory import apply_inventory, drop_node
+from flexray.core.moving_off import devices_changed, move_off, set_cordon
 from flexray.core.options import CoreOptions
 from flexray.core.preempting import evict_overdue, yielded
 from flexray.core.queueing import Turnstile, place_in_order
@@ -43,6 +45,8 @@ from flexray.core.takeback import take_back
 from flexray.model.amounts import WHOLE
 from flexray.model.commands import Command, StopSlice
 from flexray.model.events import (
+    DeviceCordoned,
+    DeviceUncordoned,
     Event,
     LeaseBlocked,
     LeaseCheckpointed,
@@ -83,6 +87,8 @@ class Scheduler:
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             NodeReported: self._node_reported,
             NodeLost: self._node_lost,
+            DeviceCordoned: self._device_cordoned,
+            DeviceUncordoned: self._device_uncordoned,
             SessionOpened: self._session_opened,
             SessionClosed: self._session_closed,
             RequestSubmitted: self._request_submitted,
@@ -126,6 +132,8 @@ class Scheduler:
         self._expire_idle(now)
         if self.state.evictions:
             evict_overdue(self.state, now)
+        if self.state.emptying:
+            move_off(self.state, now)
         settle(self.state, now)
         if self.state.resizes:
             resizing.go_on(self.state, now)
@@ -161,13 +169,13 @@ class Scheduler:
     # -- events --------------------------------------------------------------------------
 
     def _node_reported(self, event: NodeReported, now: float) -> None:
-        for record in apply_inventory(self.state.pool, self.state.slices, event.inventory):
+        for record in apply_inventory(self.state.pool, self.state.slices, self.state.cordons, event.inventory):
             if record.state is SliceState.PENDING:
                 end_slice(self.state, record, EndReason.DEVICE_LOST, "its device left the pool", now)
                 continue
             end_lease(self.state, record, EndReason.DEVICE_LOST, "its device left the pool")
             self.state.stop(record, StopReason.DEVICE_LEFT, now)
-        displace(self.state, self.state.slices.pending_on_unready(event.inventory.node), now)
+        devices_changed(self.state, event.inventory.node, now)
         self.state.sharing.pool_changed()
 
     def _node_lost(self, event: NodeLost, now: float) -> None:
@@ -177,6 +185,12 @@ class Scheduler:
             end_slice(self.state, record, EndReason.NODE_LOST, f"node {event.node} is gone", now)
         drop_node(self.state.pool, event.node)
         self.state.sharing.pool_changed()
+
+    def _device_cordoned(self, event: DeviceCordoned, now: float) -> None:
+        set_cordon(self.state, event.cordon.device, event.cordon, now)
+
+    def _device_uncordoned(self, event: DeviceUncordoned, now: float) -> None:
+        set_cordon(self.state, event.device, None, now)
 
     def _session_opened(self, event: SessionOpened, now: float) -> None:
         if event.session not in self.state.sessions:

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flexray.core.cordons import Cordons
 from flexray.core.ends import SLICE_START_SECONDS, Ends
 from flexray.core.options import CoreOptions
 from flexray.core.past import Past
@@ -56,6 +57,9 @@ class State:
         self.evictions: dict[SliceId, float] = {}
         #: held slices whose size is being changed.
         self.resizes: dict[SliceId, Resize] = {}
+        self.cordons = Cordons()
+        #: devices that work moves off, and when what is still there has to go.
+        self.emptying: dict[str, float] = {}
         #: slices whose room is promised to others, and when their session is asked for it.
         self.promised: dict[SliceId, float] = {}
         #: devices with room that is reserved and free, once somebody has looked in the present cycle.

@@ -12,6 +12,7 @@ from flexray.core.state import State
 from flexray.core.waits import in_order, places_in_line, wait_reasons
 from flexray.errors import InternalError
 from flexray.model.amounts import share_as_float
+from flexray.model.devices import MOVES_OFF, Device, DeviceState
 from flexray.model.lifecycle import HOLDING, RequestState, SliceState
 from flexray.model.queue import ROOT_QUEUE
 from flexray.model.snapshot import DeviceView, NodeView, QueueView, RequestView, SliceView, Snapshot
@@ -79,6 +80,7 @@ def _node(state: State, name: str) -> NodeView:
 
 def _device(state: State, name: str) -> DeviceView:
     device, books = state.pool.devices[name], state.pool.books
+    node = state.pool.nodes[device.node]
     share_free, memory_free = books.rows[name].free
     share, memory = books.rows[name].total
     return DeviceView(
@@ -87,7 +89,7 @@ def _device(state: State, name: str) -> DeviceView:
         device.type.name,
         device.family.value,
         device.backend,
-        device.state.value,
+        _state_of(state, device).value,
         device.isolation.value,
         share_as_float(share - share_free),
         share_as_float(share_free),
@@ -96,7 +98,16 @@ def _device(state: State, name: str) -> DeviceView:
         memory_free,
         tuple(state.slices.by_device.get(name, ())),
         device.guarantee.describe(),
+        device.reason,
+        tuple(one for one in node.foreign if one.device == name),
+        tuple(one for one in node.notes if one.device == name),
     )
+
+
+def _state_of(state: State, device: Device) -> DeviceState:
+    """A device that work has moved off is drained, before its node says so."""
+    moved = device.state in MOVES_OFF and device.state is not DeviceState.LOST
+    return DeviceState.DRAINED if moved and not state.slices.by_device.get(device.id) else device.state
 
 
 def _slice(state: State, record: SliceRecord) -> SliceView:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from flexray.core.gang_fit import fits_now
 from flexray.core.records import RequestRecord
 from flexray.core.state import State
+from flexray.model.devices import DeviceState
 from flexray.model.lease import RequestId
 from flexray.model.lifecycle import RequestState, WaitReason
 
+_LISTED = 5
 _NEEDS = {
     WaitReason.NEXT_CYCLE: "there is room; the next cycle places it",
     WaitReason.NO_DEVICES: "a node has to join and report its devices",
@@ -15,7 +17,7 @@ _NEEDS = {
     WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
     WaitReason.USED_BY_RAY: "plain Ray work has to release a device",
     WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
-    WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy",
+    WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy, or to be uncordoned",
     WaitReason.FASTER_SOON: "a faster device has to come free; it takes a slower one when that takes too long",
     WaitReason.QUEUE_LIMIT: "work of its queue (or of one above it) has to end, or the limit to be raised",
     WaitReason.MAKING_ROOM: "its place is chosen; slices there are being stopped",
@@ -93,3 +95,13 @@ def needs(state: State, request: RequestRecord, reason: WaitReason) -> str:
         return _NEEDS[reason]
     fit = min(_fit(state, gang.leader), len(gang.live))
     return f"{fit} of the {gang.needed} members it needs fit now, on devices of one type: {_NEEDS[reason]}"
+
+
+def unready(state: State, request: RequestRecord) -> str:
+    """Which devices that could hold a request take no work, and why; the first few."""
+    away = (DeviceState.READY, DeviceState.UNCLAIMED)
+    found = [device for device in state.pool.kinds.feasible_devices(request.request) if device.state not in away]
+    each = [f"{device.id} ({device.reason or device.state.value})" for device in found[:_LISTED]]
+    more = [f"{len(found) - _LISTED} more"] if len(found) > _LISTED else []
+    verb = "1 device is" if len(found) == 1 else f"{len(found)} devices are"
+    return f"{verb} cordoned: {', '.join([*each, *more])}"

@@ -6,10 +6,12 @@ exceptions: a broken vendor library must not break anything else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from flexray.model.condition import Fault, Severity, worst
 from flexray.model.devices import Device, Family
 
 
@@ -70,10 +72,28 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a device can take work, and what is wrong when it cannot."""
+    """Whether a device can take work, and what is wrong when it cannot.
+
+    Attributes:
+        faults: what is wrong now, or was seen since the last look; a device that is not well and names none has one
+            that may pass.
+    """
 
     ok: bool
     reason: str = ""
+    faults: tuple[Fault, ...] = ()
+
+    @classmethod
+    def of(cls, faults: Iterable[Fault]) -> Health:
+        """The health of a device with these faults: well, if none is more than a note."""
+        found = tuple(faults)
+        bad = [fault for fault in found if fault.severity is not Severity.NOTE]
+        return cls(not bad, "; ".join(fault.describe() for fault in bad), found)
+
+    @property
+    def fault(self) -> Fault | None:
+        """The worst fault."""
+        return worst([*self.faults]) or (None if self.ok else Fault("", Severity.PASSING, self.reason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from flexray.devices.backend import (
     Sample,
     device_id,
 )
+from flexray.devices.nvidia_health import DriverEvents, fault_of_error, faults_now, faults_of_events
 from flexray.devices.nvlink import SYSFS, Wiring, connect, read_wiring
 from flexray.devices.visible import CUDA, visible_to_ray
 from flexray.errors import BackendUnavailable
@@ -33,8 +34,6 @@ T = TypeVar("T")
 _MIB = 2**20
 _NO_SAMPLES = (0, 6)
 """How NVML says that no process used the GPU: NVML_ERROR_NOT_FOUND, and in nvidia-ml-py an error NVML_SUCCESS."""
-_UNCORRECTED, _VOLATILE = 1, 0
-"""NVML_MEMORY_ERROR_TYPE_UNCORRECTED since the driver was loaded (NVML_VOLATILE_ECC)."""
 
 
 class _Unavailable(BackendUnavailable):
@@ -54,6 +53,7 @@ class NvidiaBackend:
         """Args: sysfs: where the kernel describes PCI devices."""
         self._sysfs = sysfs
         self._nvml: Any = None
+        self._events = DriverEvents()
         #: NVML index -> the device last seen there, so that a lost one keeps its identity.
         self._known: dict[int, Device] = {}
         #: UUID -> where that GPU is connected, read when it is first seen and again after it was lost.
@@ -65,7 +65,7 @@ class NvidiaBackend:
         """The GPUs Ray may use: ``facts.visible`` of them, and no more than Ray declares.
 
         Ray numbers the visible GPUs in the order of its mask, so a smaller declared number
-        means the first of them. A GPU that cannot be read is SICK if it was seen before; otherwise it has
+        means the first of them. A GPU that cannot be read is LOST if it was seen before; otherwise it has
         no identity and is only counted in the reason.
         """
         try:
@@ -83,15 +83,16 @@ class NvidiaBackend:
         return ProbeResult(ProbeStatus.OK if found else ProbeStatus.BROKEN, tuple(found), reason)
 
     def health(self, device: Device) -> Health:
-        """Not well when the GPU is lost or has uncorrected memory errors since the driver was loaded."""
+        """What the driver has reported of the GPU since the last look, and what its state says now."""
         try:
             handle = self._handle(device)
-            errors = self._optional(lambda nvml: nvml.nvmlDeviceGetTotalEccErrors(handle, _UNCORRECTED, _VOLATILE))
-        except Exception as error:
-            return Health(ok=False, reason=_say(error))
-        if errors:
-            return Health(ok=False, reason=f"{errors} uncorrected ECC memory errors")
-        return Health(ok=True)
+            self._events.register(self._library(), handle, device.key)
+            now = faults_now(self._optional, handle)
+            pids = sorted(self._memory_of_processes(handle)[0])
+        except Exception as error:  # whatever a vendor library raises says that something is wrong
+            now, pids = [fault_of_error(self._nvml, error)], []
+        seen = [] if self._nvml is None else self._events.take(self._nvml, device.key)
+        return Health.of([*faults_of_events(seen, pids), *now])
 
     def sample(self, device: Device) -> Sample:
         """Use of the whole GPU; NVML cannot tell the utilisation of a GPU in MIG mode."""
@@ -122,7 +123,7 @@ class NvidiaBackend:
                 if known is None:
                     continue
                 self._wirings.pop(known.key, None)
-                device = dataclasses.replace(known, state=DeviceState.SICK)
+                device = dataclasses.replace(known, state=DeviceState.LOST, reason=_say(error))
             found.append(device)
         return connect(visible_to_ray(facts, found, "GPU", CUDA, _is_named), self._wirings), lost
 
@@ -164,16 +165,21 @@ class NvidiaBackend:
 
     def _processes(self, handle: Any, key: str) -> tuple[ProcessUse, ...]:
         """Processes that compute on the GPU, those of MPS clients too, each once."""
+        uses, plain = self._memory_of_processes(handle)
+        busy = self._busy(handle, key)
+        if busy is not None:  # a process without samples was idle; of MPS clients that is not known
+            busy = {**dict.fromkeys(plain, 0.0), **busy}
+        return tuple(ProcessUse(pid, uses[pid], (busy or {}).get(pid)) for pid in sorted(uses))
+
+    def _memory_of_processes(self, handle: Any) -> tuple[dict[int, int | None], list[int]]:
+        """Process -> MiB it uses, where NVML tells; and which of them are no clients of MPS."""
         plain = self._optional(lambda nvml: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
         mps = self._optional(lambda nvml: nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle)) or []
         uses = {
             int(process.pid): None if process.usedGpuMemory is None else int(process.usedGpuMemory) // _MIB
             for process in [*mps, *plain]
         }
-        busy = self._busy(handle, key)
-        if busy is not None:  # a process without samples was idle; of MPS clients that is not known
-            busy = {**dict.fromkeys((int(process.pid) for process in plain), 0.0), **busy}
-        return tuple(ProcessUse(pid, uses[pid], (busy or {}).get(pid)) for pid in sorted(uses))
+        return uses, [int(process.pid) for process in plain]
 
     def _busy(self, handle: Any, key: str) -> dict[int, float] | None:
         """Process -> mean per cent of the compute units since the last look; None where NVML does not tell."""
@@ -207,6 +213,7 @@ class NvidiaBackend:
             return ask(nvml)
         except nvml.NVMLError_Uninitialized:
             self._nvml = None
+            self._events.forget()
             return ask(self._library())
 
     def _library(self) -> Any:

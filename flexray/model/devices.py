@@ -30,8 +30,22 @@ class DeviceState(str, Enum):
     """Claimed from Ray and healthy."""
     UNCLAIMED = "unclaimed"
     """Known, but still used by plain Ray work; it joins when it falls free."""
+    SUSPECT = "suspect"
+    """A fault that may pass; nothing new is placed there, what runs goes on."""
+    CORDONED = "cordoned"
+    """An operator wants nothing new there; what runs goes on."""
     SICK = "sick"
-    """Its backend reports a fault; nothing new is placed there."""
+    """A fault that condemns it; its work moves off."""
+    DRAINING = "draining"
+    """An operator wants it empty; its work moves off."""
+    DRAINED = "drained"
+    """Nothing is left on it; it waits until it has been well for a while, or until the operator returns it."""
+    LOST = "lost"
+    """It is gone; what ran there has ended."""
+
+
+#: States in which work that is still there is to go on elsewhere.
+MOVES_OFF = frozenset({DeviceState.SICK, DeviceState.DRAINING, DeviceState.DRAINED, DeviceState.LOST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ class Device:
         cores: host cores that stand in for the device; () for real accelerators.
         numa: NUMA node of the host that the device hangs on; -1 where nobody knows.
         links: (index of another device of the node and family, direct links to it such as NVLink lanes), by index.
+        reason: why it takes no work, in words; "" while it does.
     """
 
     id: str
@@ -80,6 +95,7 @@ class Device:
     links: tuple[tuple[int, int], ...] = ()
     memory_limit: Strength = Strength.NONE
     profiles: tuple[Profile, ...] = ()
+    reason: str = ""
 
     @property
     def guarantee(self) -> Guarantee:
@@ -110,8 +126,62 @@ class BackendReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignProcess:
+    """A process on a pooled device that belongs to no slice.
+
+    Attributes:
+        device: id of the device.
+        memory: MiB of the device's memory when it was first seen; None where its maker does not say.
+        since: when it was first seen, in seconds since 1970.
+    """
+
+    device: str
+    pid: int
+    memory: int | None
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNote:
+    """Something that was seen on a device and does not condemn it, such as the fault of an application.
+
+    Attributes:
+        device: id of the device.
+        what: the fault, in words.
+        at: when it was seen, in seconds since 1970.
+    """
+
+    device: str
+    what: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """An operator's word that a device takes nothing new. It outlives the node's leaving, and the scheduler.
+
+    Attributes:
+        device: id of the device.
+        node: the name of its node, by which a device without a key is known again when its node comes back.
+        key: what the maker calls the device (UUID), by which it is known again wherever it comes back; or "".
+        reason: the operator's, or "".
+        drain: whether its work is to move off, too.
+    """
+
+    device: str
+    node: str = ""
+    key: str = ""
+    reason: str = ""
+    drain: bool = False
+
+    def describe(self) -> str:
+        """One line, for people."""
+        return f"{'drained' if self.drain else 'cordoned'} by an operator{': ' if self.reason else ''}{self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
-    """What one node offers to the pool."""
+    """What one node offers to the pool, who else uses it, and what was seen on it lately."""
 
     node: str
     name: str
@@ -119,3 +189,5 @@ class Inventory:
     cpus: MilliCpus = MilliCpus(0)
     host_memory: MemoryMiB = MemoryMiB(0)
     reports: tuple[BackendReport, ...] = ()
+    foreign: tuple[ForeignProcess, ...] = ()
+    notes: tuple[DeviceNote, ...] = ()

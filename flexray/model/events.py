@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.devices import Inventory
+from flexray.model.devices import Cordon, Inventory
 from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId, SliceId
 from flexray.model.queue import Queue
 from flexray.model.request import Request
@@ -23,6 +23,20 @@ class NodeLost:
     """A node died or left; its slices died with it."""
 
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCordoned:
+    """An operator wants a device to take nothing new, or to be empty; a cordon it has already is replaced."""
+
+    cordon: Cordon
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUncordoned:
+    """The operator's cordon of a device is over; one that has none stays as it is."""
+
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +229,8 @@ class SliceEnded:
 Event = (
     NodeReported
     | NodeLost
+    | DeviceCordoned
+    | DeviceUncordoned
     | SessionOpened
     | SessionClosed
     | RequestSubmitted

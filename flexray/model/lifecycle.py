@@ -145,7 +145,7 @@ class WaitReason(str, Enum):
     HOST_CPUS = "host_cpus"
     """The nodes with room have too few host cores, or too little host memory, free."""
     DEVICES_SICK = "devices_sick"
-    """The devices that could hold it are not healthy."""
+    """The devices that could hold it are not healthy, or an operator has cordoned them."""
     QUEUE_LIMIT = "queue_limit"
     """Its queue, or one above it, uses as much as its limit allows."""
     MAKING_ROOM = "making_room"
@@ -197,7 +197,9 @@ class StopReason(str, Enum):
     PREEMPTED = "preempted"
     """Its lease was taken back, and what ran did not stop within the grace period."""
     DEVICE_LEFT = "device_left"
-    """Its device is no longer in the pool."""
+    """Its device is no longer in the pool, or is lost."""
+    DEVICE_DRAINS = "device_drains"
+    """Its device is sick, or an operator drains it."""
 
 
 class EndReason(str, Enum):
@@ -208,7 +210,7 @@ class EndReason(str, Enum):
     NODE_LOST = "node_lost"
     """The node died or left."""
     DEVICE_LOST = "device_lost"
-    """The device left the pool."""
+    """The device left the pool or is lost, or what ran there could not move off in time."""
     START_FAILED = "start_failed"
     """The slice could not be started, several times."""
     INFEASIBLE = "infeasible"
@@ -240,3 +242,7 @@ class RecallReason(str, Enum):
     """It runs in room that somebody else has reserved, who could start soon, or now."""
     DEFRAGMENT = "defragment"
     """It goes on elsewhere, so that free parts come together for a request that fits on no device."""
+    DEVICE_SICK = "device_sick"
+    """Its device has a fault that condemns it: it goes on elsewhere."""
+    DRAIN = "drain"
+    """An operator drains its device: it goes on elsewhere."""

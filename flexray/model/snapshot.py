@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flexray.model.devices import DeviceNote, ForeignProcess
 from flexray.model.lease import LeaseId
 
 
@@ -22,7 +23,8 @@ class NodeView:
 class DeviceView:
     """One device. Shares are fractions of it, memory is in MiB; free + held is the whole.
 
-    ``isolation`` names the mechanism that holds its slices, ``guarantee`` says how strongly.
+    ``isolation`` names the mechanism that holds its slices, ``guarantee`` says how strongly. ``reason`` says why it
+    takes no work, ``foreign`` who uses it without holding a slice, ``notes`` what was seen on it lately.
     """
 
     id: str
@@ -39,6 +41,9 @@ class DeviceView:
     memory_free: int
     slices: tuple[str, ...]
     guarantee: str = "none"
+    reason: str = ""
+    foreign: tuple[ForeignProcess, ...] = ()
+    notes: tuple[DeviceNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

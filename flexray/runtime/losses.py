@@ -9,6 +9,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from flexray.errors import (
     Cancelled,
     Deadlock,
+    DeviceLost,
     FlexrayError,
     Infeasible,
     InvalidRequest,
@@ -47,7 +48,8 @@ def request_error(message: FailRequest) -> FlexrayError:
 def lost_error(target: Target, revoke: RevokeLease, attempts: int = 1) -> LeaseLost:
     """What a call gets whose slice is gone for good."""
     times = f" {attempts} times" if attempts > 1 else ""
-    return LeaseLost(
+    error = DeviceLost if revoke.reason is EndReason.DEVICE_LOST else LeaseLost
+    return error(
         f"{target.name} lost its slice{times} ({revoke.reason.value}: {revoke.message}); retries={target.retries}"
     )
 

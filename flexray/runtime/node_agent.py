@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -28,6 +29,7 @@ from flexray.model.devices import BackendReport, Device, DeviceState, Inventory
 from flexray.model.events import Event, NodeReported
 from flexray.model.lease import Placement, SliceId
 from flexray.runtime.claims import Claim, in_claim, make_or_adopt_claim, probe_index, remove_claim
+from flexray.runtime.device_watch import DeviceWatch
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import end_leftovers
 from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
@@ -49,6 +51,7 @@ class NodeAgent:
         self._probe = ProbeChild()
         self._enforcement = Enforcement(node, notes_directory(node), config.isolation)
         self._host = SliceHost(node, self, self._enforcement)
+        self._watch = DeviceWatch(self._probe, self._host, config.recovery_seconds, time.time)
         self._claims: list[Claim] = []
         self._devices: dict[str, Device] = {}
         self._backend_reports: tuple[BackendReport, ...] = ()
@@ -151,7 +154,7 @@ class NodeAgent:
         except FlexrayError as error:
             devices, self._backend_reports = (), (BackendReport("probe", 0, str(error)),)
         lost = [d for d in self._devices.values() if d.id not in {found.id for found in devices} and d.key]
-        known = [*devices, *(dataclasses.replace(d, state=DeviceState.SICK) for d in lost)]
+        known = [*devices, *(dataclasses.replace(d, state=DeviceState.LOST) for d in lost)]
         equipped = await in_thread(self._enforcement.equip, known)
         self._devices = {device.id: with_watchdog(device) for device in equipped}
         self._backend_reports += self._enforcement.reports()
@@ -169,6 +172,8 @@ class NodeAgent:
             MilliCpus(int(self._facts.resources.get("CPU", 0) * 1000)),
             MemoryMiB(self._facts.host_memory),
             self._backend_reports,
+            self._watch.foreign,
+            self._watch.notes,
         )
         self.report(NodeReported(inventory))
 
@@ -201,27 +206,15 @@ class NodeAgent:
             await asyncio.sleep(min(0.5, self._config.poll_seconds))
 
     async def _watch_health(self) -> None:
-        """Report devices that fall sick or recover, and remember the slices' descendants while they can be found."""
+        """Report what changes on the devices, and remember the slices' descendants while they can be found."""
         while not self._closing:
             await asyncio.sleep(self._config.poll_seconds)
             await self._host.remember_families()
-            changed = False
-            for device in list(self._devices.values()):
-                state = await self._health(device)
-                if state is not device.state:
-                    self._devices[device.id] = dataclasses.replace(device, state=state)
-                    changed = True
-            if changed:
+            changed, news = await in_thread(self._watch.look, dict(self._devices))
+            for name, (state, reason) in changed.items():
+                self._devices[name] = dataclasses.replace(self._devices[name], state=state, reason=reason)
+            if news:
                 self._report_inventory()
-
-    async def _health(self, device: Device) -> DeviceState:
-        if device.backend in ("cpu", "declared"):  # nothing there can tell
-            return device.state
-        try:
-            health = await in_thread(self._probe.health, device)
-        except FlexrayError:  # the driver does not answer at all
-            return DeviceState.SICK
-        return DeviceState.READY if health.ok else DeviceState.SICK
 
     # -- what its slices need of it -----------------------------------------------------------
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -28,6 +29,7 @@ from flexray.runtime.reach import check_cluster
 from flexray.runtime.session import find_scheduler
 
 _START_SECONDS = 60.0
+_LOOK_SECONDS = 0.3
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "USER", "LOGNAME", "SHELL")
 _NOT_PASSED_ON = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_ADDRESS", "RAY_RUNTIME_ENV")
 
@@ -153,6 +155,23 @@ def change_queues(scheduler: Any, change: dict[str, Any], dry_run: bool = False)
             raise error.cause from None
         raise
     return told
+
+
+def change_cordons(scheduler: Any, change: dict[str, Any]) -> list[str]:
+    """Cordon or uncordon devices (see ``cordoning.asked``); their ids. Raises UsageError for what names nothing."""
+    try:
+        names: list[str] = ray.get(scheduler.change_cordons.remote(change), timeout=_START_SECONDS)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UsageError):
+            raise error.cause from None
+        raise
+    return names
+
+
+def wait_empty(scheduler: Any, devices: Collection[str]) -> None:
+    """Wait until no slice is left on any of these devices."""
+    while any(device.slices for device in read_snapshot(scheduler).devices if device.id in devices):
+        time.sleep(_LOOK_SECONDS)
 
 
 def _patient_get(make: Any) -> Any:

@@ -7,20 +7,25 @@ and carries the commands out. One asyncio loop, so the core is never entered twi
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.experimental import internal_kv
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import AnswerResize, Command, ResizeSlice, StartSlice, StopSlice
-from flexray.model.events import Event, NodeLost, QueuesConfigured, SessionClosed, SessionOpened, SpeedsRestored
+from flexray.model.events import (
+    DeviceUncordoned,
+    Event,
+    NodeLost,
+    QueuesConfigured,
+    SessionClosed,
+    SessionOpened,
+    SpeedsRestored,
+)
 from flexray.model.explanation import Explanation
 from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
 from flexray.model.plan import PlanAnswer
@@ -28,16 +33,16 @@ from flexray.model.queue import Queue
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.queue_file import parse_queues, plain_queue
-from flexray.runtime import resizing
+from flexray.runtime import cordoning, resizing
 from flexray.runtime.collector import keep_collections_short
+from flexray.runtime.kept import COMPANY, CORDONS, QUEUES, SPEEDS, forget, keep, kept
 from flexray.runtime.nodes import Nodes
-from flexray.runtime.protocol import NAMESPACE, Environment, SliceSpec, Versions, Welcome
+from flexray.runtime.protocol import Environment, SliceSpec, Versions, Welcome
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
 from flexray.runtime.usage import with_usage
 
 _POLL_SECONDS = 20.0
-_SPEEDS_KEY, _COMPANY_KEY, _QUEUES_KEY = b"speeds", b"company", b"queues"
 _SAVE_SECONDS = 5.0
 
 
@@ -77,6 +82,7 @@ class SchedulerActor:
         self._closing = False
         self._restore_speeds()
         self._queues = self._restore_queues()
+        self._kept_cordons = self._restore_cordons()
         self._tasks: list[asyncio.Task[None]] = []
         keep_collections_short()
 
@@ -187,7 +193,7 @@ class SchedulerActor:
         check_invariants(self._core.state)
 
     async def close(self) -> None:
-        """Stop every slice, give every device back to Ray, forget the nodes, and the queues that were set.
+        """Stop every slice, give every device back to Ray, forget the nodes, and the queues and cordons that were set.
 
         What was learnt of run times stays for the next pool of this cluster.
         """
@@ -195,7 +201,8 @@ class SchedulerActor:
         for session in list(self._mailboxes):
             await self.leave(session)
         await self._nodes.close()
-        internal_kv._internal_kv_del(_QUEUES_KEY, namespace=NAMESPACE.encode())
+        forget(QUEUES)
+        forget(CORDONS)
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -223,6 +230,7 @@ class SchedulerActor:
             for command in self._core.decide(self._now()):
                 self._carry_out(command)
             self._save_speeds()
+            self._save_cordons()
 
     async def queues(self) -> list[dict[str, Any]]:
         """The queues as they were configured."""
@@ -234,30 +242,50 @@ class SchedulerActor:
         if dry_run:
             return would_do(self._core, queues, self._now())
         self._queues = queues
-        _keep(_QUEUES_KEY, [(plain_queue(queue),) for queue in queues])
+        keep(QUEUES, [(plain_queue(queue),) for queue in queues])
         self._apply(QueuesConfigured(queues))
         return [f"warning: {warning}" for warning in self._core.state.sharing.warnings]
 
     def _restore_queues(self) -> tuple[Queue, ...]:
         """Those that were set while an earlier incarnation ran, else those of the configuration."""
-        kept = [row[0] for row in _kept(_QUEUES_KEY)]
-        queues = parse_queues({"queues": kept or self._config.queues})
+        own = [row[0] for row in kept(QUEUES)]
+        queues = parse_queues({"queues": own or self._config.queues})
         if queues:
             self._apply(QueuesConfigured(queues))
         return queues
 
+    async def change_cordons(self, change: dict[str, Any]) -> list[str]:
+        """Cordon or uncordon devices (see ``cordoning.asked``). Returns their ids."""
+        events = cordoning.asked(change, self._core.state.pool.nodes, self._core.state.cordons.by_device)
+        for event in events:
+            self._apply(event)
+        self._save_cordons()
+        return [event.device if isinstance(event, DeviceUncordoned) else event.cordon.device for event in events]
+
+    def _restore_cordons(self) -> list[tuple[Any, ...]]:
+        for event in cordoning.from_rows(kept(CORDONS)):
+            self._apply(event)
+        return cordoning.rows(self._core.state.cordons.by_device)
+
+    def _save_cordons(self) -> None:
+        """Also when one has followed its device to another id."""
+        rows = cordoning.rows(self._core.state.cordons.by_device)
+        if rows != self._kept_cordons and not self._closing:
+            keep(CORDONS, rows)
+            self._kept_cordons = rows
+
     def _restore_speeds(self) -> None:
         """What an earlier incarnation learnt of run times is kept in Ray's own key-value store."""
-        speeds = tuple((c, t, w, m) for c, t, w, m in _kept(_SPEEDS_KEY))
-        company = tuple((c, t, b, x, y, z) for c, t, b, x, y, z in _kept(_COMPANY_KEY))
+        speeds = tuple((c, t, w, m) for c, t, w, m in kept(SPEEDS))
+        company = tuple((c, t, b, x, y, z) for c, t, b, x, y, z in kept(COMPANY))
         if speeds:
             self._apply(SpeedsRestored(speeds, company))
 
     def _save_speeds(self) -> None:
         pool = self._core.state.pool
         if pool.speeds.observations != self._saved and time.monotonic() - self._saved_at >= _SAVE_SECONDS:
-            _keep(_SPEEDS_KEY, pool.speeds.rows())
-            _keep(_COMPANY_KEY, pool.company.rows())
+            keep(SPEEDS, pool.speeds.rows())
+            keep(COMPANY, pool.company.rows())
             self._saved, self._saved_at = pool.speeds.observations, time.monotonic()
 
     def _carry_out(self, command: Command) -> None:
@@ -292,16 +320,6 @@ class SchedulerActor:
     def _write_journal(self, line: str) -> None:
         assert self._journal is not None
         self._journal.write(line + "\n")
-
-
-def _kept(key: bytes) -> list[list[Any]]:
-    """Rows that an earlier incarnation kept."""
-    found = internal_kv._internal_kv_get(key, namespace=NAMESPACE.encode())
-    return json.loads(found) if found else []
-
-
-def _keep(key: bytes, rows: Sequence[tuple[Any, ...]]) -> None:
-    internal_kv._internal_kv_put(key, json.dumps(rows).encode(), overwrite=True, namespace=NAMESPACE.encode())
 
 
 def _concerns(event: Event, session: SessionId) -> bool:

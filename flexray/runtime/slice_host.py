@@ -140,6 +140,14 @@ class SliceHost:
         """Slices whose process has answered and is not being ended."""
         return [live for live in self.live.values() if live.process is not None and not live.stopping]
 
+    def on_device(self, device: str) -> bool:
+        """Whether a slice is on a device, one that starts or is being ended too."""
+        return any(device in live.spec.placement.devices for live in list(self.live.values()))
+
+    def pids(self) -> set[int]:
+        """The processes of all slices, as far as they are known."""
+        return {pid for live in list(self.live.values()) for pid in live.members}
+
     def ran_over(self, live: LiveSlice, overrun: Overrun) -> None:
         """A slice uses more memory than it holds: end it, and nothing else."""
         if not live.stopping:

@@ -18,7 +18,7 @@ from flexray.core.views import check_invariants
 from flexray.errors import UsageError
 from flexray.model import events
 from flexray.model.commands import Command, FailRequest, GrantLease, RecallLease, RevokeLease, StartSlice, StopSlice
-from flexray.model.devices import Inventory
+from flexray.model.devices import Cordon, DeviceState, Inventory
 from flexray.model.lease import EnvironmentId, RequestId, SessionId
 from flexray.model.lifecycle import EndReason, RecallReason
 from flexray.model.queue import Queue
@@ -46,7 +46,7 @@ class Simulation:
         recalls: how many leases the core asked back.
         preemptions: the commands that took leases back in the middle of their work, with their times.
         foresight: asks, if given, when those who wait are expected to start.
-        marks: by device, why it takes nothing new (happenings keep them).
+        faults: by device, the state that a fault has brought it into (happenings keep them).
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Simulation:
         self.now: Ticks = 0
         self.recalls = 0
         self.preemptions: list[tuple[Ticks, RecallLease]] = []
-        self.marks: dict[str, set[str]] = {}
+        self.faults: dict[str, DeviceState] = {}
         self._costs = costs or Costs()
         self.foresight = foresight
         self._check = check
@@ -126,6 +126,14 @@ class Simulation:
         self.inventories[inventory.node] = self.nodes_ever[inventory.node] = inventory
         self._tell(events.NodeReported(inventory))
         self._note_capacity()
+
+    def cordon(self, cordon: Cordon) -> None:
+        """An operator wants a device to take nothing new, or to be empty."""
+        self._tell(events.DeviceCordoned(cordon))
+
+    def uncordon(self, device: str) -> None:
+        """And no more."""
+        self._tell(events.DeviceUncordoned(device))
 
     def lose(self, node: str) -> None:
         """A node dies with everything on it."""

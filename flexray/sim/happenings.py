@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from flexray.errors import UsageError
-from flexray.model.devices import Device, DeviceState, Inventory
+from flexray.model.devices import Cordon, Device, DeviceState, Inventory
 from flexray.model.lease import RequestId
 from flexray.sim.clock import Happening, Simulation
 from flexray.sim.reading import did_you_mean
 
 _T = TypeVar("_T")
 
-#: event -> (why a device takes nothing new, whether that begins or ends).
-_MARKS = {
-    "cordon": ("cordoned", True),
-    "uncordon": ("cordoned", False),
-    "device_sick": ("sick", True),
-    "device_well": ("sick", False),
+#: event -> the state of the device from then on; None: it is well.
+_FAULTS = {
+    "device_suspect": DeviceState.SUSPECT,
+    "device_sick": DeviceState.SICK,
+    "device_lost": DeviceState.LOST,
+    "device_well": None,
 }
 
 
@@ -39,7 +39,10 @@ def happening_of(
     if what == "node_up":
         whole = _find(what, target, nodes)
         return lambda simulation: _join(simulation, whole)
-    return _mark_change(what, target, nodes)
+    if what not in _FAULTS:
+        return _cordon(what, target, nodes)
+    node = _find(what, target, {device.id: node for node, there in nodes.items() for device in there.devices})
+    return lambda simulation: _set_fault(simulation, node, target, _FAULTS[what])
 
 
 def _each(simulation: Simulation, jobs: list[RequestId]) -> None:
@@ -49,35 +52,42 @@ def _each(simulation: Simulation, jobs: list[RequestId]) -> None:
 
 def _join(simulation: Simulation, inventory: Inventory) -> None:
     if inventory.node not in simulation.inventories:
-        simulation.report(_marked(simulation, inventory))
+        simulation.report(_with_faults(simulation, inventory))
 
 
-def _mark_change(what: str, target: str, nodes: Mapping[str, Inventory]) -> Happening:
-    devices = {device.id: node for node, inventory in nodes.items() for device in inventory.devices}
-    if what.startswith("device_"):
-        node, chosen = _find(what, target, devices), {target}
-    elif target in nodes:
-        node, chosen = target, {device.id for device in nodes[target].devices}
+def _cordon(what: str, target: str, nodes: Mapping[str, Inventory]) -> Happening:
+    """Operators cordon a device, or all of a node."""
+    by_device = {device.id: (node, device) for node in nodes.values() for device in node.devices}
+    if target in nodes:
+        chosen = [(nodes[target], device) for device in nodes[target].devices]
     else:
-        node, chosen = _find(what, target, {**{name: name for name in nodes}, **devices}), {target}
-    mark, begins = _MARKS[what]
-    return lambda simulation: _set_mark(simulation, node, chosen, mark, begins)
+        _find(what, target, dict.fromkeys([*nodes, *by_device], True))
+        chosen = [by_device[target]]
+    cordons = [Cordon(device.id, node.name, device.key, drain=what == "drain") for node, device in chosen]
+
+    def act(simulation: Simulation) -> None:
+        for cordon in cordons:
+            if what == "uncordon":
+                simulation.uncordon(cordon.device)
+            else:
+                simulation.cordon(cordon)
+
+    return act
 
 
-def _set_mark(simulation: Simulation, node: str, chosen: Collection[str], mark: str, begins: bool) -> None:
-    for device in chosen:
-        marks = simulation.marks.setdefault(device, set())
-        marks.add(mark) if begins else marks.discard(mark)
+def _set_fault(simulation: Simulation, node: str, device: str, state: DeviceState | None) -> None:
+    """A device has a fault, or None any more."""
+    simulation.faults.pop(device, None)
+    if state is not None:
+        simulation.faults[device] = state
     inventory = simulation.inventories.get(node)
     if inventory is not None:  # a node that is down says so when it is back
-        simulation.report(_marked(simulation, inventory))
+        simulation.report(_with_faults(simulation, inventory))
 
 
-def _marked(simulation: Simulation, inventory: Inventory) -> Inventory:
-    """An inventory whose devices take nothing new while there is a reason; the core knows one state for all reasons."""
-
+def _with_faults(simulation: Simulation, inventory: Inventory) -> Inventory:
     def state(device: Device) -> DeviceState:
-        return DeviceState.SICK if simulation.marks.get(device.id) else DeviceState.READY
+        return simulation.faults.get(device.id, DeviceState.READY)
 
     devices = tuple(dataclasses.replace(device, state=state(device)) for device in inventory.devices)
     return dataclasses.replace(inventory, devices=devices)

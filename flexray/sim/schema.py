@@ -190,8 +190,16 @@ class Happening(Part):
     node_up: Name | None = None
     cordon: Name | None = None
     """A node (or a device, n1/gpu0) takes nothing new; what runs there goes on."""
+    drain: Name | None = None
+    """The same, and what runs there moves off."""
     uncordon: Name | None = None
+    """A node (or a device) that was cordoned or drained takes work again."""
+    device_suspect: Name | None = None
+    """A fault that may pass: the device takes nothing new."""
     device_sick: Name | None = None
+    """A fault that condemns it: what runs there moves off."""
+    device_lost: Name | None = None
+    """It is gone: what runs there ends."""
     device_well: Name | None = None
     queue: QueueEntry | None = None
     """A queue that is new, or other than before."""

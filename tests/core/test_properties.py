@@ -20,8 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flexray.catalog import profiles_of
 from flexray.model.amounts import share_of
 from flexray.model.commands import AnswerResize, GrantLease, ResizeSlice, StartSlice
-from flexray.model.devices import DeviceState, Inventory
+from flexray.model.devices import Cordon, DeviceState, Inventory
 from flexray.model.events import (
+    DeviceCordoned,
+    DeviceUncordoned,
     LeaseCheckpointed,
     LeaseUnblocked,
     LeaseYielded,
@@ -121,7 +123,13 @@ class Pool(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        terms = {"warm_seconds": 30, "lease_term_seconds": 3, "rematch_seconds": 3, "patience_seconds": 9}
+        terms = {
+            "warm_seconds": 30,
+            "lease_term_seconds": 3,
+            "rematch_seconds": 3,
+            "patience_seconds": 9,
+            "drain_seconds": 3,
+        }
         self.world = World(starts=False, stops=False, **terms)
         self.ledger: dict[str, tuple[Placement, int]] = {}
         self.asked: dict[str, Request] = {}
@@ -270,9 +278,17 @@ class Pool(RuleBasedStateMachine):
         name = _choose(list(self.world.leases), number)
         self.world.block(name, "nobody's class")
 
-    @rule(name=st.sampled_from(sorted(NODES)), state=st.sampled_from(["", "sick", "unclaimed"]))
+    @rule(name=st.sampled_from(sorted(NODES)), state=st.sampled_from(["", "sick", "unclaimed", "suspect", "lost"]))
     def node_reports(self, name: str, state: str) -> None:
         self.world.apply(NodeReported(self._inventory(name, state)))
+
+    @rule(device=st.sampled_from(["n0/gpu0", "n0/gpu3", "n1/gpu1", "n2/gpu0"]), drain=st.booleans())
+    def operator_cordons(self, device: str, drain: bool) -> None:
+        self.world.apply(DeviceCordoned(Cordon(device, drain=drain)))
+
+    @rule(device=st.sampled_from(["n0/gpu0", "n0/gpu3", "n1/gpu1", "n2/gpu0"]))
+    def operator_uncordons(self, device: str) -> None:
+        self.world.apply(DeviceUncordoned(device))
 
     @rule(name=st.sampled_from(sorted(NODES)))
     def node_restarts(self, name: str) -> None:
@@ -357,6 +373,8 @@ class Pool(RuleBasedStateMachine):
         world = self.world
         if not world.scheduler.state.pool.nodes:
             return
+        for device in list(world.scheduler.state.cordons.by_device):
+            world.apply(DeviceUncordoned(device))
         for name in NODES:
             world.apply(NodeReported(self._inventory(name)))
         world.starts = world.stops = True

@@ -124,10 +124,10 @@ def test_an_actor_s_starting_slice_is_stopped_when_cancelled() -> None:
     assert world.settle() == [] and not world.snapshot().slices
 
 
-def test_no_warm_slice_of_a_sick_device() -> None:
+def test_no_warm_slice_of_a_suspect_device() -> None:
     world = slow()
     idle(world, "a", gpu=0.5)
-    world.apply(NodeReported(node("n1", "1xA100 sick", cpus=8)))
+    world.apply(NodeReported(node("n1", "1xA100 suspect", cpus=8)))
     world.submit("b", gpu=0.5)
     assert world.settle() == [] and world.reason("b") == "devices_sick"
     world.apply(NodeReported(node("n1", "1xA100", cpus=8)))
@@ -416,7 +416,7 @@ def test_a_device_that_leaves_is_gone_when_its_slices_are() -> None:
     world.apply(NodeReported(type(both)("n1", "n1", rest)))
     assert kinds(world.decide()) == ["revoke a#1 device_lost again", "stop s1.1 device_left", "start s1.2"]
     left = {d.id: d.state for d in world.snapshot().devices}
-    assert left == {gone: "sick", stays: "ready"}, "in the books until its slice has ended, for nothing new"
+    assert left == {gone: "lost", stays: "ready"}, "in the books until its slice has ended, for nothing new"
     world.started("s1.2")
     world.settle()
     assert world.placed == {"a": stays} and world.leases["a"].lease.attempt == 2
@@ -436,11 +436,11 @@ def test_a_device_leaves_at_once_when_a_slice_was_only_planned_on_it() -> None:
     assert kinds(world.decide()) == ["fail b infeasible"]
 
 
-def test_a_device_that_falls_sick_keeps_what_runs_and_takes_nothing_new() -> None:
+def test_a_device_that_is_suspect_keeps_what_runs_and_takes_nothing_new() -> None:
     world = World(node("n1", "1xA100"))
     world.submit("a", gpu=0.5)
     world.settle()
-    world.apply(NodeReported(node("n1", "1xA100 sick")))
+    world.apply(NodeReported(node("n1", "1xA100 suspect")))
     world.submit("b", gpu=0.25)
     assert world.settle() == []
     assert world.reason("b") == "devices_sick" and set(world.placed) == {"a"}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from harness import World, node
 
 from flexray.model import events
-from flexray.model.devices import Inventory
+from flexray.model.devices import Cordon, Inventory
 from flexray.model.gang import Gang
 from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
@@ -25,6 +25,7 @@ CONFIG = {
     "lease_term_seconds": 5,
     "rematch_seconds": 2,
     "patience_seconds": 8,
+    "drain_seconds": 4,
 }
 _SHARES = (0.1, 0.18, 0.25, 0.333, 0.5, 0.6, 1, 1, 2, 3)
 
@@ -50,7 +51,7 @@ class _Walker:
             (40, self.submit), (20, self.start), (15, self.end_stopped), (18, self.release), (2, self.lose_slice),
             (2, self.cancel), (8, self.block), (8, self.unblock), (1, self.report_node), (1, self.lose_node),
             (1, self.close_session), (5, self.run), (25, self.give_way),
-            (2, self.configure), (15, self.ask_resize), (15, self.resize),
+            (2, self.configure), (15, self.ask_resize), (15, self.resize), (3, self.cordon), (3, self.uncordon),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -62,7 +63,7 @@ class _Walker:
 
     def inventory(self, number: int) -> Inventory:
         kind = ("A100", "T4", "A10")[number]
-        state = self.rng.choice(["", "", "", " sick", " unclaimed"])
+        state = self.rng.choice(["", "", "", " sick", " unclaimed", " suspect", " lost"])
         if not self.cut:
             return node(f"n{number}", f"{self.rng.randrange(1, 5)}x{kind}{state} {number}x910B", cpus=16)
         kind = ("MIG", "T4", "MIG")[number]
@@ -158,6 +159,14 @@ class _Walker:
 
     def report_node(self) -> None:
         self.world.apply(events.NodeReported(self.inventory(self.rng.randrange(3))))
+
+    def cordon(self) -> None:
+        device = f"n{self.rng.randrange(3)}/gpu{self.rng.randrange(4)}"
+        self.world.apply(events.DeviceCordoned(Cordon(device, drain=self.rng.random() < 0.5)))
+
+    def uncordon(self) -> None:
+        for device in list(self.world.scheduler.state.cordons.by_device)[:2]:
+            self.world.apply(events.DeviceUncordoned(device))
 
     def lose_node(self) -> None:
         number = self.rng.randrange(3)

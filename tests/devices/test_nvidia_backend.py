@@ -62,11 +62,11 @@ def test_use_and_processes_of_a_gpu(nvml: Configure, child: ProbeChild) -> None:
     assert child.sample(idle) == Sample(0.0, 0, ())
 
 
-def test_a_lost_gpu_seen_before_is_sick_until_it_is_back(nvml: Configure, child: ProbeChild, gpus_conf: str) -> None:
+def test_a_lost_gpu_seen_before_is_lost_until_it_is_back(nvml: Configure, child: ProbeChild, gpus_conf: str) -> None:
     before, _ = gpus(child)
     nvml(gpus_conf + "lost=1\n")
     devices, report = gpus(child)
-    assert [device.state for device in devices] == [DeviceState.READY, DeviceState.READY, DeviceState.SICK]
+    assert [device.state for device in devices] == [DeviceState.READY, DeviceState.READY, DeviceState.LOST]
     assert (devices[2].key, devices[2].id) == (before[2].key, before[2].id)
     assert report.found == 3 and "GPU 2" in report.reason and "lost" in report.reason.lower()
     health = child.health(before[2])

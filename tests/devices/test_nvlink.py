@@ -93,7 +93,7 @@ def test_a_lost_gpu_is_linked_with_nothing_until_it_is_back(nvml: Configure, chi
     before = wiring(child, 2)
     nvml(cards("1", "0") + "lost=1\n")
     devices, _ = child.discover(NodeFacts("n", resources={"GPU": 2.0}))
-    assert [(device.state, device.links) for device in devices] == [(DeviceState.READY, ()), (DeviceState.SICK, ())]
+    assert [(device.state, device.links) for device in devices] == [(DeviceState.READY, ()), (DeviceState.LOST, ())]
     nvml(cards("1", "0"))
     assert wiring(child, 2) == before != [(-1, ()), (-1, ())]
 

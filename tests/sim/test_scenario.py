@@ -135,10 +135,36 @@ CASES = [
         {"nodes": NODES, "events": [{"at": 1, "node_down": "n1"}, {"at": 2, "node_up": "n1"}]},
     ),
     Case(
-        "a sick device takes nothing new, and lets what runs go on",
+        "a suspect device takes nothing new, and lets what runs go on",
         [request("a", count=2)],
         {"a/0": "done: 0.6-10.6 done", "a/1": "done: 20-30 done"},
-        {"events": [{"at": 1, "device_sick": "n1/gpu0"}, {"at": 20, "device_well": "n1/gpu0"}]},
+        {"events": [{"at": 1, "device_suspect": "n1/gpu0"}, {"at": 20, "device_well": "n1/gpu0"}]},
+    ),
+    Case(
+        "work moves off a sick device: at once where it may be preempted, else when it is done",
+        [
+            request("a", preemptible=True, checkpoint_every=2, types=["nvidia/A100*"]),
+            request("b", types=["nvidia/A100*"]),
+        ],
+        {"a": "done: 0-4 preempted, 20-26 done", "b": "done: 0-10 done"},
+        {
+            "nodes": [{"name": "n1", "devices": "2xnvidia/A100-80GB"}],
+            "costs": {"start": 0, "restore": 0, "checkpoint": 0},
+            "events": [
+                {"at": 4, "device_sick": "n1/gpu0"},
+                {"at": 4, "drain": "n1/gpu1"},
+                {"at": 20, "device_well": "n1/gpu0"},
+            ],
+        },
+    ),
+    Case(
+        "what runs on a lost device ends",
+        [request("a", checkpoint_every=2)],
+        {"a": "done: 0-5 device_lost, 20-26 done"},
+        {
+            "costs": {"start": 0, "restore": 0},
+            "events": [{"at": 5, "device_lost": "n1/gpu0"}, {"at": 20, "device_well": "n1/gpu0"}],
+        },
     ),
     Case(
         "cordoned and sick: both have to end, and a node that was away keeps them",

@@ -24,8 +24,13 @@ def scenario(seed: int) -> dict[str, Any]:
     requests = [entry(rng, f"r{i}") for i in range(rng.randint(3, 15))]
     events = []
     for _ in range(rng.randint(0, 8)):
-        what = rng.choice(["node_down", "node_up", "cordon", "uncordon", "cancel"])
-        target = rng.choice(requests)["id"] if what == "cancel" else rng.choice(nodes)["name"]
+        what = rng.choice(
+            ["node_down", "node_up", "cordon", "drain", "uncordon", "device_sick", "device_well", "cancel"]
+        )
+        node = rng.choice(nodes)
+        target = rng.choice(requests)["id"] if what == "cancel" else node["name"]
+        if what.startswith("device"):
+            target += "/npu0" if "ascend" in node["devices"] else "/gpu0"
         events.append({"at": 40 * rng.random(), what: target})
     kind = requests[0].get("class", "r0")
     return {

@@ -1,37 +1,17 @@
-"""The ``flexray`` command: start, status, explain, plan, queue, stop, simulate, demo. Thin: Python can do all of it."""
+"""The ``flexray`` command: start, status, explain, plan, cordon, simulate and so on. Thin: Python can do all of it."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from flexray.errors import FlexrayError, UsageError
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_ADDRESS = click.option(
-    "--address", default="auto", show_default=True, help="Ray cluster: HOST:PORT, or auto for the one on this machine."
-)
-
-
-def _one_line_errors(command: F) -> F:
-    """A FlexrayError becomes one line on stderr and exit code 1."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except FlexrayError as error:
-            click.echo(f"flexray: {error}", err=True)
-            sys.exit(1)
-
-    return run  # type: ignore[return-value]
+from flexray.cli.devices import cordon, drain, uncordon
+from flexray.cli.frame import ADDRESS, one_line_errors
+from flexray.errors import UsageError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,11 +20,15 @@ def main() -> None:
     """One pool of accelerators on Ray: exact fractions, warm slices, every decision explained."""
 
 
+for _command in (cordon, drain, uncordon):
+    main.add_command(_command)
+
+
 @main.command()
-@_ADDRESS
+@ADDRESS
 @click.option("--config", type=click.Path(dir_okay=False), help="JSON file with PoolConfig fields.")
 @click.option("--queues", type=click.Path(dir_okay=False), help="Queues of the pool: YAML, JSON, or TOML.")
-@_one_line_errors
+@one_line_errors
 def start(address: str, config: str | None, queues: str | None) -> None:
     """Start the pool on a Ray cluster (or say what differs if one runs already)."""
     from flexray.config import PoolConfig, load_config
@@ -64,9 +48,9 @@ def start(address: str, config: str | None, queues: str | None) -> None:
 
 
 @main.command()
-@_ADDRESS
+@ADDRESS
 @click.option("--json", "as_json", is_flag=True, help="Print the whole snapshot as JSON.")
-@_one_line_errors
+@one_line_errors
 def status(address: str, as_json: bool) -> None:
     """Show devices, slices and what waits, with reasons."""
     from flexray.model.wire import to_plain
@@ -85,10 +69,10 @@ def status(address: str, as_json: bool) -> None:
 
 
 @main.command()
-@_ADDRESS
+@ADDRESS
 @click.argument("request")
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
-@_one_line_errors
+@one_line_errors
 def explain(address: str, request: str, as_json: bool) -> None:
     """Say where a request is, why it waits, what would change it, and when it is expected to start."""
     from flexray.model.wire import to_plain
@@ -101,7 +85,7 @@ def explain(address: str, request: str, as_json: bool) -> None:
 
 
 @main.command()
-@_ADDRESS
+@ADDRESS
 @click.option("--gpu", type=float, help="How much of a GPU: 0.5, or a whole number of devices.")
 @click.option("--npu", type=float, help="The same of an NPU.")
 @click.option("--accelerator", type=float, help="The same of a device of any maker.")
@@ -113,7 +97,7 @@ def explain(address: str, request: str, as_json: bool) -> None:
 @click.option("--cpus", type=float, help="Host cores beside the device.")
 @click.option("--gang", type=int, help="So many members that start together.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-@_one_line_errors
+@one_line_errors
 def plan(address: str, as_json: bool, types: str | None, **options: Any) -> None:
     """Say when and where a request would start, and what would start now, without submitting anything."""
     from flexray.model.request import request_from_options
@@ -129,8 +113,8 @@ def plan(address: str, as_json: bool, types: str | None, **options: Any) -> None
 
 
 @main.command()
-@_ADDRESS
-@_one_line_errors
+@ADDRESS
+@one_line_errors
 def stop(address: str) -> None:
     """Stop the pool: its slices end, every device goes back to Ray. Safe to call twice."""
     from flexray.runtime.pool import connect_ray, stop_pool
@@ -145,9 +129,9 @@ def queue() -> None:
 
 
 @queue.command("show")
-@_ADDRESS
+@ADDRESS
 @click.option("--json", "as_json", is_flag=True, help="Print the queues, and what they hold, as JSON.")
-@_one_line_errors
+@one_line_errors
 def show_queues(address: str, as_json: bool) -> None:
     """Queues, what they were promised, hold and borrow, and how many requests wait."""
     from flexray.model.wire import to_plain
@@ -165,7 +149,7 @@ def show_queues(address: str, as_json: bool) -> None:
 
 
 @queue.command("set")
-@_ADDRESS
+@ADDRESS
 @click.argument("name", required=False)
 @click.option("--file", "path", type=click.Path(dir_okay=False), help="All queues anew, from YAML, JSON, or TOML.")
 @click.option("--parent", help="The queue it is a part of.")
@@ -176,7 +160,7 @@ def show_queues(address: str, as_json: bool) -> None:
 @click.option("--types", help="Device types its requests may use, joined by commas.")
 @click.option("--half-life", type=float, help="Seconds after which use counts half against it.")
 @click.option("--dry-run", is_flag=True, help="Say what the change would do now, and change nothing.")
-@_one_line_errors
+@one_line_errors
 def set_queue(address: str, name: str | None, path: str | None, dry_run: bool, **fields: Any) -> None:
     """Add a queue, change what is given of one, or take all of them from a file."""
     from flexray.errors import UsageError
@@ -195,10 +179,10 @@ def set_queue(address: str, name: str | None, path: str | None, dry_run: bool, *
 
 
 @queue.command("remove")
-@_ADDRESS
+@ADDRESS
 @click.argument("name")
 @click.option("--dry-run", is_flag=True, help="Say what the change would do now, and change nothing.")
-@_one_line_errors
+@one_line_errors
 def remove_queue(address: str, name: str, dry_run: bool) -> None:
     """Remove a queue; its requests go on in `default`."""
     _change_queues(address, {"remove": name}, dry_run)
@@ -224,7 +208,7 @@ def _change_queues(address: str, change: dict[str, Any], dry_run: bool) -> None:
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to a file."
 )
 @click.option("--seed", default=1, show_default=True, help="Seed of the stream of requests.")
-@_one_line_errors
+@one_line_errors
 def demo(out: Path, json_file: Path | None, seed: int) -> None:
     """Serve six models on two devices: whole devices with swapping, then slices. About a minute."""
     from flexray.demo import run
@@ -276,7 +260,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--estimates", is_flag=True, help="scenario: estimate every start, not only the first ones.")
 @click.option("--html", type=_FILE, help="Write a page of plots to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
-@_one_line_errors
+@one_line_errors
 def simulate(as_json: bool, html: Path | None, **options: Any) -> None:
     """Run the scheduler under a virtual clock."""
     from flexray.sim.sources import Options, run_source
