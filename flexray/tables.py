@@ -24,6 +24,7 @@ def print_status(
     """Devices, slices, waiting requests, and Ray demand that cannot be met."""
     console = console or Console()
     console.print(_devices(snapshot))
+    _print_guarantees(snapshot, console)
     _print_conditions(snapshot, console)
     if snapshot.slices:
         console.print(_slices(snapshot))
@@ -85,7 +86,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _devices(snapshot: Snapshot) -> Table:
-    table = _table("devices", "device", "type", "state", "share held", "memory held", "held by", "how strongly")
+    table = _table("devices", "device", "type", "state", "share held", "memory held", "held by")
     for device in snapshot.devices:
         table.add_row(
             _short(device.id),
@@ -94,9 +95,14 @@ def _devices(snapshot: Snapshot) -> Table:
             f"{_bar(device)} {device.share_held:.3g}",
             f"{device.memory_held / 1024:.1f} of {device.memory / 1024:.1f} GiB",
             device.isolation,
-            device.guarantee,
         )
     return table
+
+
+def _print_guarantees(snapshot: Snapshot, console: Console) -> None:
+    """What each mechanism in the table gives; one may give more memory limiting on some devices than on others."""
+    for isolation, guarantee in sorted({(device.isolation, device.guarantee) for device in snapshot.devices}):
+        console.print(f"held by {isolation}: {guarantee}", highlight=False)
 
 
 def _print_conditions(snapshot: Snapshot, console: Console) -> None:

@@ -81,7 +81,7 @@ def test_a_task_runs_on_the_type_it_names_and_sees_that_card(gpus: Path) -> None
         here = flex.current()
         return here.device.type.name, os.environ["CUDA_VISIBLE_DEVICES"], here.isolation, here.memory
 
-    assert where.remote().result(60) == ("nvidia/T4", "1", "none", 7680 * 2**20)
+    assert where.remote().result(60) == ("nvidia/T4", "1", "turns", 7680 * 2**20)
     name, visible, _, memory = where.options(types="nvidia/A100*", memory="10GiB").remote().result(60)
     assert (name, visible, memory) == ("nvidia/A100-80GB", "0", 10 * 2**30)
 
