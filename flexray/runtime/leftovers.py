@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from flexray.devices.private import only_mine
 from flexray.errors import DeviceError
 from flexray.runtime.notes import notes_directory
 from flexray.runtime.processes import Process, end_all, family
@@ -16,7 +17,8 @@ def _record(node: str, slice_id: str) -> Path:
 
 def record_process(node: str, slice_id: str, process: Process) -> None:
     """Remember a slice's process until it is known to be gone."""
-    _record(node, slice_id).write_text(json.dumps(process))
+    with open(_record(node, slice_id), "w", opener=only_mine) as file:
+        json.dump(process, file)
 
 
 def forget_process(node: str, slice_id: str) -> None:

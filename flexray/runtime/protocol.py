@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from flexray.model.commands import GrantLease
 from flexray.model.devices import Device
 from flexray.model.isolation import Isolation
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
 
-PROTOCOL = 7
+PROTOCOL = 8
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -58,7 +59,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class SliceSpec:
-    """Everything an agent needs to start a slice."""
+    """Everything an agent needs to start a slice. ``key``: see ``seals.py``."""
 
     slice: SliceId
     placement: Placement
@@ -66,11 +67,14 @@ class SliceSpec:
     task_class: str
     start_timeout: float
     grace_seconds: float
+    key: bytes
 
 
 @dataclass(slots=True)
 class SliceIdentity:
-    """What a slice's process knows of itself. ``notes``: what a person should know of the limits it is held to.
+    """What a slice's process knows of itself.
+
+    ``notes``: what a person should know of the limits it is held to. ``key``: see ``seals.py``.
 
     Everyone in the process has the same one, in which the slice changes ``placement`` when it gets another size.
     """
@@ -81,15 +85,38 @@ class SliceIdentity:
     isolation: Isolation
     environment: Environment
     notes: tuple[str, ...] = ()
+    key: bytes = field(default=b"", repr=False)
+
+
+class Caller(NamedTuple):
+    """Who tells the scheduler something: ids of sessions are everybody's to see, their secrets are not."""
+
+    session: SessionId
+    secret: str
+
+
+class Inside(NamedTuple):
+    """That a session runs in the process of a slice, with what only that knows (see ``seals.py``)."""
+
+    slice: SliceId
+    proof: bytes
+
+
+class Granted(NamedTuple):
+    """A lease for its holder, with the seal that its slice asks for."""
+
+    order: GrantLease
+    seal: bytes
 
 
 class Token(NamedTuple):
-    """Names the lease a call runs under; a slice refuses tokens of earlier grants."""
+    """Names the lease a call runs under, and proves it (``seal``); a slice refuses tokens of earlier grants."""
 
     epoch: int
     grant: int
     session: SessionId
     lease: LeaseId
+    seal: bytes
 
 
 class Code(IntEnum):

@@ -70,7 +70,7 @@ class SchedulerActor:
         self._config = config
         self._address = address
         self._epoch = int(time.time())
-        self._journal = open(config.journal, "a", buffering=1) if config.journal else None  # noqa: SIM115
+        self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
