@@ -67,6 +67,7 @@ class Client:
             self._engine.orders.on_message,
             self._engine.orders.on_lost,
             self._engine.orders.on_dead,
+            identity,
         )
         self._session.open()
         atexit.register(self.close)

@@ -32,6 +32,8 @@ class Nodes:
         #: what the slices of each node use, as of its latest report.
         self.usage: dict[str, UsageReport] = {}
         self._agents: dict[str, Any] = {}
+        #: what the last agent of a node failed of.
+        self._troubles: dict[str, str] = {}
         self._alive: set[str] = set()
         self._reported: set[str] = set()
         self._changed = asyncio.Event()
@@ -47,19 +49,25 @@ class Nodes:
                 pass
             await asyncio.sleep(min(1.0, self._config.poll_seconds))
 
-    async def wait_reported(self, timeout: float) -> bool:
-        """Wait until every node alive now has reported; False when that takes longer than ``timeout`` seconds."""
+    async def wait_reported(self, timeout: float) -> str:
+        """Wait until every node alive now has reported: "", or after ``timeout`` seconds which have not, and why."""
         deadline = asyncio.get_running_loop().time() + timeout
         while not self._alive or not self._alive <= self._reported:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                return False
+                return self._unreported()
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
             except asyncio.TimeoutError:
-                return False
-        return True
+                return self._unreported()
+        return ""
+
+    def _unreported(self) -> str:
+        silent = sorted(self._alive - self._reported)
+        return (
+            "; ".join(f"node {node}: {self._troubles.get(node, 'no answer')}" for node in silent) or "no node is alive"
+        )
 
     def start_slice(self, node: str, spec: SliceSpec) -> None:
         """Have a node's agent start a slice. Without an agent the slice has failed to start."""
@@ -142,9 +150,11 @@ class Nodes:
                         continue
                     self._on_event(event)
                     if isinstance(event, NodeReported):
+                        self._troubles.pop(node, None)
                         self._reported.add(node)
                         self._changed.set()
-        except Exception:  # ActorDied and its kin: whatever it is, this agent can no longer be trusted
+        except Exception as error:  # ActorDied and its kin: whatever it is, this agent can no longer be trusted
+            self._troubles[node] = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
             if not self._closing and self._agents.get(node) is agent:
                 ray.kill(agent)
                 self._drop(node)

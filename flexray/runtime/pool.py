@@ -29,6 +29,7 @@ from flexray.runtime.reach import check_cluster
 from flexray.runtime.session import find_scheduler
 
 _START_SECONDS = 60.0
+_ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 0.3
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "USER", "LOGNAME", "SHELL")
 _NOT_PASSED_ON = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_ADDRESS", "RAY_RUNTIME_ENV")
@@ -113,8 +114,9 @@ def greet(scheduler: Any, wanted: PoolConfig | None) -> Welcome:
 
 def wait_ready(scheduler: Any) -> None:
     """Wait until every node has reported its devices."""
-    if not ray.get(scheduler.ready.remote(_START_SECONDS)):
-        raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s")
+    lacking = _patient_get(lambda: scheduler.ready.remote(_START_SECONDS), within=_START_SECONDS + _ANSWER_SECONDS)
+    if lacking:
+        raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s: {lacking}")
 
 
 def read_snapshot(scheduler: Any) -> Snapshot:
@@ -174,12 +176,12 @@ def wait_empty(scheduler: Any, devices: Collection[str]) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _patient_get(make: Any) -> Any:
-    """The answer of an actor that may be restarting."""
+def _patient_get(make: Any, within: float = _START_SECONDS) -> Any:
+    """The answer of an actor that may be restarting. Raises ClusterUnreachable."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
-            return ray.get(make(), timeout=_START_SECONDS)
+            return ray.get(make(), timeout=within)
         except ray.exceptions.ActorUnavailableError:
             if time.monotonic() > deadline:
                 raise ClusterUnreachable("the pool's scheduler does not answer") from None

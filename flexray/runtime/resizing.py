@@ -38,7 +38,7 @@ def ask_size(token: Token, share: Share | None, memory: MemoryMiB | None) -> Pla
     """
     _refuse_on_event_loop()
     try:
-        asked = find_scheduler().resize.remote(token.epoch, token.lease, share, memory)
+        asked = find_scheduler().resize.remote(token, share, memory)
         placement, refused = ray.get(asked, timeout=_ANSWER_SECONDS)
     except ray.exceptions.GetTimeoutError:
         raise WaitTimeout(f"no answer after {_ANSWER_SECONDS:g} s; the change may still come") from None

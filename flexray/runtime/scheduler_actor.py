@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from functools import partial
+from typing import Any, TextIO
 
 import ray
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
+from flexray.devices.private import only_mine
+from flexray.errors import UsageError
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.commands import AnswerResize, Command, ResizeSlice, StartSlice, StopSlice
+from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import (
     DeviceUncordoned,
     Event,
@@ -27,7 +30,7 @@ from flexray.model.events import (
     SpeedsRestored,
 )
 from flexray.model.explanation import Explanation
-from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
+from flexray.model.lease import LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.plan import PlanAnswer
 from flexray.model.queue import Queue
 from flexray.model.request import Request
@@ -36,31 +39,17 @@ from flexray.queue_file import parse_queues, plain_queue
 from flexray.runtime import cordoning, resizing
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.kept import COMPANY, CORDONS, QUEUES, SPEEDS, forget, keep, kept
+from flexray.runtime.mailboxes import Mailboxes
 from flexray.runtime.nodes import Nodes
-from flexray.runtime.protocol import Environment, SliceSpec, Versions, Welcome
+from flexray.runtime.protocol import Caller, Environment, Granted, Inside, SliceSpec, Token, Versions, Welcome
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
+from flexray.runtime.rights import allowed
+from flexray.runtime.seals import Seals
 from flexray.runtime.usage import with_usage
 
 _POLL_SECONDS = 20.0
 _SAVE_SECONDS = 5.0
-
-
-class Mailbox:
-    """Messages for one client that it has not acknowledged yet."""
-
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
-        self.messages: list[tuple[int, Any]] = []
-        self.sent = 0
-        self.news = asyncio.Event()
-        self.life: Any = None
-
-    def put(self, message: Any) -> None:
-        """Add a message and wake the client's poll."""
-        self.sent += 1
-        self.messages.append((self.sent, message))
-        self.news.set()
 
 
 class SchedulerActor:
@@ -74,8 +63,8 @@ class SchedulerActor:
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
-        self._mailboxes: dict[SessionId, Mailbox] = {}
-        self._environments: dict[str, Environment] = {}
+        self._mailboxes = Mailboxes()
+        self._seals = Seals()
         self._nodes = Nodes(config, self._apply, self._node_gone)
         self._wake = asyncio.Event()
         self._saved, self._saved_at = 0, time.monotonic()
@@ -92,8 +81,8 @@ class SchedulerActor:
             self._tasks = [asyncio.create_task(self._nodes.watch()), asyncio.create_task(self._cycle())]
         return self._epoch
 
-    async def ready(self, timeout: float) -> bool:
-        """Wait until every node that is there now has reported its devices."""
+    async def ready(self, timeout: float) -> str:
+        """Wait until every node that is there now has reported its devices: "", or what is in the way."""
         return await self._nodes.wait_reported(timeout)
 
     async def welcome(self) -> Welcome:
@@ -103,76 +92,80 @@ class SchedulerActor:
 
     # -- clients -------------------------------------------------------------------------------
 
-    async def join(self, session: SessionId, environment: Environment) -> int:
+    async def join(self, caller: Caller, environment: Environment, inside: Inside | None) -> int:
         """Open a session. Returns the epoch its messages must carry.
 
         A client that joins again has forgotten what it had, so that is taken back first.
         """
         await self.open()  # a client that was there before this incarnation joins without a welcome
-        await self.leave(session)
-        self._environments[environment.id] = environment
-        self._mailboxes[session] = Mailbox(environment)
-        self._apply(SessionOpened(session, environment.id))
+        if caller.session in self._mailboxes.by_session and self._mailboxes.of(caller) is None:
+            raise UsageError(f"session {caller.session} is another client's")
+        self._end_session(caller.session)
+        known = inside is not None and self._seals.is_inside(caller.session, inside)
+        self._mailboxes.open(caller, environment, inside.slice if inside is not None and known else None)
+        self._apply(SessionOpened(caller.session, environment.id))
         return self._epoch
 
-    async def hold(self, session: SessionId) -> None:
+    async def hold(self, caller: Caller) -> None:
         """Never returns while the session lives. The client owns the returned reference and hands it to ``watch``."""
-        mailbox = self._mailboxes.get(session)
-        while mailbox is not None and self._mailboxes.get(session) is mailbox:
+        mailbox = self._mailboxes.of(caller)
+        while mailbox is not None and self._mailboxes.of(caller) is mailbox:
             await asyncio.sleep(3600)
 
-    async def watch(self, session: SessionId, life: list[Any]) -> None:
+    async def watch(self, caller: Caller, life: list[Any]) -> None:
         """Notice the client's death: a reference it owns and that is never ready fails when its owner dies."""
-        mailbox = self._mailboxes.get(session)
+        mailbox = self._mailboxes.of(caller)
         if mailbox is not None and mailbox.life is None:
-            mailbox.life = asyncio.create_task(self._mourn(session, life[0]))
+            mailbox.life = asyncio.create_task(self._mourn(caller.session, life[0]))
 
     async def _mourn(self, session: SessionId, life: Any) -> None:
         try:
             await life
         except Exception:  # OwnerDied, or whatever else Ray says of a reference whose owner is gone
-            await self.leave(session)
+            self._end_session(session)
 
-    async def leave(self, session: SessionId) -> None:
+    async def leave(self, caller: Caller) -> None:
         """Close a session: its requests end, its slices are stopped."""
-        mailbox = self._mailboxes.pop(session, None)
-        if mailbox is None:
-            return
-        mailbox.news.set()
-        self._apply(SessionClosed(session))
-        if not any(m.environment.id == mailbox.environment.id for m in self._mailboxes.values()):
-            self._environments.pop(mailbox.environment.id, None)
+        if self._mailboxes.of(caller) is not None:
+            self._end_session(caller.session)
 
-    async def tell(self, session: SessionId, epoch: int, events: list[Event]) -> bool:
+    def _end_session(self, session: SessionId) -> None:
+        if self._mailboxes.close(session):
+            self._apply(SessionClosed(session))
+
+    async def tell(self, caller: Caller, epoch: int, events: list[Event]) -> bool:
         """Events of a client. False tells it that this scheduler does not know the session: it has to join again."""
-        if epoch != self._epoch or session not in self._mailboxes:
+        mailbox = self._mailboxes.of(caller)
+        if epoch != self._epoch or mailbox is None:
             return False
+        under = partial(self._runs_under, mailbox.inside)
         for event in events:
-            if _concerns(event, session):
-                self._apply(event)
+            told = allowed(event, caller.session, mailbox.environment.id, under)
+            if told is not None:
+                self._apply(told)
         return True
 
-    async def poll(self, session: SessionId, epoch: int, seen: int) -> list[tuple[int, Any]] | None:
+    def _runs_under(self, inside: SliceId | None, lease: LeaseId) -> bool:
+        """Whether a lease is that of the slice."""
+        request = self._core.state.holder(lease)
+        return inside is not None and request is not None and request.slice == inside
+
+    async def poll(self, caller: Caller, epoch: int, seen: int) -> list[tuple[int, Any]] | None:
         """Messages for a client after number ``seen``; waits for some. None: join again."""
-        mailbox = self._mailboxes.get(session)
+        mailbox = self._mailboxes.of(caller)
         if epoch != self._epoch or mailbox is None:
             return None
-        mailbox.messages = [(number, message) for number, message in mailbox.messages if number > seen]
-        if not mailbox.messages:
-            mailbox.news.clear()
-            try:
-                await asyncio.wait_for(mailbox.news.wait(), _POLL_SECONDS)
-            except asyncio.TimeoutError:
-                return []
-        return None if session not in self._mailboxes else list(mailbox.messages)
+        messages = await mailbox.after(seen, _POLL_SECONDS)
+        return messages if not messages or self._mailboxes.of(caller) is mailbox else None
 
-    async def resize(
-        self, epoch: int, lease: LeaseId, share: Share | None, memory: MemoryMiB | None
-    ) -> tuple[Placement | None, str]:
+    async def resize(self, token: Token, share: Share | None, memory: MemoryMiB | None) -> tuple[Placement | None, str]:
         """Give the slice under a lease another size: what it has then, or why not."""
-        if epoch != self._epoch:
-            return None, f"{lease} was granted before the scheduler was restarted"
-        return await self._resizes.ask(lease, share, memory)
+        if token.epoch != self._epoch:
+            return None, f"{token.lease} was granted before the scheduler was restarted"
+        request = self._core.state.holder(token.lease)
+        if request is not None and not (request.slice and self._seals.fits(request.slice, token)):
+            return None, f"{token.lease} is not this session's lease"
+        return await self._resizes.ask(token.lease, share, memory)
 
     # -- people --------------------------------------------------------------------------------
 
@@ -198,8 +191,8 @@ class SchedulerActor:
         What was learnt of run times stays for the next pool of this cluster.
         """
         self._closing = True
-        for session in list(self._mailboxes):
-            await self.leave(session)
+        for session in list(self._mailboxes.by_session):
+            self._end_session(session)
         await self._nodes.close()
         forget(QUEUES)
         forget(CORDONS)
@@ -295,8 +288,12 @@ class SchedulerActor:
             self._nodes.stop_slice(command.node, command.slice)
         elif isinstance(command, ResizeSlice):
             self._nodes.resize_slice(command.placement.node, command.slice, command.placement)
+        elif isinstance(command, GrantLease):
+            lease = command.lease
+            seal = self._seals.of(lease.slice, self._epoch, lease.grant, lease.lease)
+            self._mailboxes.send(command.session, Granted(command, seal))
         else:
-            self._send(command.session, command)
+            self._mailboxes.send(command.session, command)
             if isinstance(command, AnswerResize):
                 self._resizes.answered(command)
 
@@ -305,26 +302,19 @@ class SchedulerActor:
         spec = SliceSpec(
             command.slice,
             command.placement,
-            self._environments[command.environment],
+            self._mailboxes.environments[command.environment],
             record.task_class,
             self._config.start_timeout_seconds,
             self._config.grace_seconds,
+            self._seals.key_of(command.slice),
         )
         self._nodes.start_slice(command.placement.node, spec)
-
-    def _send(self, session: SessionId, message: Any) -> None:
-        mailbox = self._mailboxes.get(session)
-        if mailbox is not None:
-            mailbox.put(message)
 
     def _write_journal(self, line: str) -> None:
         assert self._journal is not None
         self._journal.write(line + "\n")
 
 
-def _concerns(event: Event, session: SessionId) -> bool:
-    """A session speaks of its own requests and leases only; their ids begin with its name."""
-    name = getattr(event, "id", None) or getattr(event, "lease", ("",))[0]
-    own = str(name).startswith(f"{session}.")
-    # A blocked wait is reported by the session inside the slice, about the lease it runs under.
-    return own or getattr(event, "session", None) == session or type(event).__name__ == "LeaseUnblocked"
+def _open_journal(path: str) -> TextIO:
+    """It names requests and sessions, which are not everybody's to read."""
+    return open(path, "a", buffering=1, opener=only_mine)

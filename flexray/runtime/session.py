@@ -7,6 +7,7 @@ thread. When a new incarnation of the scheduler answers, the session joins it an
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 from collections.abc import Callable
@@ -17,7 +18,8 @@ import ray
 from flexray.errors import ClusterUnreachable, NotConnected
 from flexray.model.events import Event
 from flexray.model.lease import SessionId
-from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Environment
+from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME, Caller, Environment, SliceIdentity
+from flexray.runtime.seals import prove_inside
 
 _JOIN_SECONDS = 30.0
 _RETRY_SECONDS = 0.5
@@ -38,8 +40,12 @@ class Session:
         on_message: Callable[[Any], None],
         on_lost: Callable[[], None],
         on_dead: Callable[[BaseException], None],
+        identity: SliceIdentity | None = None,
     ) -> None:
+        """``identity``: of the slice in whose process this is."""
         self.id = SessionId(uuid.uuid4().hex[:10])
+        self._caller = Caller(self.id, secrets.token_hex(16))
+        self._inside = prove_inside(identity.slice, identity.key, self.id) if identity is not None else None
         self.environment = environment
         self.epoch = 0
         #: how often it has joined: answers to what was said before the last time mean nothing.
@@ -57,14 +63,17 @@ class Session:
     def open(self) -> None:
         """Join for the first time; blocks until the scheduler has answered."""
         try:
-            self.epoch = ray.get(self.scheduler.join.remote(self.id, self.environment), timeout=_JOIN_SECONDS)
+            self.epoch = ray.get(self._join(), timeout=_JOIN_SECONDS)
         except ray.exceptions.RayError as error:
             raise ClusterUnreachable(f"the pool's scheduler does not answer: {error}") from error
         self._live()
 
+    def _join(self) -> Any:
+        return self.scheduler.join.remote(self._caller, self.environment, self._inside)
+
     def _live(self) -> None:
-        self._life = self.scheduler.hold.remote(self.id)
-        self.scheduler.watch.remote(self.id, [self._life])
+        self._life = self.scheduler.hold.remote(self._caller)
+        self.scheduler.watch.remote(self._caller, [self._life])
         self._poll()
 
     def tell(self, event: Event) -> None:
@@ -75,7 +84,7 @@ class Session:
         """Send queued events in one message."""
         if not self._is_over() and self._outbox and not self._joining:
             events, self._outbox = self._outbox, []
-            ref, joins = self.scheduler.tell.remote(self.id, self.epoch, events), self._joins
+            ref, joins = self.scheduler.tell.remote(self._caller, self.epoch, events), self._joins
             ref._on_completed(lambda answer: self._post(self._told, answer, joins))
 
     def close(self) -> None:
@@ -83,7 +92,7 @@ class Session:
         self.flush()
         self.closed = True
         try:
-            ray.get(self.scheduler.leave.remote(self.id), timeout=5.0)
+            ray.get(self.scheduler.leave.remote(self._caller), timeout=5.0)
         except ray.exceptions.RayError:  # the scheduler will notice our end by itself
             pass
 
@@ -93,7 +102,7 @@ class Session:
 
     def _poll(self) -> None:
         if not self._is_over():
-            ref, joins = self.scheduler.poll.remote(self.id, self.epoch, self._seen), self._joins
+            ref, joins = self.scheduler.poll.remote(self._caller, self.epoch, self._seen), self._joins
             ref._on_completed(lambda answer: self._post(self._polled, answer, joins))
 
     def _polled(self, answer: Any, joins: int) -> None:
@@ -124,7 +133,7 @@ class Session:
         except ClusterUnreachable as error:
             self._not_joined(error)
             return
-        ref = self.scheduler.join.remote(self.id, self.environment)
+        ref = self._join()
         ref._on_completed(lambda answer: self._post(self._joined, answer))
 
     def _joined(self, answer: Any) -> None:

@@ -182,7 +182,8 @@ class SliceHost:
         self._node.spawn(self._mourn(live))
 
     def _launch(self, spec: SliceSpec, devices: tuple[Device, ...], setup: SliceSetup, options: dict[str, Any]) -> Any:
-        identity = SliceIdentity(spec.slice, devices, spec.placement, setup.isolation, spec.environment, setup.notes)
+        place, environment = spec.placement, spec.environment
+        identity = SliceIdentity(spec.slice, devices, place, setup.isolation, environment, setup.notes, spec.key)
         named = {**options, "name": spec.slice, "namespace": NAMESPACE}
         return self._class.options(**named).remote(identity, setup, spec.task_class.split("/")[0], spec.grace_seconds)
 

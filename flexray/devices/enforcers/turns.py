@@ -19,8 +19,8 @@ from pathlib import Path
 
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.framework import THREAD_VARIABLES
-from flexray.devices.turns.keeper import TurnKeeper
 from flexray.devices.private import private_folder
+from flexray.devices.turns.keeper import TurnKeeper
 from flexray.errors import DeviceError, IsolationFailed
 from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device, Family
