@@ -15,7 +15,7 @@ from flexray.errors import DeviceError
 
 
 def own_folder(*names: str) -> Path:
-    """A folder of this user's under the machine's temporary one, made, and private at each level. Raises DeviceError."""
+    """A folder of this user's under the machine's temporary one, private at each level. Raises DeviceError."""
     path = private_folder(Path(tempfile.gettempdir()) / f"flexray-{os.getuid()}")
     for name in names:
         path = private_folder(path / name)

@@ -30,7 +30,7 @@ from flexray.runtime.environment import capture_environment
 from flexray.runtime.folder import check_place
 from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
-from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_plan, wait_ready
+from flexray.runtime.pool import connect_ray, ensure_pool, greet, patient_get, read_plan, wait_ready
 from flexray.runtime.protocol import SliceIdentity
 from flexray.runtime.resizing import ask_size
 from flexray.runtime.router import Router
@@ -307,7 +307,7 @@ class Client:
         return read_plan(self._session.scheduler, request)
 
     def _ask(self, method: str, *args: Any, within: float = _CONTROL_SECONDS) -> Any:
-        return ray.get(getattr(self._session.scheduler, method).remote(*args), timeout=within)
+        return patient_get(lambda: getattr(self._session.scheduler, method).remote(*args), within)
 
 
 def _parent() -> Any:

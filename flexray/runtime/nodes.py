@@ -64,10 +64,8 @@ class Nodes:
         return ""
 
     def _unreported(self) -> str:
-        silent = sorted(self._alive - self._reported)
-        return (
-            "; ".join(f"node {node}: {self._troubles.get(node, 'no answer')}" for node in silent) or "no node is alive"
-        )
+        silent = [f"node {n}: {self._troubles.get(n, 'no answer')}" for n in sorted(self._alive - self._reported)]
+        return "; ".join(silent) or "no node is alive"
 
     def start_slice(self, node: str, spec: SliceSpec) -> None:
         """Have a node's agent start a slice. Without an agent the slice has failed to start."""

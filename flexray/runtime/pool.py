@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
@@ -92,7 +92,7 @@ def _bootstrap(config: PoolConfig) -> None:
 
 def greet(scheduler: Any, wanted: PoolConfig | None) -> Welcome:
     """Ask the pool what it is and compare. Raises IncompatibleVersion or ConfigMismatch with the difference."""
-    welcome: Welcome = _patient_get(scheduler.welcome.remote)
+    welcome: Welcome = patient_get(scheduler.welcome.remote)
     mine = Versions.here(ray.__version__)
     if welcome.versions != mine:
         raise IncompatibleVersion(
@@ -114,20 +114,20 @@ def greet(scheduler: Any, wanted: PoolConfig | None) -> Welcome:
 
 def wait_ready(scheduler: Any) -> None:
     """Wait until every node has reported its devices."""
-    lacking = _patient_get(lambda: scheduler.ready.remote(_START_SECONDS), within=_START_SECONDS + _ANSWER_SECONDS)
+    lacking = patient_get(lambda: scheduler.ready.remote(_START_SECONDS), within=_START_SECONDS + _ANSWER_SECONDS)
     if lacking:
         raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s: {lacking}")
 
 
 def read_snapshot(scheduler: Any) -> Snapshot:
     """The pool now. Raises ClusterUnreachable when the scheduler does not answer."""
-    snapshot: Snapshot = _patient_get(scheduler.snapshot.remote)
+    snapshot: Snapshot = patient_get(scheduler.snapshot.remote)
     return snapshot
 
 
 def read_explanation(scheduler: Any, request: str) -> Explanation:
     """Where a request is and why, or how it ended. Raises UsageError for one that the pool does not know."""
-    found: Explanation | None = _patient_get(lambda: scheduler.explain.remote(request))
+    found: Explanation | None = patient_get(lambda: scheduler.explain.remote(request))
     if found is None:
         raise UsageError(
             f"no request {request!r} is known: there never was one, or it has ended and many after it. "
@@ -138,35 +138,25 @@ def read_explanation(scheduler: Any, request: str) -> Explanation:
 
 def read_plan(scheduler: Any, request: Request) -> PlanAnswer:
     """When and where a request would start."""
-    answer: PlanAnswer = _patient_get(lambda: scheduler.plan.remote(request))
+    answer: PlanAnswer = patient_get(lambda: scheduler.plan.remote(request))
     return answer
 
 
 def read_queues(scheduler: Any) -> list[dict[str, Any]]:
     """The pool's queues as they were configured."""
-    queues: list[dict[str, Any]] = _patient_get(scheduler.queues.remote)
+    queues: list[dict[str, Any]] = patient_get(scheduler.queues.remote)
     return queues
 
 
 def change_queues(scheduler: Any, change: dict[str, Any], dry_run: bool = False) -> list[str]:
     """Change the pool's queues, or say what that would do. Raises UsageError for what makes no sense."""
-    try:
-        told: list[str] = ray.get(scheduler.change_queues.remote(change, dry_run), timeout=_START_SECONDS)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UsageError):
-            raise error.cause from None
-        raise
+    told: list[str] = patient_get(lambda: scheduler.change_queues.remote(change, dry_run))
     return told
 
 
 def change_cordons(scheduler: Any, change: dict[str, Any]) -> list[str]:
     """Cordon or uncordon devices (see ``cordoning.asked``); their ids. Raises UsageError for what names nothing."""
-    try:
-        names: list[str] = ray.get(scheduler.change_cordons.remote(change), timeout=_START_SECONDS)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UsageError):
-            raise error.cause from None
-        raise
+    names: list[str] = patient_get(lambda: scheduler.change_cordons.remote(change))
     return names
 
 
@@ -176,16 +166,25 @@ def wait_empty(scheduler: Any, devices: Collection[str]) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _patient_get(make: Any, within: float = _START_SECONDS) -> Any:
-    """The answer of an actor that may be restarting. Raises ClusterUnreachable."""
-    deadline = time.monotonic() + _START_SECONDS
+def patient_get(make: Callable[[], Any], within: float = _START_SECONDS) -> Any:
+    """What the scheduler answers within so many seconds; ``make`` asks it, again where it is just being restarted.
+
+    Raises ClusterUnreachable, or the UsageError that it answers.
+    """
+    deadline = time.monotonic() + within
     while True:
         try:
-            return ray.get(make(), timeout=within)
+            return ray.get(make(), timeout=max(0.0, deadline - time.monotonic()))
         except ray.exceptions.ActorUnavailableError:
             if time.monotonic() > deadline:
-                raise ClusterUnreachable("the pool's scheduler does not answer") from None
+                raise ClusterUnreachable(f"the pool's scheduler is restarting, for {within:g} s by now") from None
             time.sleep(0.2)
+        except ray.exceptions.GetTimeoutError:
+            raise ClusterUnreachable(f"the pool's scheduler has not answered within {within:g} s") from None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UsageError):
+                raise error.cause from None
+            raise ClusterUnreachable(f"the pool's scheduler cannot answer: {error}") from error
         except ray.exceptions.RayError as error:
             raise ClusterUnreachable(f"the pool's scheduler is gone: {error}") from error
 

@@ -1,8 +1,8 @@
 """Proof that a lease is held, for slices and the scheduler: ids and grants are everybody's to see, and to guess.
 
-Each slice has a key, which the scheduler and the slice's own process know. The holder of a lease is told its seal, which
-only that key makes of the lease and its grant; whoever gets an actor's handle gets the seal with it. A session inside
-a slice proves in the same way that it is there.
+Each slice has a key, which the scheduler and the slice's own process know. The holder of a lease is told its seal,
+which only that key makes of the lease and its grant; whoever gets an actor's handle gets the seal with it. A session
+inside a slice proves in the same way that it is there.
 
 This keeps sessions from each other's leases by mistake, and through flexray's messages. It is no wall against code that
 means harm: whoever may use the Ray cluster may run anything in any of its processes (docs/operations.md).

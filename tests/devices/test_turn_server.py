@@ -270,7 +270,7 @@ def test_a_slice_of_a_cpu_device_has_its_cores_in_its_turn(turns: Turns) -> None
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "turns").mkdir()
-    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(IsolationFailed, match="another user's"):
         Turns(tmp_path).prepare(cell("a"))
 
