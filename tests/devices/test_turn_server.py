@@ -347,6 +347,7 @@ def test_another_user_gets_no_turn() -> None:
         turns = Turns(Path(name))
         path = turns.prepare(cell("a")).turns
         assert as_stranger(path) == "PermissionError"
+        os.chmod(name, 0o755)
         os.chmod(Path(path).parent, 0o755)
         os.chmod(path, 0o666)
         assert as_stranger(path) == "nothing"
