@@ -53,7 +53,7 @@ def test_a_link_is_refused_wherever_it_leads(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "nowhere").symlink_to(tmp_path / "not there")
     for link in ("link", "nowhere"):
-        with pytest.raises(DeviceError, match="is a link, no folder, or another user's.*TMPDIR"):
+        with pytest.raises(DeviceError, match=r"is a link, no folder, or another user's.*TMPDIR"):
             private_folder(tmp_path / link)
     assert mode(tmp_path / "elsewhere") == 0o755
 
@@ -67,7 +67,7 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_another_users_folder_is_refused_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o777)
-    monkeypatch.setattr(os, "geteuid", lambda uid=os.geteuid(): uid + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(DeviceError, match="another user's"):
         private_folder(theirs)
     assert mode(theirs) == 0o777
@@ -81,7 +81,7 @@ def test_another_user_who_was_there_first_decides_nothing(tmp_path: Path, monkey
     if os.geteuid() == 0:
         os.chown(first, 12345, 12345)
     else:
-        monkeypatch.setattr(os, "geteuid", lambda uid=os.geteuid(): uid + 1)
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(DeviceError, match="another user's"):
         own_folder("node")
 
