@@ -140,9 +140,9 @@ class Nodes:
     async def _listen(self, node: str, agent: Any, cpu: int) -> None:
         """Take reports of an agent until it dies; then its slices are gone too, and a new agent is made."""
         try:
-            await agent.open.remote(cpu)
+            await agent.open.remote(cpu)  # unbounded: its death ends it; nobody else may say that its slices are gone
             while True:
-                for event in await agent.reports.remote(_POLL_SECONDS):
+                for event in await agent.reports.remote(_POLL_SECONDS):  # unbounded: likewise
                     if isinstance(event, UsageReport):
                         self.usage[node] = event
                         continue
@@ -175,4 +175,4 @@ class Nodes:
 
 
 async def _result(ref: Any) -> Any:
-    return await ref
+    return await ref  # unbounded: who calls it sets the limit

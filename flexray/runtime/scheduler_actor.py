@@ -120,7 +120,7 @@ class SchedulerActor:
 
     async def _mourn(self, session: SessionId, life: Any) -> None:
         try:
-            await life
+            await life  # unbounded: the life of the client
         except Exception:  # OwnerDied, or whatever else Ray says of a reference whose owner is gone
             self._end_session(session)
 

@@ -92,7 +92,7 @@ class SliceActor:
     @_control
     def stay(self) -> None:
         """Never returns while the slice lives: its failure is how the agent learns of the slice's end."""
-        threading.Event().wait()
+        threading.Event().wait()  # unbounded: the life of the slice
 
     @_control
     def take_back(self, token: Token, ids: list[int]) -> list[int]:

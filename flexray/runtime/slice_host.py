@@ -198,7 +198,7 @@ class SliceHost:
     async def _mourn(self, live: LiveSlice) -> None:
         """Wait for the slice's end, whoever brings it about."""
         try:
-            await live.handle.stay.remote()
+            await live.handle.stay.remote()  # unbounded: the life of the slice
         except Exception as error:
             if not live.stopping:
                 live.stopping = True
@@ -239,4 +239,4 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 
 async def _result(ref: Any) -> Any:
-    return await ref
+    return await ref  # unbounded: who calls it sets the limit

@@ -9,6 +9,7 @@ A child that lives for less than a second, or that has left its parent before it
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -216,7 +217,8 @@ class Duty:
             return f"duty: {error}"
         finally:
             scratch.kill()
-            scratch.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                scratch.wait(_SCRATCH_SECONDS)
 
 
 def _named_in(proc: Path, file: Path) -> set[Known]:
