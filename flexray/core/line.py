@@ -24,7 +24,8 @@ def placed(state: State) -> list[RequestRecord]:
     """The requests that have a slice, or one that is being started, first submitted first."""
     found = [(state.holder_of(record), record.id) for record in state.slices.by_id.values()]
     # One that is about to move has two: the slice that it holds is its.
-    return sorted((one for one, name in found if one is not None and one.slice == name), key=lambda one: one.sequence)
+    own = [one for one, name in found if one is not None and one.slice == name]
+    return sorted(own, key=lambda one: (one.sequence, one.id))
 
 
 def first_in_line(state: State, most: int | None) -> list[tuple[RequestRecord, int]]:
@@ -43,15 +44,11 @@ def classes_waiting(state: State) -> tuple[ClassView, ...]:
     """The kinds of requests with most in line."""
     counts: dict[tuple[object, ...], tuple[int, RequestRecord]] = {}
     for names in state.lines.values():
-        first: RequestRecord | None = None
-        count = 0
-        for one in _standing(state, names):
-            first = first or one
-            count += 1 if one.gang is None else len(one.gang.live)
+        first = next(_standing(state, names), None)
         if first is not None:
             key = (first.line[0], first.queue, _task(first), first.shape)
             before, oldest = counts.get(key, (0, first))
-            counts[key] = (before + count, min(oldest, first, key=lambda one: one.sequence))
+            counts[key] = (before + _count(state, first, names), min(oldest, first, key=lambda one: one.sequence))
     most = heapq.nsmallest(_CLASSES, counts.values(), key=lambda one: (-one[0], one[1].sequence))
     reasons = [reason for _, reason in wait_reasons(state, [first for _, first in most])]
     return tuple(_view(first, count, reason) for (count, first), reason in zip(most, reasons, strict=True))
@@ -65,10 +62,17 @@ def _standing(state: State, names: Iterable[RequestId]) -> Iterator[RequestRecor
             yield request
 
 
+def _count(state: State, first: RequestRecord, names: Iterable[RequestId]) -> int:
+    """Requests of a line; all of it are gangs, or none."""
+    if first.gang is not None:
+        return sum(len(list(_members(one))) for one in _standing(state, names))
+    requests, queued = state.requests, RequestState.QUEUED
+    return sum(1 for name in names if (one := requests.get(name)) is not None and one.state is queued)
+
+
 def _members(one: RequestRecord) -> Iterable[RequestRecord]:
-    if one.gang is None:
-        return (one,)
-    return (r for r in one.gang.live if r.state is RequestState.QUEUED)
+    """Those that wait with the one that stands in line for them."""
+    return (one,) if one.gang is None else one.gang.queued
 
 
 def _task(request: RequestRecord) -> str:

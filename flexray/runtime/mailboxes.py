@@ -15,6 +15,7 @@ class Mailbox:
     Attributes:
         inside: the slice in whose process it runs; None outside of slices.
         life: what notices the death of its client.
+        order: held while a message of it is taken in.
     """
 
     def __init__(self, secret: str, environment: Environment, inside: SliceId | None) -> None:
@@ -25,6 +26,7 @@ class Mailbox:
         self.sent = 0
         self.news = asyncio.Event()
         self.life: Any = None
+        self.order = asyncio.Lock()
 
     def put(self, message: Any) -> None:
         """Add a message and wake the client's poll."""

@@ -50,6 +50,10 @@ from flexray.runtime.usage import with_usage
 
 _POLL_SECONDS = 20.0
 _SAVE_SECONDS = 5.0
+_AT_ONCE = 200
+"""Events of one message that are taken in before somebody else is heard."""
+_LISTED = 1000
+"""Requests in line that a snapshot lists; the others are counted (docs/operations.md)."""
 
 
 class SchedulerActor:
@@ -139,10 +143,15 @@ class SchedulerActor:
         if epoch != self._epoch or mailbox is None:
             return False
         under = partial(self._runs_under, mailbox.inside)
-        for event in events:
-            told = allowed(event, caller.session, mailbox.environment.id, under)
-            if told is not None:
-                self._apply(told)
+        async with mailbox.order:  # a long message lets others in between, but not the session's next one
+            for number, event in enumerate(events, start=1):
+                told = allowed(event, caller.session, mailbox.environment.id, under)
+                if told is not None:
+                    self._apply(told)
+                if not number % _AT_ONCE:
+                    await asyncio.sleep(0)
+                    if self._mailboxes.of(caller) is not mailbox:
+                        return False
         return True
 
     def _runs_under(self, inside: SliceId | None, lease: LeaseId) -> bool:
@@ -171,7 +180,7 @@ class SchedulerActor:
 
     async def snapshot(self) -> Snapshot:
         """The pool now."""
-        return with_usage(snapshot(self._core.state, self._now(), self._epoch), self._nodes.usage)
+        return with_usage(snapshot(self._core.state, self._now(), self._epoch, _LISTED), self._nodes.usage)
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
