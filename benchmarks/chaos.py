@@ -35,7 +35,7 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from chaos_kills import KINDS, Kill, Killer
-from chaos_work import Log, Stream, alive, note
+from chaos_work import Log, Stream, alive, line_of, note
 from rich.console import Console
 from rich.table import Table
 
@@ -90,7 +90,7 @@ def probe(log: str, call: str) -> None:
 
 def wait_until_on(kill: Kill, log: Log) -> GoneOn:
     """How long until work goes on."""
-    wanted = set(kill.interrupted)
+    wanted = set(map(line_of, kill.interrupted))
     if kill.kind == "scheduler":
         call = f"probe-{kill.at}"
         flex.task(gpu=0.125, memory="1MiB", retries=20, timeout=GO_ON_SECONDS + kill.at % 1)(probe).remote(
@@ -101,7 +101,7 @@ def wait_until_on(kill: Kill, log: Log) -> GoneOn:
         return GoneOn(kill.kind, None)
     noticed = None
     while time.time() < kill.at + GO_ON_SECONDS:
-        started = [x.at for x in log.look() if x.event == "start" and x.at > kill.at and x.call in wanted]
+        started = [x.at for x in log.look() if x.event == "start" and x.at > kill.at and line_of(x.call) in wanted]
         if kill.kind == "node" and noticed is None and not _alive_for_ray(kill.node):
             noticed = time.time() - kill.at
         if started and (kill.kind != "node" or noticed is not None):

@@ -56,6 +56,11 @@ def note(log: str, call: str, event: str) -> None:
         os.close(file)
 
 
+def line_of(call: str) -> str:
+    """What goes on when a call was interrupted: the call itself; for a method of an actor, the actor's next call."""
+    return call.split("-")[0] if call.startswith("step") else call
+
+
 class Log:
     """Reads what has been appended since the last look."""
 
@@ -214,7 +219,7 @@ class Stream:
     def _next_step(self, index: int) -> None:
         actor = self._actors[index]
         self._submit(
-            "step",
+            f"step{index}",
             lambda c, s: actor.step.remote(self.log, c, s),
             lambda call, future: future.result()[0] == call,
             lambda: self._next_step(index),
