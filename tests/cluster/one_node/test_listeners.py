@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -45,9 +46,21 @@ def listens_at(pid: int) -> list[str]:
 
 
 def children(pid: int) -> list[int]:
-    return [
-        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
-    ]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def modes_below(folder: Path) -> set[int]:
+    """Of all files."""
+    found = set()
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if file.is_file():
+                found.add(stat.S_IMODE(file.stat().st_mode))
+    return found
 
 
 def pid_of(actor: Any) -> int:
@@ -66,33 +79,32 @@ def test_nothing_listens_that_is_not_rays() -> None:
             return os.getpid()
 
     @flex.task(accelerator=0.25, gang=2)
-    def together() -> tuple[int, str]:
-        return os.getpid(), os.environ["MASTER_PORT"]
+    def together() -> tuple[str, list[str]]:
+        return os.environ["MASTER_PORT"], listens_at(os.getpid())
 
     @flex.actor(accelerator=0.25)
     class Slice:
-        def look(self) -> tuple[int, str]:
-            return os.getpid(), os.environ[SOCKET]
+        def look(self) -> tuple[str, list[str]]:
+            return os.environ[SOCKET], listens_at(os.getpid())
 
     plain = Plain.remote()
     rays_own = listens_at(ray.get(plain.pid.remote(), timeout=WAIT))
     one = Slice.remote()
-    pid, socket = one.look.remote().result(WAIT)
-    members = together.remote().result(WAIT)
+    socket, found = one.look.remote().result(WAIT)
+    assert [found, *(each for _, each in together.remote().result(WAIT))] == [rays_own] * 3
     node = ray.get_runtime_context().get_node_id()
     agent = pid_of(ray.get_actor(agent_name(node), namespace=NAMESPACE))
-    helpers = children(agent)
-    words = [Path(f"/proc/{child}/cmdline").read_bytes() for child in helpers]
-    assert any(b"devices.turns.server" in word for word in words), "the server of turns runs"
-    for process in (pid_of(find_scheduler()), agent, pid, *(member for member, _ in members)):
-        assert listens_at(process) == rays_own
-    for child in helpers:
-        assert listens_at(child) == []
+    assert listens_at(agent) == listens_at(pid_of(find_scheduler())) == rays_own
+    helpers = {}
+    for child in children(agent):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a command that has ended meanwhile
+            helpers[Path(f"/proc/{child}/cmdline").read_bytes()] = listens_at(child)
+    assert any(b"devices.turns.server" in words for words in helpers), "the server of turns runs"
+    assert not any(helpers.values())
     # What it listens at instead is a file that only its user reaches.
     assert stat.S_IMODE(os.stat(socket).st_mode) == 0o600
     for folder in (Path(socket).parent, notes_directory(node), notes_directory(node).parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    kept = [file for file in notes_directory(node).rglob("*") if file.is_file()]
-    assert kept and all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in kept)
+    assert modes_below(notes_directory(node)) == {0o600}
     one.stop()
     ray.kill(plain)
