@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from turns_costs import DEVICE, Costs, Row
 from turns_tenant import Tenant, products_for
 
 from flexray.devices.enforcers.enforcer import Cell
-from flexray.devices.enforcers.turns import Turns
+from flexray.devices.enforcers.turns import Turns, TurnsHeld
 from flexray.model.amounts import MemoryMiB, Share
 
 SHORT_MS, LONG_MS = 2.0, 300.0
@@ -65,18 +65,25 @@ class Part:
     """What one loop got in one window: parts of the device, and of the speed of a loop alone."""
 
     held: float
-    lent: float
     speed: float
 
 
 class Shares:
-    """What loops get, round by round."""
+    """What loops get, round by round. Each case has a device of its own, so that one server serves all of them."""
 
-    def __init__(self, tenants: list[Tenant], seconds: float, cases: tuple[Case, ...]) -> None:
-        self._seconds = seconds
+    def __init__(self, tenants: list[Tenant], folder: Path, seconds: float, cases: tuple[Case, ...]) -> None:
+        self._tenants, self._seconds = tenants, seconds
         self._products = {step: products_for(step) for step in {SHORT_MS, *(case.first_step_ms for case in cases)}}
+        self._turns = Turns(folder)
+        self._cells = {case: cells_of(case, f"case{number}") for number, case in enumerate(cases)}
+        self._paths = {cell.slice: self._turns.prepare(cell).turns for row in self._cells.values() for cell in row}
         self.parts: dict[Case, list[list[Part]]] = {case: [] for case in cases}
-        self._tenants = tenants
+
+    def end(self) -> None:
+        """Nothing is left."""
+        for row in self._cells.values():
+            for cell in row:
+                self._turns.release(cell)
 
     def one_round(self) -> None:
         """A loop alone, without turns, then all cases."""
@@ -85,25 +92,16 @@ class Shares:
             parts.append(self._case(case, alone))
 
     def _case(self, case: Case, alone: dict[float, float]) -> list[Part]:
-        steps = [case.first_step_ms, *(SHORT_MS for _ in case.shares[1:])]
-        with tempfile.TemporaryDirectory() as folder:
-            turns = Turns(Path(folder))
-            cells = [
-                Cell(f"s{n}", (DEVICE,), Share(s), Share(1000 if case.lends else s), MemoryMiB(1))
-                for n, s in enumerate(case.shares)
-            ]
-            paths = [turns.prepare(cell).turns for cell in cells]
-            looks = []
-            loops = list(zip(paths, steps, strict=True))
-            speeds = self._window(loops, self._seconds * case.length, lambda: looks.append(turns.held()))
-            for cell in cells:
-                turns.release(cell)
-        before, after = looks
+        cells = self._cells[case]
+        steps = [case.first_step_ms, *(SHORT_MS for _ in cells[1:])]
+        loops = [(self._paths[cell.slice], step) for cell, step in zip(cells, steps, strict=True)]
+        looks: list[dict[str, TurnsHeld]] = []
+        speeds = self._window(loops, self._seconds * case.length, lambda: looks.append(self._turns.held()))
         found = []
         for cell, step, speed in zip(cells, steps, speeds, strict=True):
-            first, last = before[cell.slice], after[cell.slice]
-            over = last.over - first.over
-            found.append(Part((last.used - first.used) / over, (last.lent - first.lent) / over, speed / alone[step]))
+            before, after = (look[cell.slice] for look in looks)
+            over = after.over - before.over
+            found.append(Part((after.used - before.used) / over, speed / alone[step]))
         return found
 
     def _window(
@@ -136,11 +134,18 @@ class Shares:
                         "held": middle(held),
                         "least": min(held),
                         "most": max(held),
-                        "lent": middle(part.lent for part in parts),
                         "speed": middle(part.speed for part in parts),
                     }
                 )
         return found
+
+
+def cells_of(case: Case, device: str) -> list[Cell]:
+    """Its slices, on a device of their own."""
+    here = replace(DEVICE, id=device)
+    bursts = [1000 if case.lends else share for share in case.shares]
+    pairs = enumerate(zip(case.shares, bursts, strict=True))
+    return [Cell(f"{device}-{n}", (here,), Share(share), Share(burst), MemoryMiB(1)) for n, (share, burst) in pairs]
 
 
 def main() -> None:
@@ -150,17 +155,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     options = parser.parse_args()
     rounds, seconds, cases = (2, 1.2, CASES) if options.quick else (5, 3.0, (*CASES, SLOW))
-    tenants = [Tenant() for _ in range(3)]
-    for tenant in tenants:
-        tenant.answer()
-    shares, costs = Shares(tenants, seconds, cases), Costs()
-    for _ in range(rounds):
-        shares.one_round()
-        costs.steps(20_000)
-        costs.losses()
-        costs.servers(seconds / 4)
-    for tenant in tenants:
-        tenant.end()
+    with tempfile.TemporaryDirectory() as folder:
+        tenants, costs = [Tenant() for _ in range(3)], Costs()
+        for tenant in tenants:
+            tenant.answer()
+        shares = Shares(tenants, Path(folder), seconds, cases)
+        for _ in range(rounds):
+            shares.one_round()
+            costs.one_round(seconds / 4)
+        shares.end()
+        costs.end()
+        for tenant in tenants:
+            tenant.end()
     show(shares.rows(), costs.rows(), rounds)
     if options.json:
         found = {"version": 1, "rounds": rounds, "seconds": seconds, "shares": shares.rows()}
@@ -170,11 +176,11 @@ def main() -> None:
 def show(shares: list[dict[str, Any]], costs: list[Row], rounds: int) -> None:
     """Two tables."""
     title = f"per cent of the device, medians of {rounds} rounds"
-    table = Table("loops", "sharing", "asked", "held", "rounds", "of it lent", "speed", title=title, box=None)
+    table = Table("loops", "sharing", "asked", "held", "rounds", "speed", title=title, box=None)
     for one in shares:
         spread = f"{100 * one['least']:.1f} to {100 * one['most']:.1f}"
         figures = f"{100 * one['asked']:.0f}", f"{100 * one['held']:.1f}", spread
-        table.add_row(one["case"], one["sharing"], *figures, f"{100 * one['lent']:.1f}", f"{100 * one['speed']:.1f}")
+        table.add_row(one["case"], one["sharing"], *figures, f"{100 * one['speed']:.1f}")
     cost = Table("what", "value", "beside", "value", "difference", "ratio", "bar", title="costs", box=None)
     for each in costs:
         values = [f"{value:,.{0 if abs(value) >= 100 else 2}f} {each.unit}" for value in (each.value, each.base_value)]

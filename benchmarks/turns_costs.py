@@ -5,18 +5,14 @@ Every method is one round of a comparison, with both of its sides.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import socket
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from timeit import Timer
 
@@ -27,7 +23,6 @@ import flexray as flex
 from flexray.devices.enforcers.enforcer import Cell
 from flexray.devices.enforcers.turns import Turns
 from flexray.devices.turns.keeper import TurnKeeper
-from flexray.devices.turns.server import TurnServer
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
 from flexray.runtime import turns as turns_of_process
@@ -68,25 +63,38 @@ class Costs:
         self.crashed: Pairs = []
         self.stopped: Pairs = []
 
-    def steps(self, number: int) -> None:
-        """Nanoseconds of a step while the turn is held, beside the same without."""
+        self._agent = Tenant()
+        self._agent.answer()
+
+    def end(self) -> None:
+        """Nothing is left."""
+        self._agent.end()
+
+    def one_round(self, seconds: float) -> None:
+        """All of them; ``seconds`` for what is counted over time."""
+        self._steps(2_000)
+        self._losses()
+        self._servers(seconds)
+
+    def _steps(self, number: int) -> None:
+        """Nanoseconds of a step while the turn is held, beside the same without: what others on the machine take is no cost."""
         linear, deep = torch.nn.Linear(8, 8).eval(), torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(50)))
         names = {"flex": flex, "linear": linear, "deep": deep.eval(), "x": torch.ones(1, 8)}
         with gate_of_its_own() as gate, torch.no_grad():
 
             def each(statement: str, count: int) -> float:
-                return min(Timer(statement, globals=names).repeat(5, count)) / count * 1e9
+                return min(Timer(statement, globals=names).repeat(25, count)) / count * 1e9
 
             self.turn.append((each("pass", number), each("with flex.turn(): pass", number)))
-            plain = each("linear(x)", number // 10), each("deep(x)", number // 100)
+            plain = each("linear(x)", number // 10), each("deep(x)", number // 50)
             undo = take_turns(torch, gate)
-            hooked = each("linear(x)", number // 10), each("deep(x)", number // 100)
+            hooked = each("linear(x)", number // 10), each("deep(x)", number // 50)
             for remove in undo:
                 remove()
         self.linear.append((plain[0], hooked[0]))
         self.deep.append((plain[1] / 51, hooked[1] / 51))
 
-    def losses(self) -> None:
+    def _losses(self) -> None:
         """Milliseconds until the next has the turn: its holder has nothing more to do, is stopped, is killed."""
         with tempfile.TemporaryDirectory() as folder:
             keeper, holder = TurnKeeper(), Tenant()
@@ -106,17 +114,13 @@ class Costs:
         self.stopped.append((given, stopped))
         self.crashed.append((given, crashed))
 
-    def servers(self, seconds: float) -> None:
+    def _servers(self, seconds: float) -> None:
         """Turns given back and asked for again a second: by a thread of a busy process, and by the server's own."""
         with tempfile.TemporaryDirectory() as folder:
-            spawn = multiprocessing.get_context("spawn")
-            ours, theirs = spawn.Pipe()
-            agent = spawn.Process(target=busy_agent, args=(f"{folder}/thread", theirs), daemon=True)
-            agent.start()
-            ours.recv()
+            self._agent.tell("serve", f"{folder}/thread", 2 * seconds)
+            self._agent.answer()
             inside = renewals(f"{folder}/thread", seconds)
-            agent.kill()
-            agent.join()
+            self._agent.answer()
             keeper = TurnKeeper()
             keeper.open("s", f"{folder}/process", "d", 1000, 1000)
             self.renewals.append((inside, renewals(f"{folder}/process", seconds)))
@@ -169,18 +173,6 @@ def gate_of_its_own() -> Iterator[Gate]:
         gate.leave()
         turns.release(cell)
         turns_of_process._gate = None
-
-
-def busy_agent(path: str, link: Connection) -> None:
-    """A node agent that has something else to do, with the server in a thread."""
-    reader, _ = os.pipe()
-    server = TurnServer()
-    server.obey({"op": "open", "slice": "s", "path": path, "device": "d", "share": 1000, "burst": 1000})
-    threading.Thread(target=server.serve, args=(reader, 1), daemon=True).start()
-    link.send("ready")
-    number = 0
-    while True:
-        number += 1
 
 
 def renewals(path: str, seconds: float) -> float:

@@ -1,6 +1,6 @@
-"""A process that takes turns as a slice's does: it runs steps of a torch model, or holds a turn until it is told.
+"""A process for ``turns.py``: it takes turns as a slice's does, or hands them out as a busy node agent would.
 
-``turns.py`` starts it, gives it one order at a time and gets one answer.
+It gets one order at a time and answers each.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import timeit
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
+from flexray.devices.turns.server import TurnServer
 from flexray.runtime.torch_steps import take_turns
 from flexray.runtime.turn_gate import Gate
 
@@ -74,7 +77,7 @@ class Tenant:
 def serve(link: Connection) -> None:
     """The process: orders until it is killed."""
     torch.set_num_threads(1)
-    orders = {"run": run_steps, "hold": Holder(link).hold}
+    orders = {"run": run_steps, "hold": Holder(link).hold, "serve": partial(serve_turns, link)}
     link.send("ready")
     while True:
         name, *rest = link.recv()
@@ -100,6 +103,22 @@ def run_steps(path: str, products: int, start: float, begin: float, end: float, 
     if gate is not None:
         gate.leave()
     return sum(begin <= at < end for at in ended) / (end - begin)
+
+
+def serve_turns(link: Connection, path: str, seconds: float) -> str:
+    """A server of turns in a thread of a process that has something else to do, as a node agent has."""
+    reader, writer = os.pipe()
+    server = TurnServer()
+    server.obey({"op": "open", "slice": "s", "path": path, "device": "d", "share": 1000, "burst": 1000})
+    thread = threading.Thread(target=server.serve, args=(reader, writer))
+    thread.start()
+    link.send("serves")
+    number, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        number += 1
+    os.close(writer)
+    thread.join()
+    return "served"
 
 
 class Holder:
