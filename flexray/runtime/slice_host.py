@@ -67,6 +67,16 @@ class LiveSlice:
         """Its id."""
         return self.spec.slice
 
+    def ended_by_kernel(self, enforcement: Enforcement) -> Overrun | None:
+        """Whether the kernel ended it for its memory. It used all that it holds then; what more it wanted nobody knows.
+
+        Ask before what was made for it is released.
+        """
+        if self.cell is None or not on_host(self.cell) or not enforcement.usage(self.name, ()).out_of_memory:
+            return None
+        limit = self.cell.memory * len(self.cell.devices)
+        return Overrun(limit, limit)
+
     def usage(self, enforcement: Enforcement) -> Usage:
         """What it uses now; memory by what its limit counts."""
         members = self.members
@@ -190,8 +200,11 @@ class SliceHost:
         self.live.pop(live.spec.slice, None)
         if live.handle is not None:
             ray.kill(live.handle)
+        overrun = await in_thread(live.ended_by_kernel, self._enforcement)
         await in_thread(self._enforcement.release, live.spec.slice)
         text = f"no answer within {live.spec.start_timeout:g} s" if isinstance(error, asyncio.TimeoutError) else error
+        if overrun is not None:
+            text = f"{overrun.describe()}, too little to start with"
         self._node.report(SliceFailed(live.spec.slice, f"the slice could not be started: {text}"))
 
     async def _mourn(self, live: LiveSlice) -> None:
@@ -201,7 +214,9 @@ class SliceHost:
         except Exception as error:
             if not live.stopping:
                 live.stopping = True
-                await self._end(live, f"its process died ({type(error).__name__})")
+                live.overrun = overrun = await in_thread(live.ended_by_kernel, self._enforcement)
+                why = f"its process died ({type(error).__name__})" if overrun is None else overrun.describe()
+                await self._end(live, why)
 
     async def _end(self, live: LiveSlice, message: str) -> None:
         """Make sure that nothing of a slice is left, then report its end with what it noted."""
