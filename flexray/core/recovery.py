@@ -163,7 +163,7 @@ def _refusal(state: State, claim: LeaseFound) -> str:
         why = "session had not been heard of and was taken for dead" if closed else "session has come back too late"
         return f"its {why}, so that slice {name} was stopped"
     record = state.slices.by_id.get(name)
-    if record is None or record.state not in _TAKEN_UP_FROM:
+    if record is None or record.state is SliceState.STOPPING:
         return f"slice {name} has ended"
     if name not in recovery.unclaimed:
         return f"slice {name} is held by somebody else"
