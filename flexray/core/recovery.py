@@ -199,10 +199,12 @@ def _take_up(state: State, request: RequestRecord, record: SliceRecord, claim: L
         state.out.append(AnswerResize(request.session, lease.lease, 0, record.placement))
 
 
-def _refuse(state: State, claim: LeaseFound, message: str, now: float, post_mortem: PostMortem = ALIVE) -> list[Event]:
-    """Its session is told that a lease is lost; the request starts again where it may."""
+def _refuse(
+    state: State, claim: LeaseFound, message: str, now: float, post_mortem: PostMortem = ALIVE, *, over: bool = False
+) -> list[Event]:
+    """Its session is told that a lease is lost; the request starts again where it may, and is not over."""
     submitted, lease = claim.submitted, claim.lease.lease
-    again = submitted.restartable and not claim.closing
+    again = submitted.restartable and not claim.closing and not over
     reason = EndReason.SLICE_LOST
     state.out.append(RevokeLease(submitted.session, lease, reason, message, again, *post_mortem))
     if submitted.request.gang is not None:

@@ -271,7 +271,7 @@ def test_a_gang_outlives_the_scheduler(tmp_path: Path) -> None:
     log = tmp_path / "log"
     future = flex.task(accelerator=0.5, gang=2, retries=0)(wait_for_another).remote(log)
     until(lambda: len(lines(log)) == 2)
-    ray.kill(process.client()._session.scheduler, no_restart=False)
+    ray.kill(process.client()._link.scheduler, no_restart=False)
     assert future.result(WAIT) == [0, 1]
 
 
