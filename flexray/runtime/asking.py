@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from flexray.errors import ClusterUnreachable, FlexrayError
+from flexray.errors import ClusterUnreachable, FlexrayError, InternalError
 from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME
 
 RESTART_SECONDS = 30.0
@@ -62,6 +62,8 @@ def ask_scheduler(
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, FlexrayError):
                 raise error.cause from None
-            raise ClusterUnreachable(f"the pool's scheduler cannot answer: {error}") from error
+            raise InternalError(
+                f"the pool's scheduler failed at {method!r}: {error.cause}; please report it"
+            ) from error
         except ray.exceptions.RayError as error:
             raise ClusterUnreachable(f"the pool's scheduler is gone: {error}") from error
