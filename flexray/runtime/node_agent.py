@@ -34,8 +34,8 @@ from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import end_leftovers
 from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
 from flexray.runtime.notes import notes_directory
-from flexray.runtime.numbered import Inbox, Outbox
 from flexray.runtime.protocol import AgentCommand, Reports, SliceSpec
+from flexray.runtime.service import Service
 from flexray.runtime.slice_host import END_SECONDS, LiveSlice, SliceHost, in_thread
 from flexray.runtime.usage import UsageReport, UsageWatch
 from flexray.runtime.visible import RESOURCE_OF, variable_of
@@ -56,12 +56,10 @@ class NodeAgent:
         self._claims: list[Claim] = []
         self._devices: dict[str, Device] = {}
         self._backend_reports: tuple[BackendReport, ...] = ()
-        self._reports: Outbox[Event] = Outbox()
-        self._commands = Inbox()
+        self._service = Service()
         self._usage: UsageReport | None = None
         self._news = asyncio.Event()
         self._closing = False
-        self._epoch = 0  # of the scheduler that this agent listens to; those before it are refused
         self._begun = False
         self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,13 +77,8 @@ class NodeAgent:
             await self._begin(with_cpu)
             self._ready.set()
         await self._ready.wait()
-        if epoch > self._epoch:
-            self._epoch = epoch
-            self._reports, self._commands = Outbox(), Inbox()
-            self._report_inventory()
-            for live in self._host.live.values():
-                self.report(live.found())
-        return self._epoch
+        found = self._host.live.values()
+        return self._service.begin(epoch, lambda: [NodeReported(self._inventory()), *(live.found() for live in found)])
 
     async def _begin(self, with_cpu: int) -> None:
         await in_thread(end_leftovers, self._node, END_SECONDS)
@@ -105,34 +98,33 @@ class NodeAgent:
 
     async def reports(self, epoch: int, seen: int, timeout: float) -> Reports | None:
         """What has happened after report number ``seen``; waits for something. None for an earlier scheduler."""
-        if epoch == self._epoch:
-            self._reports.acknowledge(seen)
-            if not len(self._reports) and self._usage is None:
-                self._news.clear()
-                try:
-                    await asyncio.wait_for(self._news.wait(), timeout)
-                except asyncio.TimeoutError:
-                    pass
-        if epoch != self._epoch:  # it must not take its successor's news, either
+        reports = self._service.reports(epoch, seen)
+        if reports is not None and not reports[1] and self._usage is None:
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), timeout)
+            except asyncio.TimeoutError:
+                pass
+            reports = self._service.reports(epoch, seen)
+        if reports is None:  # it must not take its successor's news
             return None
         usage, self._usage = self._usage, None
-        return Reports(*self._reports.unacknowledged(), usage)
+        return Reports(*reports, usage)
 
     async def do(self, epoch: int, first: int, commands: list[AgentCommand]) -> int:
         """Carry out commands, numbered from ``first``; returns the number of the last one that was taken.
 
         Whatever comes of them is reported. Those of an earlier scheduler are refused.
         """
-        if epoch != self._epoch:
-            return 0
-        for command in self._commands.take(first, commands):
+        taken, new = self._service.take(epoch, first, commands)
+        for command in new:
             if isinstance(command, SliceSpec):
                 self._host.start(command)
             elif isinstance(command, StopSlice):
                 self.spawn(self._host.stop(command.slice))
             else:
                 self._host.resize(command.slice, command.placement)
-        return self._commands.taken
+        return taken
 
     async def close(self) -> None:
         """Stop every slice, then give the claimed devices back to Ray."""
@@ -151,7 +143,7 @@ class NodeAgent:
 
     def report(self, event: Event) -> None:
         """Tell the scheduler."""
-        self._reports.put(event)
+        self._service.report(event)
         self._news.set()
 
     def _note_usage(self, usage: UsageReport) -> None:
@@ -180,8 +172,11 @@ class NodeAgent:
         return max(0, found - self._config.leave_to_ray.get(resource, 0))
 
     def _report_inventory(self) -> None:
+        self.report(NodeReported(self._inventory()))
+
+    def _inventory(self) -> Inventory:
         offered = tuple(self._pooled())
-        inventory = Inventory(
+        return Inventory(
             self._node,
             self._name,
             offered,
@@ -191,7 +186,6 @@ class NodeAgent:
             self._watch.foreign,
             self._watch.notes,
         )
-        self.report(NodeReported(inventory))
 
     def _pooled(self) -> list[Device]:
         """Devices the pool offers: claimed ones as they are, and as many unclaimed as claims are pending."""

@@ -430,16 +430,22 @@ def test_a_gang_that_the_pool_gives_up_while_it_runs_leaves_nothing(world: Calla
 
 def test_a_scheduler_that_knows_nothing_is_told_of_it(world: Callable[..., World]) -> None:
     w = world(size=2)
-    ((waits,),) = [w.engine.leases.facts()]
+    (waits,) = w.engine.leases.facts()
     assert isinstance(waits, RequestSubmitted) and (waits.id, waits.attempt) == (w.name, 0)
     w.starts(2)
-    held = w.engine.leases.facts()
-    assert all(isinstance(one, LeaseFound) and one.submitted.id == w.name for one in held)
-    assert [one.lease.lease for one in held] == [w.lease(0), w.lease(1)]  # type: ignore[union-attr]
+    held = [one for one in w.engine.leases.facts() if isinstance(one, LeaseFound)]
+    assert [one.lease.lease for one in held] == [w.lease(0), w.lease(1)]
+    assert {one.submitted.id for one in held} == {w.name}
     w.engine.orders.on_message(RevokeLease(ME, w.lease(0), EndReason.SLICE_LOST, "gone", requeued=True))
     (left,) = w.engine.leases.facts()
     assert isinstance(left, LeaseFound) and left.lease.lease == w.lease(1)
     assert (left.submitted.attempt, left.closing, left.stop) == (1, False, False)
+    w.engine.orders.on_message(RevokeLease(ME, w.lease(1), EndReason.SLICE_LOST, "gone", requeued=True))
+    (waits,) = w.engine.leases.facts()
+    assert isinstance(waits, RequestSubmitted) and (waits.id, waits.attempt) == (w.name, 1)
+    for one in w.starts(2, attempt=2):
+        one.answers(Code.PLAIN, 1)
+    assert w.engine.leases.facts() == []
 
 
 def test_when_the_pool_is_gone_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
