@@ -171,7 +171,8 @@ class Slice:
         self.running: int | None = None
         silent = Method(lambda *_: self._ref())
         self.run = self.submit = Method(self._run)
-        self.collect = self.take_back = self.give_way = self.cancel = self.next_checkpoint = silent
+        self.collect = self.take_back = self.give_way = self.cancel = silent
+        self.next_checkpoint = Method(lambda *_: (self._ref(), Ref()))
 
     def _ref(self) -> Ref:
         ref = Ref()
@@ -268,14 +269,14 @@ class Agent:
         taken, new = self.service.take(epoch, first, commands)
         for command in new:
             if isinstance(command, SliceSpec):
-                self.pool.network.spawn(self._start(Slice(self.pool, command)))
+                one = self.slices[command.slice] = Slice(self.pool, command)
+                self.pool.check_devices()
+                self.pool.network.spawn(self._start(one))
             elif isinstance(command, StopSlice):
                 self.stop(command.slice)
         return taken
 
     async def _start(self, one: Slice) -> None:
-        self.slices[one.spec.slice] = one
-        self.pool.check_devices()
         await asyncio.sleep(0.5)
         if not self.dead and one.state is SliceState.STARTING:
             one.state = SliceState.IDLE
@@ -318,7 +319,8 @@ class Scheduler:
         self.pool, self.epoch, self.dead = pool, epoch, False
         self.core = build_scheduler(CONFIG, epoch)
         clock = pool.clock.time
-        self.conversations = Conversations(epoch, self.apply, self.changed, lambda session: None, clock)
+        self.news: dict[Any, asyncio.Event] = {}
+        self.conversations = Conversations(epoch, self.apply, self.changed, self.has_news, clock)
         self.window = Window(pool.sessions, clock(), CONFIG.rejoin_seconds)
         self.reported: set[str] = set()
         self.environments: dict[str, Environment] = {}
@@ -356,7 +358,7 @@ class Scheduler:
 
     async def cycle(self) -> None:
         while not self.dead:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
             self.conversations.leave_silent(CONFIG.client_timeout_seconds)
             if self.window.closes(self.reported >= set(self.links), self.pool.clock.time()):
                 self.apply(RecoveryEnded())
@@ -384,12 +386,22 @@ class Scheduler:
         return self.conversations.tell(ticket, first, events)
 
     async def poll(self, ticket: Any, seen: int) -> Any:
-        for _ in range(30):
-            answer = self.conversations.poll(ticket, seen)
-            if isinstance(answer, JoinAgain) or answer[1] or self.dead:
-                break
-            await asyncio.sleep(0.1)
-        return answer
+        answer = self.conversations.poll(ticket, seen)
+        if isinstance(answer, JoinAgain) or answer[1]:
+            return answer
+        news = self.news.setdefault(ticket.session, asyncio.Event())
+        news.clear()
+        try:
+            await asyncio.wait_for(news.wait(), 3.0)
+        except asyncio.TimeoutError:
+            pass
+        if self.dead:
+            raise unavailable()
+        return self.conversations.poll(ticket, seen)
+
+    def has_news(self, session: Any) -> None:
+        if session in self.news:
+            self.news[session].set()
 
     def die(self) -> None:
         self.dead = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from flexray.runtime.call import Kind
 from parts.lossy import Clock, Pool
+
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
 def run(
@@ -45,7 +48,7 @@ async def settle(pool: Pool) -> None:
     while not all(client.done for client in pool.clients):
         assert pool.clock.time() < end, [client.outcomes for client in pool.clients]
         await asyncio.sleep(0.5)
-    await asyncio.sleep(30)
+    await asyncio.sleep(20)
     pool.check_equal()
     for client in pool.clients:
         assert not client.dead
@@ -53,10 +56,10 @@ async def settle(pool: Pool) -> None:
             assert outcomes == [(Kind.VALUE, number)], "each has one outcome, its own"
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(200 if NIGHTLY else 10))
 def test_after_the_network_is_healed_books_equal_truth(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     async def story(pool: Pool) -> None:
-        for _ in range(60):
+        for _ in range(40):
             await asyncio.sleep(pool.rng.random() * 2)
             chance = pool.rng.random()
             if chance < 0.6:
@@ -75,7 +78,7 @@ def test_after_the_network_is_healed_books_equal_truth(monkeypatch: pytest.Monke
     run(monkeypatch, seed, 0.15, story)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(50 if NIGHTLY else 4))
 def test_restarts_alone_repeat_nothing(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     async def story(pool: Pool) -> None:
         for _ in range(30):
