@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,7 @@ _SESSION, _DAMAGED = b"session:", b"damaged:"
 _VERSION = 1
 #: Where no count of epochs can be read any more, the next one is far above any trace of an earlier one.
 _LEAP = 1_000_000
+_FIRSTS = 1_000_000_000
 
 T = TypeVar("T")
 _log = logging.getLogger("flexray")
@@ -99,13 +101,17 @@ class Kept:
     def next_epoch(self, traces: Iterable[int]) -> int:
         """A number above that of every earlier incarnation; it never depends on a clock.
 
+        Ids of slices begin with it, and mark processes on machines that may have several clusters: so a cluster's first
+        is drawn at random.
+
         Args:
             traces: epochs of which something is still there.
         """
         damages = len(self.notes)
         counted = [self.read(key, lambda rows: int(rows[0])) or 0 for key in _EPOCHS]
         lost = not any(counted) and len(self.notes) > damages
-        epoch = max(*counted, *traces) + (_LEAP if lost else 1)
+        last = max(*counted, *traces) or secrets.randbelow(_FIRSTS)
+        epoch = last + (_LEAP if lost else 1)
         self.raise_epoch(epoch)
         return epoch
 
