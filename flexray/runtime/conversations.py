@@ -44,6 +44,7 @@ class Conversations:
     ) -> None:
         self._epoch, self._apply, self._clock = epoch, apply, clock
         self._on_change, self._on_news = on_change, on_news
+        self._looked = clock()
         self.open: dict[SessionId, Conversation] = {}
 
     def join(self, ticket: Ticket, environment: Environment, first: int, events: list[Event]) -> int | JoinAgain:
@@ -95,8 +96,17 @@ class Conversations:
             self._on_news(session)
 
     def leave_silent(self, seconds: float) -> list[SessionId]:
-        """End those with clients that have not been heard of for so long."""
-        before = self._clock() - seconds
+        """End those with clients that have not been heard of for so long.
+
+        Call it often: while this process itself stood still nobody could be heard, and that time does not count.
+        """
+        now = self._clock()
+        stalled = now - self._looked
+        if stalled > seconds / 4:
+            for one in self.open.values():
+                one.heard = min(one.heard + stalled, now)
+        self._looked = now
+        before = now - seconds
         silent = [session for session, one in self.open.items() if one.heard < before]
         for session in silent:
             self.leave(session)

@@ -26,6 +26,11 @@ class Outbox(Generic[M]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether ``unsent`` would give any."""
+        return self._sent < self._first + len(self._kept) - 1
+
     def put(self, message: M) -> None:
         """Add a message."""
         self._kept.append(message)

@@ -71,7 +71,7 @@ class SchedulerActor:
         self._closing = False
         self._saved = Saved(self._kept, self._core, self._apply, config)
         sessions = [SessionId(name) for name in self._kept.sessions()]
-        self._window = Window(sessions, self._now(), config.rejoin_seconds)
+        self._window = Window(sessions, time.monotonic(), config.rejoin_seconds)
         self._window.open = bool(sessions or traces)
         if self._window.open:
             self._apply(RecoveryBegan())
@@ -176,7 +176,7 @@ class SchedulerActor:
     async def snapshot(self) -> Snapshot:
         """The pool now."""
         now = self._now()
-        waits = [self._window.describe(now)] if self._window.open else []
+        waits = [self._window.describe(time.monotonic())] if self._window.open else []
         shot = with_usage(snapshot(self._core.state, now, self._epoch), self._nodes.usage)
         return dataclasses.replace(shot, notes=(*waits, *self._kept.notes))
 
@@ -242,7 +242,7 @@ class SchedulerActor:
         """End the time for those who were there before, and sessions of clients that have fallen silent."""
         for session in self._conversations.leave_silent(self._config.client_timeout_seconds):
             _log.warning("flexray: client %s has not been heard of and is taken for dead", session)
-        if self._window.closes(self._nodes.all_reported, self._now()):
+        if self._window.closes(self._nodes.all_reported, time.monotonic()):
             for session in self._window.missing:
                 self._kept.session_closed(session)
             self._apply(RecoveryEnded())

@@ -143,12 +143,11 @@ class Session:
 
     def flush(self) -> None:
         """Send queued events in one message."""
-        if self._joining or not len(self._outbox) or self._is_over():
+        if not self._outbox.has_unsent or self._joining or self._is_over():
             return
         first, events = self._outbox.unsent()
-        if events:
-            ticket, last = self._ticket, first + len(events) - 1
-            self.link.call("tell", (ticket, first, events), lambda answer: self._post(self._told, answer, ticket, last))
+        ticket, last = self._ticket, first + len(events) - 1
+        self.link.call("tell", (ticket, first, events), lambda answer: self._post(self._told, answer, ticket, last))
 
     def close(self) -> None:
         """Leave; the scheduler takes everything back."""

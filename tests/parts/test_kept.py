@@ -149,11 +149,25 @@ def test_who_is_silent_is_taken_for_dead() -> None:
     talks, applied, now = conversations()
     mine = Ticket("me", 5, 0)  # type: ignore[arg-type]
     talks.join(mine, E, 1, [])
-    now[0] = 50.0
-    talks.poll(mine, 0)
-    now[0] = 100.0
-    assert talks.leave_silent(60.0) == [] and talks.leave_silent(40.0) == ["me"]
+    for second in range(100):
+        now[0] = float(second)
+        if second == 50:
+            talks.poll(mine, 0)
+        assert talks.leave_silent(60.0) == []
+    assert talks.leave_silent(40.0) == ["me"]
     assert type(applied[-1]).__name__ == "SessionClosed" and talks.poll(mine, 0) == JoinAgain(5)
+
+
+def test_a_scheduler_that_stood_still_takes_nobody_for_dead() -> None:
+    talks, _, now = conversations()
+    talks.join(Ticket("me", 5, 0), E, 1, [])  # type: ignore[arg-type]
+    for now[0] in (1.0, 500.0, 501.0, 550.0):
+        assert talks.leave_silent(60.0) == []
+    for second in range(551, 620):
+        now[0] = float(second)
+        if talks.leave_silent(60.0):
+            break
+    assert now[0] == 609.0  # after more than a minute of silence, apart from when it stood still
 
 
 def test_an_agent_serves_the_latest_scheduler_and_tells_it_what_there_is() -> None:

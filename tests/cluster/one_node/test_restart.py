@@ -144,6 +144,19 @@ def test_a_task_that_waits_for_tasks_goes_on(tmp_path: Path) -> None:
     assert future.result(WAIT)[0] == 7 and lines(log) == ["7"]
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.8])
+def test_slices_that_are_just_started_or_stopped_come_out_right(delay: float) -> None:
+    """Those of the first call are idle, and have to stop for those of the next, while these are on their way."""
+    share = 0.3 + delay / 100  # a class of its own, that has no warm slice
+    first = [flex.task(accelerator=share)(abs).remote(-n) for n in range(6)]
+    assert flex.get(first, timeout=WAIT) == list(range(6))
+    futures = [flex.task(accelerator=share + 0.1)(abs).remote(-n) for n in range(6)]
+    time.sleep(delay)
+    epoch = kill_scheduler()
+    assert flex.get(futures, timeout=WAIT) == list(range(6))
+    until(lambda: flex.pool().epoch > epoch and not flex.pool().notes)
+
+
 def test_questions_are_answered_while_it_restarts() -> None:
     epoch = kill_scheduler()
     assert flex.pool().epoch >= epoch  # waits, and raises nothing of Ray's
