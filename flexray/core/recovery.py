@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 
 from flexray.core.arriving import arrive
-from flexray.core.ending import ALIVE, PostMortem
+from flexray.core.ending import ALIVE, PostMortem, displace
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.core.state import Recovering, State
 from flexray.model.commands import AnswerResize, RevokeLease, StopSlice
@@ -68,6 +68,8 @@ def slice_found(state: State, event: SliceFound, now: float) -> list[Event]:
     if known is not None:
         _changed(state, known, event.placement, now)
         return []
+    plans = [one for one in state.slices.pending.values() if one.placement.node == event.placement.node]
+    displace(state, plans, now)  # what is there is there: plans look for another place
     record = state.slices.find(event, now)
     if record is None:
         state.strangers[event.slice] = None
