@@ -142,7 +142,10 @@ class Preemption:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The pool at ``now`` (seconds of the scheduler's clock). ``preemptions`` are the latest 100, oldest first."""
+    """The pool at ``now`` (seconds of the scheduler's clock). ``preemptions`` are the latest 100, oldest first.
+
+    ``notes``: what an operator should know of the scheduler itself.
+    """
 
     now: float
     epoch: int
@@ -153,3 +156,4 @@ class Snapshot:
     waiting: tuple[RequestView, ...]
     running: tuple[RequestView, ...]
     preemptions: tuple[Preemption, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -19,9 +19,14 @@ _NOTHING = -1
 
 def notes_directory(node: str) -> Path:
     """Where the slices of a node leave their notes; private to the user."""
-    path = Path(tempfile.gettempdir()) / f"flexray-{os.getuid()}" / node
+    path = all_notes() / node
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+def all_notes() -> Path:
+    """The directories of all nodes that this user has, or had, on this machine."""
+    return Path(tempfile.gettempdir()) / f"flexray-{os.getuid()}"
 
 
 class Notes:

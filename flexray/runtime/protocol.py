@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from flexray.model.commands import ResizeSlice, StopSlice
 from flexray.model.devices import Device
+from flexray.model.events import Event
 from flexray.model.isolation import Isolation
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
+from flexray.runtime.usage import UsageReport
 
-PROTOCOL = 7
+PROTOCOL = 8
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -58,7 +61,12 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class SliceSpec:
-    """Everything an agent needs to start a slice."""
+    """Everything an agent needs to start a slice, and to tell a later scheduler what it is.
+
+    Attributes:
+        reusable: whether it may serve another lease afterwards.
+        host: milli-cores and MiB of host memory that are booked for it beside the device.
+    """
 
     slice: SliceId
     placement: Placement
@@ -66,6 +74,49 @@ class SliceSpec:
     task_class: str
     start_timeout: float
     grace_seconds: float
+    reusable: bool = True
+    host: tuple[int, int] = (0, 0)
+
+
+#: What a scheduler has an agent do.
+AgentCommand = SliceSpec | StopSlice | ResizeSlice
+
+
+class Reports(NamedTuple):
+    """What an agent tells the scheduler.
+
+    Attributes:
+        first: number of the first event.
+        usage: what slices use, if that was measured since the last time.
+    """
+
+    first: int
+    events: list[Event]
+    usage: UsageReport | None
+
+
+class Ticket(NamedTuple):
+    """Names the conversation of a client with a scheduler that a message belongs to.
+
+    Attributes:
+        epoch: which incarnation of the scheduler it is meant for; others refuse it.
+        joins: how often the session has joined any: what was said before the last time means nothing.
+    """
+
+    session: SessionId
+    epoch: int
+    joins: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinAgain:
+    """The scheduler's answer to a conversation that it does not know: it has been started again, or has closed it.
+
+    Attributes:
+        epoch: its own.
+    """
+
+    epoch: int
 
 
 @dataclass(slots=True)

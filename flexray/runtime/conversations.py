@@ -1,0 +1,130 @@
+"""The scheduler's side of its conversations with clients: who is there, what is new, what is to be told. No Ray here.
+
+A message belongs to a conversation (``Ticket``). One that the scheduler does not know is answered with JoinAgain,
+whatever it says: the client joins then, beginning with all that it holds and waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flexray.model.events import Event, LeaseFound, LeaseUnblocked, SessionClosed, SessionOpened
+from flexray.model.lease import SessionId
+from flexray.runtime.numbered import Inbox, Outbox
+from flexray.runtime.protocol import Environment, JoinAgain, Ticket
+
+
+class Conversation:
+    """With one client. ``heard``: when anything came from it last."""
+
+    def __init__(self, ticket: Ticket, environment: Environment, now: float) -> None:
+        self.ticket, self.environment, self.heard = ticket, environment, now
+        self.inbox = Inbox()
+        self.outbox: Outbox[Any] = Outbox()
+
+
+class Conversations:
+    """With all clients.
+
+    Args:
+        apply: feeds the core.
+        on_change: told of each session that has opened (True) or closed (False).
+        on_news: told of each session for which there is a message, or that is closed.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        apply: Callable[[Event], None],
+        on_change: Callable[[SessionId, bool], None],
+        on_news: Callable[[SessionId], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._epoch, self._apply, self._clock = epoch, apply, clock
+        self._on_change, self._on_news = on_change, on_news
+        self._looked = clock()
+        self.open: dict[SessionId, Conversation] = {}
+
+    def join(self, ticket: Ticket, environment: Environment, first: int, events: list[Event]) -> int | JoinAgain:
+        """Begin a conversation, with what the client has: the number of the last message that was taken.
+
+        Repeated, it does nothing twice. A client that joins anew has given up the conversation before, if there is one.
+        """
+        known = self.open.get(ticket.session)
+        if ticket.epoch != self._epoch or (known is not None and known.ticket.joins > ticket.joins):
+            return JoinAgain(self._epoch)
+        if known is not None and known.ticket.joins < ticket.joins:
+            self.leave(ticket.session)
+        if ticket.session not in self.open:
+            self.open[ticket.session] = Conversation(ticket, environment, self._clock())
+            self._apply(SessionOpened(ticket.session, environment.id))
+            self._on_change(ticket.session, True)
+        return self.tell(ticket, first, events)
+
+    def tell(self, ticket: Ticket, first: int, events: list[Event]) -> int | JoinAgain:
+        """Events of a client, numbered from ``first``: the number of the last one that was taken, now or before."""
+        conversation = self._known(ticket)
+        if conversation is None:
+            return JoinAgain(self._epoch)
+        for event in conversation.inbox.take(first, events):
+            if _concerns(event, ticket.session):
+                self._apply(event)
+        return conversation.inbox.taken
+
+    def poll(self, ticket: Ticket, seen: int) -> tuple[int, list[Any]] | JoinAgain:
+        """(number of the first, messages) for a client after number ``seen``, which acknowledges those before."""
+        conversation = self._known(ticket)
+        if conversation is None:
+            return JoinAgain(self._epoch)
+        conversation.outbox.acknowledge(seen)
+        return conversation.outbox.unacknowledged()
+
+    def put(self, session: SessionId, message: Any) -> None:
+        """A message for a client, if it is there."""
+        conversation = self.open.get(session)
+        if conversation is not None:
+            conversation.outbox.put(message)
+            self._on_news(session)
+
+    def leave(self, session: SessionId) -> None:
+        """End a conversation: the client's requests end, its slices are stopped."""
+        if self.open.pop(session, None) is not None:
+            self._apply(SessionClosed(session))
+            self._on_change(session, False)
+            self._on_news(session)
+
+    def leave_silent(self, seconds: float) -> list[SessionId]:
+        """End those with clients that have not been heard of for so long.
+
+        Call it often: while this process itself stood still nobody could be heard, and that time does not count.
+        """
+        now = self._clock()
+        stalled = now - self._looked
+        if stalled > seconds / 4:
+            for one in self.open.values():
+                one.heard = min(one.heard + stalled, now)
+        self._looked = now
+        before = now - seconds
+        silent = [session for session, one in self.open.items() if one.heard < before]
+        for session in silent:
+            self.leave(session)
+        return silent
+
+    def _known(self, ticket: Ticket) -> Conversation | None:
+        conversation = self.open.get(ticket.session)
+        if conversation is None or conversation.ticket != ticket:
+            return None
+        conversation.heard = self._clock()
+        return conversation
+
+
+def _concerns(event: Event, session: SessionId) -> bool:
+    """A session speaks of its own requests and leases only; their ids begin with its name."""
+    if isinstance(event, LeaseFound):
+        return event.submitted.session == session
+    name = getattr(event, "id", None) or getattr(event, "lease", ("",))[0]
+    own = str(name).startswith(f"{session}.")
+    # A blocked wait is reported by the session inside the slice, about the lease it runs under.
+    return own or getattr(event, "session", None) == session or isinstance(event, LeaseUnblocked)
