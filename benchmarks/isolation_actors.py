@@ -12,10 +12,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+from rich.table import Table
 
 import flexray as flex
 
@@ -116,5 +118,14 @@ def one_round(models: list[Any], seconds: float) -> tuple[float, float]:
     return counts[0] / seconds, counts[1] / seconds
 
 
-if __name__ == "__main__":
-    print(asdict(two_actors(3, 4.0)))
+def table_of(actors: Actors) -> Table:
+    """The two actors for a terminal."""
+    title = f"two actors through the runtime, held by {', '.join(actors.held)}"
+    table = Table(title=title, title_justify="left", box=None)
+    for name in ("requests/s at 25 %", "at 75 %", "ratio", "rounds", "bar"):
+        table.add_column(name)
+    bar = f"3 within {TOLERANCE:.0%} {'met' if actors.met else 'missed'}"
+    spread = f"{min(actors.ratios):.2f} to {max(actors.ratios):.2f}"
+    small, large = actors.per_second
+    table.add_row(f"{small:.1f}", f"{large:.1f}", f"{actors.ratio:.2f}", spread, bar)
+    return table
