@@ -77,7 +77,7 @@ class Costs:
         self._servers(seconds)
 
     def _steps(self, number: int) -> None:
-        """Nanoseconds of a step while the turn is held, beside the same without: what others on the machine take is no cost."""
+        """Nanoseconds of a step while the turn is held, beside the same without: the best of many."""
         linear, deep = torch.nn.Linear(8, 8).eval(), torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(50)))
         names = {"flex": flex, "linear": linear, "deep": deep.eval(), "x": torch.ones(1, 8)}
         with gate_of_its_own() as gate, torch.no_grad():
