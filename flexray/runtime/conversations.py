@@ -14,6 +14,9 @@ from flexray.model.lease import SessionId
 from flexray.runtime.numbered import Inbox, Outbox
 from flexray.runtime.protocol import Environment, JoinAgain, Ticket
 
+#: The scheduler looks about once a second; a longer time between two looks is one in which it could not.
+_STOOD_STILL_SECONDS = 2.5
+
 
 class Conversation:
     """With one client. ``heard``: when anything came from it last."""
@@ -102,7 +105,7 @@ class Conversations:
         """
         now = self._clock()
         stalled = now - self._looked
-        if stalled > seconds / 4:
+        if stalled > max(_STOOD_STILL_SECONDS, seconds / 4):
             for one in self.open.values():
                 one.heard = min(one.heard + stalled, now)
         self._looked = now
