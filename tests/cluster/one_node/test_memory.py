@@ -19,9 +19,10 @@ import flexray as flex
 from cluster.conftest import until
 from flexray.devices.enforcement import Enforcement
 from flexray.devices.enforcers.cgroup import Cgroup
+from flexray.devices.enforcers.enforcer import Cell, SliceSetup
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
-from flexray.model.events import Event, SliceEnded
+from flexray.model.events import Event, SliceEnded, SliceFailed
 from flexray.model.lease import EnvironmentId, Placement, SliceId
 from flexray.runtime.protocol import Environment, SliceSpec
 from flexray.runtime.slice_host import SliceHost
@@ -140,3 +141,30 @@ def test_a_slice_that_the_kernel_ends_for_its_memory_says_so(
     assert isinstance(ended, SliceEnded)
     assert (ended.cause, ended.overrun) == (cause, overrun)
     assert ("it used 200 MiB of memory" in ended.message) == bool(cause), ended.message
+
+
+def test_a_slice_that_the_kernel_ends_as_it_starts_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount(tmp_path / "sys/fs/cgroup", "cpu memory", monkeypatch)
+
+    class Deadly(Cgroup):
+        """Its groups are no place to live in: who joins ends, and the kernel has counted why."""
+
+        def prepare(self, cell: Cell) -> SliceSetup:
+            setup = super().prepare(cell)
+            Path(setup.join[-1]).unlink()
+            Path(setup.join[-1]).parents[1].joinpath("memory.events").write_text("oom 1\noom_kill 1\n")
+            return setup
+
+    async def start() -> Event:
+        agent = Agent()
+        enforcement = Enforcement("here", tmp_path, None, {"cpu": (lambda node, state: Deadly(root=tmp_path),)})
+        enforcement.equip([agent.cpu])
+        place = Placement("here", (agent.cpu.id,), Share(250), MemoryMiB(200))
+        name = SliceId(f"stillborn-{os.getpid()}")
+        host = SliceHost("here", agent, enforcement)
+        host.start(SliceSpec(name, place, Environment(EnvironmentId("e"), "01000000"), "work", 60.0, 1.0))
+        return await asyncio.wait_for(agent.events.get(), 60)
+
+    failed = asyncio.run(start())
+    assert isinstance(failed, SliceFailed)
+    assert "it used 200 MiB of memory and holds 200 MiB, too little to start with" in failed.message
