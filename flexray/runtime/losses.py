@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
@@ -76,9 +77,11 @@ def argument_error(target: Target, error: Exception) -> TaskError:
     """What a call gets whose argument is an ObjectRef that holds an error: also of the original's class."""
     cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
     kind = dual_class(type(cause)) if isinstance(cause, Exception) else TaskError
-    failure = kind(f"an argument of {target.name}, an ObjectRef, holds an error: {error}", str(error))
+    failure: Any = kind(f"an argument of {target.name}, an ObjectRef, holds an error: {error}", str(error))
     failure.__cause__ = cause or error
-    return failure
+    failure.lost_argument = error
+    made: TaskError = failure
+    return made
 
 
 def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tuple[Call, Exception]]]:

@@ -28,7 +28,7 @@ from flexray.runtime.current import Running, Stage, running
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.membership import meeting_place, run_as
 from flexray.runtime.notes import Notes, notes_directory
-from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error
+from flexray.runtime.packing import LARGE, Packed, is_plain, owns_any, pack, pack_error
 from flexray.runtime.performing import LazyFunction, part_of, perform, read_batch
 from flexray.runtime.processes import identify
 from flexray.runtime.protocol import Batch, Code, Reply, SliceIdentity, Token
@@ -157,9 +157,9 @@ class SliceActor:
         return self._reply(token, slots)
 
     @_run
-    def fetch(self, token: Token, number: int) -> Any:
-        """A large result, as an object that the caller owns."""
-        return self._kept.pop((token.session, number))
+    def fetch(self, token: Token, number: int) -> tuple[bytes, Any]:
+        """A large result, as an object that the caller owns, behind a word that says that it is one."""
+        return b"", self._kept.pop((token.session, number))
 
     @_run
     def next_checkpoint(self, token: Token, taken: int) -> tuple[bytes, Any]:
@@ -252,7 +252,7 @@ class SliceActor:
             failure.__cause__ = error
             return Code.ERROR, pack_error(failure)
         if packed.held or packed.size > LARGE:
-            return Code.KEPT, (result, packed.size)
+            return Code.KEPT, (result, owns_any(packed.held))
         return Code.VALUE, packed.data
 
     def _reply(self, token: Token, slots: int) -> Any:
@@ -261,13 +261,13 @@ class SliceActor:
         returned: list[Any] = []
         for run, (code, payload) in finished:
             if code is Code.KEPT:
-                result, size = payload
+                result, owns = payload
                 if len(returned) < slots:
-                    code, payload = Code.SLOT, len(returned)
+                    code, payload = Code.SLOT, (len(returned), owns)
                     returned.append(result)
                 else:
                     self._kept[token.session, run.id] = result
-                    payload = size
+                    payload = owns
             done.append((run.id, int(code), payload))
         return self._pad(Reply(tuple(done), unfinished, count, seconds), returned, slots)
 
