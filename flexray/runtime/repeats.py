@@ -188,10 +188,8 @@ def _why_not(call: Call, lost: ResultLost) -> str:
     if call.large is not None and call.large.slices and target.request.gang is not None:
         return text + "The slices of a gang end with it"
     if times >= target.retries:
-        runs = f"it ran {times + 1} times and " if times else ""
-        return (
-            text + f"It is not made again, since {runs}retries={target.retries}; ask for more, or fetch results earlier"
-        )
+        used_up = f"{times} retries are used up, and " if times else ""
+        return text + f"It is not made again: {used_up}retries={target.retries}; ask for more, or fetch results earlier"
     return text + (
         "It is not made again, since its arguments are kept no longer (a client keeps the latest, up to "
         f"{MOST_KEPT // 2**30} GiB); fetch results earlier, or drop Futures that are not needed"

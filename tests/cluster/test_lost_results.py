@@ -64,9 +64,9 @@ def test_results_of_a_dead_node_are_made_again(pool: Any, doomed: Any, tmp_path:
         return await future
 
     assert asyncio.run(wait_for(awaited)).sum() == 600_000
-    with pytest.raises(LeaseLost, match="node that held it.*retries=0"):
+    with pytest.raises(LeaseLost, match=r"node that held it.*retries=0"):
         once.result(60)
-    with pytest.raises(LeaseLost, match="node that held it.*retries=0"):
+    with pytest.raises(LeaseLost, match=r"node that held it.*retries=0"):
         consumer.remote(once).result(60)
     assert where(tmp_path, 1.0) == where(tmp_path, 2.0) == where(tmp_path, 4.0) == ["nvidia/T4", "declared/gpu"]
 
