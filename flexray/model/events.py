@@ -215,7 +215,8 @@ class SliceEnded:
     Attributes:
         message: what is known of why.
         running: calls (numbers of the client) that had started and not finished.
-        cause: why the pool or the slice itself ended it: "timeout", "cancel", "memory" or "".
+        cause: why the pool or the slice itself ended it: "timeout", "cancel", "memory"; "died" when its process ended
+            and nobody had asked for that; "" otherwise.
         overrun: for "memory": MiB it used, and MiB it holds.
     """
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from flexray.errors import DeviceError
+from flexray.runtime.last_words import words_of
 from flexray.runtime.notes import notes_directory
 from flexray.runtime.processes import Process, end_all, family
 
@@ -37,3 +38,4 @@ def end_leftovers(node: str, timeout: float) -> None:
             raise DeviceError(f"processes {[p.pid for p in members]} of slice {slice_id} cannot be ended")
         path.unlink(missing_ok=True)
         (notes_directory(node) / slice_id).unlink(missing_ok=True)
+        words_of(notes_directory(node), slice_id).unlink(missing_ok=True)

@@ -47,12 +47,21 @@ def request_error(message: FailRequest) -> FlexrayError:
 
 
 def lost_error(target: Target, revoke: RevokeLease, attempts: int = 1) -> LeaseLost:
-    """What a call gets whose slice is gone for good."""
+    """What a call gets whose slice is gone for good.
+
+    Args:
+        attempts: how many slices were lost under it.
+    """
     times = f" {attempts} times" if attempts > 1 else ""
     error = DeviceLost if revoke.reason is EndReason.DEVICE_LOST else LeaseLost
-    return error(
-        f"{target.name} lost its slice{times} ({revoke.reason.value}: {revoke.message}); retries={target.retries}"
-    )
+    text = f"{target.name} lost its slice{times} ({revoke.reason.value}: {revoke.message}); retries={target.retries}"
+    if revoke.cause == "died" and not target.actor:
+        slices = f"{attempts} slices" if attempts > 1 else "a slice"
+        text += (
+            f". It was what ran on {slices} that died, and no other call was charged. Call {target.name}(...) with the "
+            "same arguments in a process of your own to see whether its code does it; if not, raise retries="
+        )
+    return error(text)
 
 
 def memory_error(target: Target, used: int, limit: int) -> MemoryLimitExceeded:
@@ -89,14 +98,16 @@ def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tu
 
     Only a call that was running is charged an attempt; one that was waiting in the
     slice goes back free. What we ended ourselves (timeout, forced cancel) charges
-    nobody else.
+    nobody else. A slice that died before anything ran may have died of an argument:
+    what was sent to it travels alone from then on, and is charged if that happens again.
     """
     again: list[Call] = []
     failed: list[tuple[Call, Exception]] = []
     target = lease.target
     calls, lease.in_flight = list(lease.in_flight.values()), {}
+    charged, unexplained = _guilty(calls, revoke), revoke.cause == "died" and not revoke.running
     for call in calls:
-        guilty = call.number in _guilty(calls, revoke)
+        guilty = call.number in charged
         if guilty and revoke.cause == "timeout":
             failed.append((call, TaskTimeout(f"{target.name} ran longer than its timeout of {target.timeout:g} s")))
         elif guilty and revoke.cause == "cancel":
@@ -107,7 +118,7 @@ def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tu
             failed.append((call, lost_error(target, revoke)))
         else:
             call.attempts += guilty
-            call.alone = call.attempts >= _ALONE_AFTER
+            call.alone = call.alone or unexplained or call.attempts >= _ALONE_AFTER
             if call.attempts > target.retries:
                 failed.append((call, lost_error(target, revoke, call.attempts)))
             else:
@@ -119,6 +130,8 @@ def _guilty(calls: list[Call], revoke: RevokeLease) -> tuple[int, ...]:
     """Numbers of the calls that were running. When the slice's notes are lost with its node, the oldest one."""
     if revoke.reason is EndReason.PREEMPTED:
         return ()
+    if revoke.cause == "died" and not revoke.running and len(calls) == 1 and calls[0].alone:
+        return (calls[0].number,)
     if revoke.running or revoke.reason is EndReason.SLICE_LOST:
         return revoke.running
     return (calls[0].number,) if calls else ()

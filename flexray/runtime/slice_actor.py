@@ -25,6 +25,7 @@ from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
 from flexray.runtime.confine import confine, limit_heap, take_on
 from flexray.runtime.current import Running, Stage, running
+from flexray.runtime.last_words import note_last_words, words_of
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.membership import meeting_place, run_as
 from flexray.runtime.notes import Notes, notes_directory
@@ -71,7 +72,9 @@ class SliceActor:
         self._channels: dict[tuple[SessionId, int], Channel] = {}
         self._channels_lock = threading.Lock()
         self._desk = Desk()
-        self._notes = Notes(notes_directory(identity.placement.node) / identity.slice)
+        directory = notes_directory(identity.placement.node)
+        self._notes = Notes(directory / identity.slice)
+        note_last_words(words_of(directory, identity.slice))
         self._runs = RunQueue(self._encode, self._notes.running, self._give_up, grace)
 
     # -- control ---------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from flexray.model.devices import Device
 from flexray.model.events import Event, ResizeRefused, SliceEnded, SliceFailed, SliceResized, SliceStarted
 from flexray.model.lease import Placement, SliceId
 from flexray.runtime.environment import with_variables
+from flexray.runtime.last_words import last_words, words_of
 from flexray.runtime.leftovers import forget_process, record_process
 from flexray.runtime.memory_watch import Overrun, on_host, own_memory
 from flexray.runtime.notes import notes_directory, read_notes
@@ -201,10 +202,14 @@ class SliceHost:
         except Exception as error:
             if not live.stopping:
                 live.stopping = True
-                await self._end(live, f"its process died ({type(error).__name__})")
+                await self._end(live, "", error)
 
-    async def _end(self, live: LiveSlice, message: str) -> None:
-        """Make sure that nothing of a slice is left, then report its end with what it noted."""
+    async def _end(self, live: LiveSlice, message: str, died: Exception | None = None) -> None:
+        """Make sure that nothing of a slice is left, then report its end with what it noted.
+
+        Args:
+            died: what Ray says of its process, which ended without being asked to.
+        """
         name = live.spec.slice
         while live.process is None and name in self.live:  # still starting: its start ends first
             await asyncio.sleep(0.02)
@@ -217,11 +222,18 @@ class SliceHost:
             # A process that cannot be ended still uses the device: it must not be given to anybody.
             await asyncio.sleep(1.0)
         await in_thread(self._enforcement.release, name)
-        running, cause = read_notes(notes_directory(self._name) / name)
+        directory = notes_directory(self._name)
+        running, cause = read_notes(directory / name)
+        words = words_of(directory, name)
+        if died is not None and not cause:
+            message, cause = last_words(words, died), "died"
+        words.unlink(missing_ok=True)
         forget_process(self._name, name)
         del self.live[name]
         over = None if live.overrun is None else (live.overrun.used, live.overrun.limit)
-        self._node.report(SliceEnded(name, message, running, "memory" if over else cause, over))
+        self._node.report(
+            SliceEnded(name, message or f"it ended itself ({cause})", running, "memory" if over else cause, over)
+        )
 
 
 def cell_of(spec: SliceSpec, devices: tuple[Device, ...]) -> Cell:

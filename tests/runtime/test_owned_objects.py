@@ -1,4 +1,4 @@
-"""What a task makes itself ends with its slice: that is kept for them; they are made again, or an error says so."""
+"""Objects that a task makes end with its slice: it is kept for them a while, then they are made again, or refused."""
 
 from __future__ import annotations
 
