@@ -64,14 +64,20 @@ def lost_error(target: Target, revoke: RevokeLease, attempts: int = 1) -> LeaseL
     return error(text)
 
 
-def memory_error(target: Target, used: int, limit: int) -> MemoryLimitExceeded:
-    """What a call gets that used more memory than its slice holds, in MiB."""
-    return MemoryLimitExceeded(
-        f"{target.name} used {used} MiB of memory and its slice holds {limit} MiB; ask for more, such as "
-        f'memory="{math.ceil(used * _SPARE)}MiB"',
-        used * 2**20,
-        limit * 2**20,
+def memory_error(target: Target, revoke: RevokeLease) -> MemoryLimitExceeded:
+    """What a call gets that used more memory than its slice holds."""
+    assert revoke.overrun is not None
+    used, limit = revoke.overrun
+    more = f'"{math.ceil(used * _SPARE)}MiB"'
+    text = (
+        f"{target.name} used {used} MiB of memory and its slice holds {limit} MiB; ask for more, such as memory={more}"
     )
+    if revoke.cause != "memory":
+        text = (
+            f"the slice of {target.name} was ended: {revoke.message}. Book what it needs beside its device, such as "
+            f"request=flex.Request(host_memory={more})"
+        )
+    return MemoryLimitExceeded(text, used * 2**20, limit * 2**20)
 
 
 def failed_elsewhere(lease: HeldLease, batch: list[Call], error: object) -> bool:
@@ -112,15 +118,18 @@ def sort_out(lease: HeldLease, revoke: RevokeLease) -> tuple[list[Call], list[tu
             failed.append((call, TaskTimeout(f"{target.name} ran longer than its timeout of {target.timeout:g} s")))
         elif guilty and revoke.cause == "cancel":
             failed.append((call, Cancelled(f"{target.name} was cancelled by force")))
-        elif guilty and revoke.overrun is not None:
-            failed.append((call, memory_error(target, *revoke.overrun)))
+        elif guilty and revoke.cause in ("memory", "host_memory"):
+            failed.append((call, memory_error(target, revoke)))
         elif target.actor or call.streams:
             failed.append((call, lost_error(target, revoke)))
         else:
             call.attempts += guilty
             call.alone = call.alone or unexplained or call.attempts >= _ALONE_AFTER
             if call.attempts > target.retries:
-                failed.append((call, lost_error(target, revoke, call.attempts)))
+                full = revoke.cause == "node_memory" and guilty
+                failed.append(
+                    (call, memory_error(target, revoke) if full else lost_error(target, revoke, call.attempts))
+                )
             else:
                 again.append(call)
     return again, failed

@@ -58,7 +58,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class SliceSpec:
-    """Everything an agent needs to start a slice."""
+    """Everything an agent needs to start a slice. ``host_memory``: MiB that are booked for it beside its device."""
 
     slice: SliceId
     placement: Placement
@@ -66,6 +66,7 @@ class SliceSpec:
     task_class: str
     start_timeout: float
     grace_seconds: float
+    host_memory: int = 0
 
 
 @dataclass(slots=True)

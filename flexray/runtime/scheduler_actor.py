@@ -37,6 +37,7 @@ from flexray.runtime import cordoning, resizing
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.kept import COMPANY, CORDONS, QUEUES, SPEEDS, forget, keep, kept
 from flexray.runtime.nodes import Nodes
+from flexray.runtime.processes import be_spared
 from flexray.runtime.protocol import Environment, SliceSpec, Versions, Welcome
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
@@ -67,6 +68,7 @@ class SchedulerActor:
     """Detached and named; Ray restarts it when it dies."""
 
     def __init__(self, config: PoolConfig, address: str) -> None:
+        be_spared()
         self._config = config
         self._address = address
         self._epoch = int(time.time())
@@ -309,6 +311,7 @@ class SchedulerActor:
             record.task_class,
             self._config.start_timeout_seconds,
             self._config.grace_seconds,
+            record.host[1],
         )
         self._nodes.start_slice(command.placement.node, spec)
 

@@ -64,6 +64,11 @@ class LiveSlice:
         return list(dict.fromkeys([*own, *self.known]))
 
     @property
+    def host_memory(self) -> int:
+        """MiB of host memory that are booked for it beside its device."""
+        return self.spec.host_memory
+
+    @property
     def name(self) -> SliceId:
         """Its id."""
         return self.spec.slice
