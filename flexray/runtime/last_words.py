@@ -63,7 +63,7 @@ def last_words(path: Path, error: Exception) -> str:
 
 
 def _crash(lines: list[str]) -> str:
-    frames = []
+    frames: list[str] = []
     for match in filter(None, map(_FRAME.match, lines)):
         if match["file"].startswith(_OWN) or len(frames) == _MOST_FRAMES:
             break

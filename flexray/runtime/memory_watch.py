@@ -21,7 +21,7 @@ from flexray.devices.enforcers.enforcer import Cell
 from flexray.errors import FlexrayError
 from flexray.model.devices import Device, Family
 from flexray.model.isolation import Strength
-from flexray.runtime.node_memory import NodeMemory, last_reserve, node_memory
+from flexray.runtime.node_memory import Gauge, NodeMemory, last_reserve
 
 LOOK_SECONDS = 0.05
 """Between two looks at the memory of the slices on CPU stand-ins; a look costs some 10 microseconds a process."""
@@ -29,6 +29,8 @@ LOOK_SECONDS = 0.05
 LEAST_EXCESS = 64
 """MiB: ending a slice that uses less beyond what it booked would help nobody."""
 
+#: The node's memory is looked at as often when less than so many times its last reserve is left, else now and then.
+_CLOSE, _FAR_SECONDS = 4, 0.25
 _END_SECONDS = 10.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 2**20
@@ -156,25 +158,29 @@ class MemoryWatch(Generic[W]):
             if here:
                 await self._look(here, _host_overrun)
 
-    async def watch_node(self, memory: Callable[[], NodeMemory] = node_memory) -> None:
+    async def watch_node(self, look: Callable[[], NodeMemory] | None = None) -> None:
         """The node as a whole: before its memory runs out, the slice that exceeds most what it booked is ended.
 
         Ray's memory monitor would end the scheduler first, which restarts, then the newest slices, whatever they use.
         """
+        look = look or Gauge().look
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
             try:
-                now = memory()
+                now = look()
             except (OSError, KeyError, ValueError):  # no Linux
                 return
-            if now.available >= last_reserve(now.total):
-                continue
-            found = most_excessive([one for one in self._slices() if one.cell is not None])
-            if found is not None:
-                one, used = found
-                pids = list(one.members)
-                self._over(one, Overrun(used, booked(one), "node_memory", _running_out(now)))
-                await _gone(pids)
+            reserve = last_reserve(now.total)
+            if now.available < reserve:
+                await self._make_room(now)
+            await asyncio.sleep(LOOK_SECONDS if now.available < _CLOSE * reserve else _FAR_SECONDS)
+
+    async def _make_room(self, now: NodeMemory) -> None:
+        found = most_excessive([one for one in self._slices() if one.cell is not None])
+        if found is not None:
+            one, used = found
+            pids = list(one.members)
+            self._over(one, Overrun(used, booked(one), "node_memory", _running_out(now)))
+            await _gone(pids)
 
     async def watch_devices(self) -> None:
         """Slices on devices that can tell what each process uses."""

@@ -43,24 +43,35 @@ _V1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_f
 _V2 = _Files("memory.max", "memory.current", "inactive_file", "active_file")
 
 
-def node_memory(proc: Path = PROC, cgroup: Path = CGROUP) -> NodeMemory:
-    """The least of what the machine and the control groups around this process have. Raises OSError without /proc."""
-    rows = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines() if ":" in line)
-    total, available = (int(rows[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
-    for group, files in _groups(proc, cgroup):
-        limit = _number(group / files.limit)
-        used = _number(group / files.used)
-        if limit is None or used is None or limit >= _NO_LIMIT:
-            continue
-        total = min(total, limit)
-        available = min(available, max(0, limit - used + _reclaimable(group, files)))
-    return NodeMemory(total, available)
+class Gauge:
+    """Reads the least of what the machine and the control groups around this process have left.
+
+    Which groups have a limit is looked up once: a look costs one file where none has, as on a machine of one's own.
+    """
+
+    def __init__(self, proc: Path = PROC, cgroup: Path = CGROUP) -> None:
+        self._meminfo = proc / "meminfo"
+        found = ((group, files, _number(group / files.limit)) for group, files in _groups(proc, cgroup))
+        self._limits = [
+            (group, files, limit) for group, files, limit in found if limit is not None and limit < _NO_LIMIT
+        ]
+
+    def look(self) -> NodeMemory:
+        """What there is now. Raises OSError, KeyError or ValueError where /proc does not say it as Linux does."""
+        rows = dict(line.split(":", 1) for line in self._meminfo.read_text().splitlines() if ":" in line)
+        total, available = (int(rows[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
+        for group, files, limit in self._limits:
+            used = _number(group / files.used)
+            if used is not None:
+                total = min(total, limit)
+                available = min(available, max(0, limit - used + _reclaimable(group, files)))
+        return NodeMemory(total, available)
 
 
 def host_memory() -> MemoryMiB:
     """What a node offers as host memory."""
     try:
-        return MemoryMiB(node_memory().total >> 20)
+        return MemoryMiB(Gauge().look().total >> 20)
     except (OSError, KeyError, ValueError):  # no Linux
         return MemoryMiB(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flexray.runtime.node_memory import last_reserve, node_memory
+from flexray.runtime.node_memory import Gauge, last_reserve
 
 GIB = 2**30
 
@@ -34,7 +34,7 @@ def group(machine: Path, path: str, **files: object) -> None:
 
 
 def seen(machine: Path) -> tuple[float, float]:
-    found = node_memory(machine / "proc", machine / "groups")
+    found = Gauge(machine / "proc", machine / "groups").look()
     return found.total / GIB, found.available / GIB
 
 
