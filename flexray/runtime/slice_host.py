@@ -235,10 +235,10 @@ class SliceHost:
         words.unlink(missing_ok=True)
         forget_process(self._name, name)
         del self.live[name]
-        over = None if live.overrun is None else (live.overrun.used, live.overrun.limit)
-        self._node.report(
-            SliceEnded(name, message or f"it ended itself ({cause})", running, "memory" if over else cause, over)
-        )
+        over = None
+        if live.overrun is not None:
+            over, cause = (live.overrun.used, live.overrun.limit), live.overrun.cause
+        self._node.report(SliceEnded(name, message or f"it ended itself ({cause})", running, cause, over))
 
 
 def cell_of(spec: SliceSpec, devices: tuple[Device, ...]) -> Cell:
