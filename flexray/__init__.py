@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flexray.config import PoolConfig
+    from flexray.executor import Executor
     from flexray.future import DoneFuture, Future, Stream, as_completed, get, wait
     from flexray.model.explanation import Explanation
     from flexray.model.gang import Gang
@@ -36,6 +37,7 @@ _LAZY = {
     "ActorHandle": "flexray.tasks",
     "Current": "flexray.runtime.current",
     "DoneFuture": "flexray.future",
+    "Executor": "flexray.executor",
     "Explanation": "flexray.model.explanation",
     "Future": "flexray.future",
     "Gang": "flexray.model.gang",
@@ -60,6 +62,7 @@ __all__ = [
     "ActorHandle",
     "Current",
     "DoneFuture",
+    "Executor",
     "Explanation",
     "Future",
     "Gang",

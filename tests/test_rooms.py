@@ -27,11 +27,12 @@ DOORS: dict[str, set[str]] = {
     "runtime": {"model", "catalog", "config", "queue_file", "core", "build", "devices", "telemetry"},
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
+    "executor": {"tasks", "future"},
     "serving": {"model", "tasks", "future"},
     "demo": {"model", "tasks", "future", "__init__"},
     "tables": {"model"},
     "cli": {"tables", "model", "config", "queue_file", "sim", "runtime", "dashboard", "telemetry", "devices", "demo"},
-    "__init__": {"model", "config", "runtime", "tasks", "future"},
+    "__init__": {"model", "config", "runtime", "tasks", "future", "executor"},
     "__main__": {"cli"},
 }
 #: third-party module -> rooms where it may appear.
