@@ -16,7 +16,7 @@ settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 _HERE = Path(__file__).parent
-#: What takes long, longest first: these begin first. Tests of a directory here share a Ray cluster, as those of a file do.
+#: What takes long, longest first: these begin first. Each of these shares one Ray cluster.
 _LONG = (
     "runtime",
     "cluster/one_node",
