@@ -59,15 +59,17 @@ class Sessions:
     def __init__(self, names: list[str], each: int) -> None:
         import ray
 
-        from flexray.runtime.protocol import Caller, Environment
-        from flexray.runtime.session import find_scheduler
+        from flexray.runtime.asking import find_scheduler
+        from flexray.runtime.protocol import Environment
 
         self._scheduler = find_scheduler()
         self._home = Environment("overload", ray.get_runtime_context().get_job_id())
-        self._callers = [Caller(name, f"secret of {name}") for name in names]
+        self._names = names
+        self._tickets: dict[str, Any] = {}
+        self._outboxes: dict[str, Any] = {}
+        self._telling = {name: asyncio.Lock() for name in names}
         self._each = each
         self._dice = random.Random(",".join(names))
-        self._epoch = 0
         self._open: dict[str, set[str]] = {name: set() for name in names}
         self._granted: dict[str, set[str]] = {name: set() for name in names}
         self._twice = 0
@@ -80,14 +82,20 @@ class Sessions:
 
     async def join(self) -> int:
         """All sessions join; returns the process number."""
-        for caller in self._callers:
-            self._epoch = await self._scheduler.join.remote(caller, self._home, None)
-        self._polls = [asyncio.create_task(self._poll(caller)) for caller in self._callers]
+        from flexray.runtime.numbered import Outbox
+        from flexray.runtime.protocol import Ticket
+
+        epoch = await self._scheduler.open.remote()
+        for name in self._names:
+            ticket = self._tickets[name] = Ticket(name, epoch, 0, f"secret of {name}")
+            self._outboxes[name] = Outbox()
+            assert await self._scheduler.join.remote(ticket, self._home, 1, []) == 0
+        self._polls = [asyncio.create_task(self._poll(name)) for name in self._names]
         return os.getpid()
 
     async def ask(self) -> int:
         """Every session asks for all it wants; returns how many requests that were."""
-        return sum(await asyncio.gather(*map(self._ask, self._callers)))
+        return sum(await asyncio.gather(*map(self._ask, self._names)))
 
     async def stand(self) -> int:
         """Hand back nothing from now on; returns how many leases were handed back so far."""
@@ -98,62 +106,71 @@ class Sessions:
     async def cancel(self) -> int:
         """Every session gives up what still waits; returns how many requests that were."""
         self._may_release.set()
-        return sum(await asyncio.gather(*map(self._cancel, self._callers)))
+        return sum(await asyncio.gather(*map(self._cancel, self._names)))
 
     async def end(self) -> tuple[int, int]:
         """(requests that were granted, leases of requests that had one before); the sessions leave."""
         self._ending = True
-        for caller in self._callers:
-            await self._scheduler.leave.remote(caller)
+        for ticket in self._tickets.values():
+            await self._scheduler.leave.remote(ticket)
         await asyncio.gather(*self._polls)
         return sum(map(len, self._granted.values())), self._twice
 
-    async def _ask(self, caller: Any) -> int:
+    async def _ask(self, session: str) -> int:
         from flexray.model.events import RequestSubmitted
         from flexray.model.request import Request
 
-        whole = Request(share=1000)
+        whole, home = Request(share=1000), self._home.id
         for first in range(0, self._each, TOGETHER):
-            numbers = range(first, min(first + TOGETHER, self._each))
-            names = [f"{caller.session}.{number}" for number in numbers]
-            self._open[caller.session].update(names)
-            kinds = [f"f{number // CLASS}/x" for number in numbers]
-            session, home = caller.session, self._home.id
-            await self._tell(
-                caller, [RequestSubmitted(n, session, home, k, whole) for n, k in zip(names, kinds, strict=True)]
-            )
+            events = []
+            for number in range(first, min(first + TOGETHER, self._each)):
+                name = f"{session}.{number}"
+                self._open[session].add(name)
+                events.append(RequestSubmitted(name, session, home, f"f{number // CLASS}/x", whole))
+            await self._tell(session, events)
         return self._each
 
-    async def _cancel(self, caller: Any) -> int:
+    async def _cancel(self, session: str) -> int:
         from flexray.model.events import RequestCancelled
 
-        names = sorted(self._open[caller.session])
+        names = sorted(self._open[session])
         for first in range(0, len(names), TOGETHER):
-            await self._tell(caller, [RequestCancelled(name) for name in names[first : first + TOGETHER]])
+            await self._tell(session, [RequestCancelled(name) for name in names[first : first + TOGETHER]])
         return len(names)
 
-    async def _tell(self, caller: Any, events: list[Any]) -> None:
-        for _ in range(1 if self._dice.random() > TWICE else 2):
-            await asyncio.sleep(self._dice.random() * LATE)
-            assert await self._scheduler.tell.remote(caller, self._epoch, events), "it does not know the session"
+    async def _tell(self, session: str, events: list[Any]) -> None:
+        async with self._telling[session]:
+            outbox = self._outboxes[session]
+            for event in events:
+                outbox.put(event)
+            first, unsent = outbox.unsent()
+            for _ in range(1 if self._dice.random() > TWICE else 2):
+                await asyncio.sleep(self._dice.random() * LATE)
+                taken = await self._scheduler.tell.remote(self._tickets[session], first, unsent)
+                assert taken == first + len(unsent) - 1, "it does not know the session, or misses a message"
+            outbox.acknowledge(taken)
 
-    async def _poll(self, caller: Any) -> None:
+    async def _poll(self, session: str) -> None:
         from flexray.model.events import LeaseReleased
+        from flexray.runtime.numbered import Inbox
         from flexray.runtime.protocol import Granted
 
-        seen, name = 0, caller.session
+        inbox = Inbox()
         while not self._ending:
-            known = seen if self._dice.random() > TWICE else 0
-            for number, message in await self._scheduler.poll.remote(caller, self._epoch, known) or ():
-                if number <= seen or not isinstance(message, Granted):
+            known = inbox.taken if self._dice.random() > TWICE else 0
+            answer = await self._scheduler.poll.remote(self._tickets[session], known)
+            if not isinstance(answer, tuple):
+                break  # the session has left
+            for message in inbox.take(*answer):
+                if not isinstance(message, Granted):
                     continue
-                seen, lease = number, message.order.lease.lease
-                self._twice += lease.request in self._granted[name]
-                self._granted[name].add(lease.request)
-                self._open[name].discard(lease.request)
+                lease = message.order.lease.lease
+                self._twice += lease.request in self._granted[session]
+                self._granted[session].add(lease.request)
+                self._open[session].discard(lease.request)
                 await self._may_release.wait()
                 async with self._releasing:
-                    await self._tell(caller, [LeaseReleased(lease)])
+                    await self._tell(session, [LeaseReleased(lease)])
                     self._released += 1
 
 
@@ -177,7 +194,7 @@ def run(sessions: int, each: int, seconds: float) -> dict[str, Any]:
     import ray
 
     import flexray as flex
-    from flexray.runtime.session import find_scheduler
+    from flexray.runtime.asking import find_scheduler
 
     def call(method: str) -> list[Any]:
         return [getattr(one, method).remote() for one in actors]

@@ -86,6 +86,14 @@ class PoolConfig(BaseModel):
     start_timeout_seconds: float = Field(default=120.0, gt=0)
     """How long the start of a slice may take, including its runtime environment."""
 
+    rejoin_seconds: float = Field(default=10.0, ge=0)
+    """How long a scheduler that was started again waits for nodes and clients to say what they have, before it goes on
+    without those that have not."""
+
+    client_timeout_seconds: float = Field(default=60.0, ge=1)
+    """A client that has not been heard of for this long is taken for dead: its leases end. The end of its process is
+    noticed within seconds; this is for machines that stop or are cut off."""
+
     share_environments: bool = False
     """Give warm slices to other jobs too, where all their code is content-addressed (working_dir, packages by URI)."""
 

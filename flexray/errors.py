@@ -192,7 +192,8 @@ class DeviceLost(DeviceError, LeaseLost):
 class MemoryLimitExceeded(DeviceError):
     """The slice used more memory than it was granted; the task is not repeated.
 
-    ``used`` and ``limit`` are bytes, of all processes of the slice.
+    ``used`` and ``limit`` are bytes, of all processes of the slice. Where the kernel ended them they are the same: how
+    much more was wanted nobody knows.
     """
 
     def __init__(self, message: str, used: int = 0, limit: int = 0) -> None:

@@ -25,6 +25,8 @@ def print_status(
 ) -> None:
     """Devices, slices, waiting requests, and Ray demand that cannot be met."""
     console = console or Console()
+    for note in snapshot.notes:
+        console.print(f"note: {note}", highlight=False)
     console.print(_devices(snapshot))
     _print_guarantees(snapshot, console)
     _print_conditions(snapshot, console)

@@ -1,10 +1,11 @@
-"""What holds for all tests: only those marked ``ray`` may start Ray."""
+"""What holds for all tests: only those marked ``ray`` may start Ray, and which run in one process."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,29 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_QUIET)
 settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+_HERE = Path(__file__).parent
+#: What takes long, longest first: these begin first. Each of these shares one Ray cluster.
+_LONG = (
+    "runtime",
+    "cluster/one_node",
+    "cluster/test_cluster.py",
+    "runtime/test_environment.py",
+    "examples",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes (``-n``) share the tests out in groups; the rest of a file stays together."""
+    order: dict[pytest.Item, int] = {}
+    for item in items:
+        file = item.path.relative_to(_HERE)
+        group = next((name for name in (str(file), str(file.parent)) if name in _LONG), str(file))
+        order[item] = _LONG.index(group) if group in _LONG else len(_LONG)
+        item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):  # in one process the short ones come first
+        items.sort(key=order.__getitem__)
 
 
 def _refuse(*args: object, **kwargs: object) -> None:

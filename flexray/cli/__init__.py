@@ -54,9 +54,9 @@ def start(address: str, config: str | None, queues: str | None) -> None:
 def status(address: str, as_json: bool) -> None:
     """Show devices, slices and what waits, with reasons."""
     from flexray.model.wire import to_plain
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.demand import blocked_demand
     from flexray.runtime.pool import connect_ray, read_snapshot
-    from flexray.runtime.session import find_scheduler
     from flexray.tables import print_status
 
     connect_ray(address)
@@ -76,8 +76,8 @@ def status(address: str, as_json: bool) -> None:
 def explain(address: str, request: str, as_json: bool) -> None:
     """Say where a request is, why it waits, what would change it, and when it is expected to start."""
     from flexray.model.wire import to_plain
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import connect_ray, read_explanation
-    from flexray.runtime.session import find_scheduler
 
     connect_ray(address)
     found = read_explanation(find_scheduler(), request)
@@ -102,8 +102,8 @@ def plan(address: str, as_json: bool, types: str | None, **options: Any) -> None
     """Say when and where a request would start, and what would start now, without submitting anything."""
     from flexray.model.request import request_from_options
     from flexray.model.wire import to_plain
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import connect_ray, read_plan
-    from flexray.runtime.session import find_scheduler
 
     given = {key: value for key, value in options.items() if value is not None}
     request = request_from_options(given | ({"types": types.split(",")} if types is not None else {}))
@@ -135,8 +135,8 @@ def queue() -> None:
 def show_queues(address: str, as_json: bool) -> None:
     """Queues, what they were promised, hold and borrow, and how many requests wait."""
     from flexray.model.wire import to_plain
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import connect_ray, read_queues, read_snapshot
-    from flexray.runtime.session import find_scheduler
     from flexray.tables import print_queues
 
     connect_ray(address)
@@ -189,8 +189,8 @@ def remove_queue(address: str, name: str, dry_run: bool) -> None:
 
 
 def _change_queues(address: str, change: dict[str, Any], dry_run: bool) -> None:
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import change_queues, connect_ray
-    from flexray.runtime.session import find_scheduler
 
     connect_ray(address)
     lines = change_queues(find_scheduler(), change, dry_run)

@@ -34,8 +34,8 @@ def cordon(address: str, target: str, reason: str, as_json: bool) -> None:
 @one_line_errors
 def drain(address: str, target: str, reason: str, wait: bool, as_json: bool) -> None:
     """Cordon a device, or all of a node, and have the work there move off."""
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import wait_empty
-    from flexray.runtime.session import find_scheduler
 
     names = _change(address, {"cordon": target, "reason": reason, "drain": True})
     if wait:
@@ -54,8 +54,8 @@ def uncordon(address: str, target: str, as_json: bool) -> None:
 
 
 def _change(address: str, change: dict[str, Any]) -> list[str]:
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import change_cordons, connect_ray
-    from flexray.runtime.session import find_scheduler
 
     connect_ray(address)
     return change_cordons(find_scheduler(), change)
@@ -64,8 +64,8 @@ def _change(address: str, change: dict[str, Any]) -> list[str]:
 def _tell(names: list[str], as_json: bool) -> None:
     """The devices that were changed, as they are now."""
     from flexray.model.wire import to_plain
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import read_snapshot
-    from flexray.runtime.session import find_scheduler
 
     devices = [device for device in read_snapshot(find_scheduler()).devices if device.id in names]
     if as_json:

@@ -46,8 +46,9 @@ def _single(state: State, event: RequestSubmitted, asked: Request, now: float) -
         event.restartable,
         event.parent,
         state.next_sequence(),
-        now,
+        now - event.waited,
         event.near,
+        attempt=event.attempt,
     )
     if event.request.preemptible and event.reusable and event.restartable:
         state.preemptible[event.id] = request

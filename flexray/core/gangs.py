@@ -37,7 +37,8 @@ def make_gang(state: State, event: RequestSubmitted, request: Request, now: floa
             restartable=event.restartable,
             parent=event.parent,
             sequence=sequence,
-            submitted=now,
+            submitted=now - event.waited,
+            attempt=event.attempt,
         )
         for index in range(request.gang.size)
     )

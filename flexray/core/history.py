@@ -12,6 +12,7 @@ memory and not against the pool's age, so that the first minutes of a pool decid
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from flexray.core.division import WHOLE_PAST
 from flexray.core.queues import QueueTree
@@ -51,6 +52,23 @@ class History:
                 use = self._until(name, half_life, now)
                 found[name] = round(WHOLE_PAST * use * math.log(2) / (capacity * half_life))
         return found
+
+    def rows(self, now: float) -> list[tuple[str, float, float]]:
+        """What is remembered: (queue, decayed use as a part of its half-life, now)."""
+        found = []
+        for name in self._known:
+            half_life = self._half_lives[name]
+            if half_life is not None:
+                found.append((name, self._until(name, half_life, now) / half_life, now))
+        return found
+
+    def restore(self, rows: Iterable[tuple[str, float, float]], now: float) -> None:
+        """Take over what ``rows`` gave then; what was used since then is not known."""
+        for name, part, at in rows:
+            half_life = self._half_lives.get(name)
+            if half_life is not None:
+                used = self._known[name][1] if name in self._known else 0
+                self._known[name] = (decayed(part * half_life, max(now - at, 0.0), half_life), used, now)
 
     def moved(self, tree: QueueTree, now: float) -> History:
         """The same past under another configuration; that of queues it does not have is dropped."""

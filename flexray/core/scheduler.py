@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from flexray.core import resizing
+from flexray.core import recovery, resizing
 from flexray.core.arriving import arrive
 from flexray.core.backfill import stop_overdue
 from flexray.core.deadlock import find_deadlock
@@ -48,14 +48,18 @@ from flexray.model.events import (
     DeviceCordoned,
     DeviceUncordoned,
     Event,
+    HistoryRestored,
     LeaseBlocked,
     LeaseCheckpointed,
+    LeaseFound,
     LeaseReleased,
     LeaseUnblocked,
     LeaseYielded,
     NodeLost,
     NodeReported,
     QueuesConfigured,
+    RecoveryBegan,
+    RecoveryEnded,
     RequestCancelled,
     RequestSubmitted,
     ResizeAsked,
@@ -64,6 +68,7 @@ from flexray.model.events import (
     SessionOpened,
     SliceEnded,
     SliceFailed,
+    SliceFound,
     SliceResized,
     SliceStarted,
     SpeedsRestored,
@@ -108,6 +113,11 @@ class Scheduler:
             SliceStarted: self._slice_started,
             SliceFailed: self._slice_failed,
             SliceEnded: self._slice_ended,
+            HistoryRestored: self._history_restored,
+            RecoveryBegan: partial(recovery.begin, self.state),
+            RecoveryEnded: self._recovery_ended,
+            SliceFound: self._slice_found,
+            LeaseFound: self._lease_found,
         }
 
     def copy(self) -> Scheduler:
@@ -123,12 +133,24 @@ class Scheduler:
         if self._record is not None:
             self._record(event_line(now, event))
         self.state.now = now
+        if self.state.recovery is not None and recovery.postpones(self.state, event):
+            return
         self._handlers[type(event)](event, now)
 
     def decide(self, now: float) -> list[Command]:
         """Run one cycle over everything that changed and return what is to be done."""
         self.state.wake_at = None
         self.state.now = now
+        if self.state.recovery is None:
+            self._cycle(now)
+        known = (self.state.slices.by_id, self.state.strangers)
+        commands = [c for c in self.state.out if not isinstance(c, StopSlice) or any(c.slice in k for k in known)]
+        self.state.out = []
+        if self._record is not None:
+            self._record(commands_line(now, commands))
+        return commands
+
+    def _cycle(self, now: float) -> None:
         self._expire_idle(now)
         if self.state.evictions:
             evict_overdue(self.state, now)
@@ -155,11 +177,6 @@ class Scheduler:
         self._break_deadlocks(now)
         if self.state.resizes:  # others may have been given the room that it waited for
             resizing.go_on(self.state, now)
-        commands = [c for c in self.state.out if not isinstance(c, StopSlice) or c.slice in self.state.slices.by_id]
-        self.state.out = []
-        if self._record is not None:
-            self._record(commands_line(now, commands))
-        return commands
 
     @property
     def wake_at(self) -> float | None:
@@ -202,6 +219,8 @@ class Scheduler:
         if environment is None:
             return
         self.state.environments[environment] -= 1
+        self.state.closed.append(event.session)
+        recovery.forget(self.state, event.session)
         for request in [r for r in self.state.requests.values() if r.session == event.session]:
             withdraw(self.state, request, now)
         for gang in [gang for gang in self.state.gangs.values() if gang.session == event.session]:
@@ -314,6 +333,26 @@ class Scheduler:
         if record is not None and record.state is not SliceState.PENDING:
             post_mortem = (event.running, event.cause, event.overrun)
             end_slice(self.state, record, EndReason.SLICE_LOST, event.message, now, post_mortem)
+        self._replay(recovery.ended(self.state, event, now), now)
+
+    # -- what an earlier incarnation has left --------------------------------------------
+
+    def _history_restored(self, event: HistoryRestored, now: float) -> None:
+        self.state.sharing.restore_history(event.rows, now)
+
+    def _slice_found(self, event: SliceFound, now: float) -> None:
+        self._replay(recovery.slice_found(self.state, event, now), now)
+
+    def _lease_found(self, event: LeaseFound, now: float) -> None:
+        self._replay(recovery.lease_found(self.state, event, now), now)
+
+    def _recovery_ended(self, event: RecoveryEnded, now: float) -> None:
+        self._replay(recovery.end(self.state, now), now)
+
+    def _replay(self, events: list[Event], now: float) -> None:
+        """What had to wait until it was known whose lease it is about."""
+        for event in events:
+            self._handlers[type(event)](event, now)
 
     # -- the cycle -----------------------------------------------------------------------
 

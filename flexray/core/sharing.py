@@ -65,6 +65,14 @@ class Sharing:
         self._history = self._history.moved(self.configured, now)
         self.rebuild(holders, now)
 
+    def history(self, now: float) -> list[tuple[str, float, float]]:
+        """What queues have used, to be restored by a later incarnation."""
+        return self._history.rows(now)
+
+    def restore_history(self, rows: Iterable[tuple[str, float, float]], now: float) -> None:
+        """What ``history`` gave then."""
+        self._history.restore(rows, now)
+
     def pool_changed(self) -> None:
         """Devices have come, gone, or changed: promises are measured against them before the next turn."""
         self._stale = True

@@ -11,6 +11,7 @@ from flexray.core.choosing import covers
 from flexray.core.placement import Pool
 from flexray.core.records import RequestRecord, SliceRecord
 from flexray.model.devices import DeviceState
+from flexray.model.events import SliceFound
 from flexray.model.lease import EnvironmentId, Placement, SliceId
 from flexray.model.lifecycle import HOLDING, SliceState, SliceStep
 
@@ -56,24 +57,52 @@ class Slices:
         self._book(record, hold=True)
         return record
 
+    def find(self, found: SliceFound, now: float) -> SliceRecord | None:
+        """A slice that was there before, held by nobody; None where its place is not there, or taken."""
+        place = found.placement
+        there = place.node in self._pool.host.rows and self._is_free(place, found.host)
+        if not there or (place.start >= 0 and not self._pool.span_of(place)):
+            return None
+        record = SliceRecord(
+            found.slice,
+            place,
+            found.environment,
+            found.task_class,
+            found.reusable,
+            found.host,
+            now,
+            SliceState.STARTING,
+            span=self._pool.span_of(place),
+            resized=found.resized,
+        )
+        self._book(self._add(record), hold=True)
+        self._index(record)
+        if found.state is not SliceState.STARTING:
+            self.step(record, SliceStep.IDLE if found.state is SliceState.IDLE else SliceStep.STOP, now)
+        return record
+
     def _new(
         self, request: RequestRecord, placement: Placement, now: float, state: SliceState = SliceState.PENDING
     ) -> SliceRecord:
         self._count += 1
-        record = SliceRecord(
-            SliceId(f"{self._prefix}{self._count}"),
-            placement,
-            request.environment,
-            request.task_class,
-            request.reusable,
-            request.request.host,
-            now,
-            state,
-            request=request.id,
-            span=self._pool.span_of(placement),
+        return self._add(
+            SliceRecord(
+                SliceId(f"{self._prefix}{self._count}"),
+                placement,
+                request.environment,
+                request.task_class,
+                request.reusable,
+                request.request.host,
+                now,
+                state,
+                request=request.id,
+                span=self._pool.span_of(placement),
+            )
         )
+
+    def _add(self, record: SliceRecord) -> SliceRecord:
         self.by_id[record.id] = record
-        for device in placement.devices:
+        for device in record.placement.devices:
             self.by_device.setdefault(device, {})[record.id] = record
         return record
 
@@ -105,14 +134,16 @@ class Slices:
             self._mark("draining", record, +1 if draining else -1)
 
     def change_size(self, record: SliceRecord, placement: Placement) -> None:
-        """A held slice has so much of its device from now on. Raises InternalError where that is not free."""
-        if record.draining:
-            self._mark("draining", record, -1)
+        """A slice has so much of its device from now on. Raises InternalError where that is not free."""
+        parts = [_PART_OF_STATE[record.state]] if record.state in _PART_OF_STATE else []
+        parts += ["draining"] if record.draining else []
+        for part in parts:
+            self._mark(part, record, -1)
         self._book(record, hold=False)
         record.placement = placement
         self._book(record, hold=True)
-        if record.draining:
-            self._mark("draining", record, +1)
+        for part in parts:
+            self._mark(part, record, +1)
 
     def disown(self, record: SliceRecord) -> None:
         """Nobody waits for this slice any more; a STARTING one may be taken over by the next of its class."""

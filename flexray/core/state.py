@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flexray.core.cordons import Cordons
 from flexray.core.ends import SLICE_START_SECONDS, Ends
@@ -21,6 +21,7 @@ from flexray.core.sharing import Sharing
 from flexray.core.slices import Slices
 from flexray.errors import InternalError
 from flexray.model.commands import Command, GrantLease, StartSlice, StopSlice
+from flexray.model.events import Event, LeaseFound, ResizeAsked
 from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import RequestState, RequestStep, SliceState, SliceStep, StopReason, WaitReason
 
@@ -32,6 +33,23 @@ class Blocked:
     since: float
     session: SessionId
     waits_for: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Recovering:
+    """What was left by an earlier incarnation and is not put together yet.
+
+    Attributes:
+        unclaimed: slices that were found, and that no session has said to hold.
+        claims: leases of sessions, by slice, whose slice its node has not reported, or is stopping.
+        later: what was said of leases before their session has said to hold them.
+        resizes: what may begin only afterwards.
+    """
+
+    unclaimed: dict[SliceId, None] = field(default_factory=dict)
+    claims: dict[SliceId, LeaseFound] = field(default_factory=dict)
+    later: dict[LeaseId, list[Event]] = field(default_factory=dict)
+    resizes: list[ResizeAsked] = field(default_factory=list)
 
 
 class State:
@@ -73,6 +91,12 @@ class State:
         self.priorities_differ = False
         #: what is over: preemptions, how requests ended.
         self.past = Past()
+        #: while it is found out what an earlier incarnation has left; then nothing is given or taken.
+        self.recovery: Recovering | None = None
+        #: the latest sessions that have ended.
+        self.closed: deque[SessionId] = deque(maxlen=1000)
+        #: slices of which the books know nothing, on their way out (see ``recovery.py``).
+        self.strangers: dict[SliceId, None] = {}
         self._sequence = 0
         #: when only time will have changed what the next cycle decides, or None.
         self.wake_at: float | None = None
@@ -98,6 +122,18 @@ class State:
         if request.gang is not None:
             self.unsettled[request.gang.id] = None
 
+    def order_by_age(self) -> None:
+        """Have everybody stand in line as they were submitted, in whatever order they have come."""
+        oldest = sorted(self.requests.values(), key=lambda one: (one.submitted, one.sequence))
+        renamed: dict[int, int] = {}
+        for request in oldest:  # members of a gang have one number
+            request.sequence = renamed.setdefault(request.sequence, len(renamed) + 1)
+        self._sequence = len(renamed)
+        for line in list(self.lines):
+            waiting = [self.requests[name] for name in self.lines[line] if name in self.requests]
+            waiting = [request for request in waiting if request.stands_in_line]
+            self.lines[line] = deque(r.id for r in sorted(waiting, key=lambda one: one.sequence))
+
     def next_sequence(self) -> int:
         """A number behind all that wait."""
         self._sequence += 1
@@ -112,6 +148,17 @@ class State:
             self.slices.step(planned, SliceStep.END, planned.since)
 
     def grant(self, request: RequestRecord, record: SliceRecord, now: float, gang: tuple[LeaseId, ...] = ()) -> None:
+        """Give a request a slice, and tell its session."""
+        self.hold(request, record, now)
+        request.attempt += 1
+        record.grants += 1
+        kind, isolation = self.pool.kind_of(record.placement)
+        guarantee = self.pool.guarantee_of(record.placement)
+        lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants, guarantee)
+        self.out.append(GrantLease(request.session, lease, gang))
+
+    def hold(self, request: RequestRecord, record: SliceRecord, now: float) -> None:
+        """A request has a lease on a slice from now on."""
         self.slices.adopt(record, request)
         self.slices.step(record, SliceStep.HOLD, now)
         if request.state is RequestState.QUEUED:
@@ -119,14 +166,8 @@ class State:
             self._takes_place(request, record)
         request.step(RequestStep.GRANT)
         request.slice, request.leased_at = record.id, now
-        request.attempt += 1
-        record.grants += 1
         record.has_run, record.safe_at = False, now
-        kind, isolation = self.pool.kind_of(record.placement)
         self._expect_end(request, record, now)
-        guarantee = self.pool.guarantee_of(record.placement)
-        lease = Lease(request.lease, record.id, record.placement, kind, isolation, record.grants, guarantee)
-        self.out.append(GrantLease(request.session, lease, gang))
 
     def requeue(self, request: RequestRecord) -> None:
         """Back to the place in its line that its arrival gave it, or on to the slice that is planned for it."""

@@ -45,7 +45,7 @@ def snapshot(state: State, now: float, epoch: int, listed: int | None = None) ->
         tuple(_request(r, places.get(r.id, 0), reason) for r, reason in reasons),
         tuple(_request(r, 0, "") for r in holders if r.state in _RUNNING),
         tuple(state.past.preemptions)[-_PREEMPTIONS:],
-        classes_waiting(state),
+        classes=classes_waiting(state),
     )
 
 
@@ -55,8 +55,9 @@ def queue_views(state: State) -> Iterator[QueueView]:
     held: Counter[str] = Counter()
     count = Counter((request.queue, request.state in _RUNNING) for request in state.requests.values())
     for request in placed(state):
-        place = state.slices.by_id[request.slice or ""].placement
-        held[request.queue] += place.share * len(place.devices)
+        record = state.slice_of(request)
+        if record is not None:
+            held[request.queue] += record.placement.share * len(record.placement.devices)
     standings = {} if sharing.plain else sharing.borrowing().standings
     for name in sharing.configured.down():
         queue, own, share = sharing.configured.queues[name], standings.get(name), sharing.entitled.get(name)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Cordon, Inventory
-from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId, SliceId
+from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId, SliceId
+from flexray.model.lifecycle import SliceState
 from flexray.model.queue import Queue
 from flexray.model.request import Request
 
@@ -64,6 +65,8 @@ class RequestSubmitted:
         restartable: whether it starts again on another slice when its slice is lost.
         parent: the lease whose task submitted it, for requests made inside a slice.
         near: (node, MiB there) for nodes that hold large arguments of the calls that wait, most first, at most four.
+        waited: seconds since it was first submitted, to an earlier incarnation of the scheduler.
+        attempt: leases it was given by that.
     """
 
     id: RequestId
@@ -75,6 +78,8 @@ class RequestSubmitted:
     restartable: bool = True
     parent: LeaseId | None = None
     near: tuple[tuple[str, int], ...] = ()
+    waited: float = 0.0
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,17 @@ class SpeedsRestored:
 
     rows: tuple[tuple[str, str, float, float], ...]
     company: tuple[tuple[str, str, str, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRestored:
+    """What queues had used in the days of an earlier incarnation.
+
+    Attributes:
+        rows: (queue, decayed use as a part of its half-life, when that was), as ``core.history.History.rows`` gives it.
+    """
+
+    rows: tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +242,58 @@ class SliceEnded:
     overrun: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RecoveryBegan:
+    """The scheduler was started again: slices and leases of an earlier incarnation are there, and will be reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryEnded:
+    """All who know of an earlier incarnation have spoken, or have had their time: what nobody holds may go."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFound:
+    """A slice that an earlier incarnation had started is there; again with another placement once that has changed.
+
+    Attributes:
+        placement: what it holds; while its size is being changed, the larger of both.
+        host: milli-cores and MiB of host memory that it holds beside the device.
+        state: STARTING, IDLE (its process answers, whoever holds it) or STOPPING.
+        resized: whether it has another size than its class.
+    """
+
+    slice: SliceId
+    placement: Placement
+    environment: EnvironmentId
+    task_class: str
+    reusable: bool
+    host: tuple[int, int]
+    state: SliceState
+    resized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFound:
+    """A session that joins again holds a lease which an earlier incarnation had granted.
+
+    Attributes:
+        submitted: its request; of a member of a gang, that of the gang.
+        lease: as it was granted.
+        held: seconds since then; ran: whether something has run to its end on it.
+        recalled: whether it was asked back; stop: in the middle of its work.
+        closing: of a gang: the session is done with it, what is left of it only ends.
+    """
+
+    submitted: RequestSubmitted
+    lease: Lease
+    held: float = 0.0
+    ran: bool = False
+    recalled: bool = False
+    stop: bool = False
+    closing: bool = False
+
+
 Event = (
     NodeReported
     | NodeLost
@@ -241,6 +309,7 @@ Event = (
     | TasksRan
     | StepsRan
     | SpeedsRestored
+    | HistoryRestored
     | QueuesConfigured
     | LeaseBlocked
     | LeaseUnblocked
@@ -250,5 +319,9 @@ Event = (
     | SliceStarted
     | SliceFailed
     | SliceEnded
+    | RecoveryBegan
+    | RecoveryEnded
+    | SliceFound
+    | LeaseFound
 )
 EVENTS: tuple[type, ...] = Event.__args__

@@ -162,7 +162,7 @@ class Snapshot:
 
     ``waiting`` are those whose slice is being started or chosen, and the first 1,000 of those who stand in line. All of
     these are counted in ``queues``, and in ``classes``, which are those with the most, at most 100, most first.
-    ``preemptions`` are the latest 100, oldest first.
+    ``preemptions`` are the latest 100, oldest first. ``notes``: what an operator should know of the scheduler itself.
     """
 
     now: float
@@ -174,4 +174,5 @@ class Snapshot:
     waiting: tuple[RequestView, ...]
     running: tuple[RequestView, ...]
     preemptions: tuple[Preemption, ...] = ()
+    notes: tuple[str, ...] = ()
     classes: tuple[ClassView, ...] = ()

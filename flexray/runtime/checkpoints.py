@@ -169,18 +169,19 @@ class Checkpoints:
             self.asked()
 
     def asked(self) -> None:
-        """The attempt is asked to stop: call back who wants to know."""
-        if self._callbacks:
-            threading.Thread(target=self._call_back, name="flexray-on-yield", daemon=True).start()
-
-    def _call_back(self) -> None:
+        """The attempt is asked to stop: call back who wants to know, also where it ends at once."""
         with self._calling_back:
             callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            try:
-                callback()
-            except BaseException:  # it is the user's, and the task goes on
-                traceback.print_exc()
+        if callbacks:
+            threading.Thread(target=_call_back, args=(callbacks,), name="flexray-on-yield", daemon=True).start()
+
+
+def _call_back(callbacks: list[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except BaseException:  # it is the user's, and the task goes on
+            traceback.print_exc()
 
 
 def _in_context(callback: Callable[[], None]) -> Callable[[], None]:

@@ -22,6 +22,7 @@ from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.runtime.actors import end_actor, start_actor
 from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
+from flexray.runtime.asking import RESTART_SECONDS, ask_scheduler
 from flexray.runtime.call import Call, Kind, Phase, describe_call
 from flexray.runtime.cancelling import cancel_call
 from flexray.runtime.current import running
@@ -30,16 +31,15 @@ from flexray.runtime.environment import capture_environment
 from flexray.runtime.folder import check_place
 from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
-from flexray.runtime.pool import connect_ray, ensure_pool, greet, patient_get, read_plan, wait_ready
+from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_plan, wait_ready
 from flexray.runtime.protocol import SliceIdentity
 from flexray.runtime.resizing import ask_size
 from flexray.runtime.router import Router
-from flexray.runtime.session import Session
+from flexray.runtime.session import RayLink, Session
 from flexray.runtime.streams import StreamSource
 from flexray.runtime.targets import Loan, Target
 
 C = TypeVar("C", bound=Call)
-_CONTROL_SECONDS = 10.0
 #: An estimate of a start is a replay, and others may have asked before.
 _REPLAY_SECONDS = 60.0
 
@@ -59,15 +59,18 @@ class Client:
         self._router = Router()
         self._engine = Engine(config, self._router.post, self._router.later)
         self._inside = Inside(self._engine, identity) if identity is not None else None
+        self._link = RayLink()
         environment = identity.environment if identity is not None else capture_environment(config.share_environments)
         self._session = self._engine.leases.session = Session(
             environment,
+            self._link,
             self._router.post,
             self._router.later,
+            self._engine.calls.mutex,
+            self._engine.leases.facts,
             self._engine.orders.on_message,
-            self._engine.orders.on_lost,
             self._engine.orders.on_dead,
-            identity,
+            identity=identity,
         )
         self._session.open()
         atexit.register(self.close)
@@ -95,7 +98,7 @@ class Client:
                 f"this process is connected to the pool at {here}, not {address}; call flex.shutdown() first"
             )
         if config is not None:
-            greet(self._session.scheduler, load_config(config))
+            greet(self._link.scheduler, load_config(config))
 
     @property
     def lock(self) -> Any:
@@ -304,10 +307,10 @@ class Client:
 
     def plan(self, request: Request) -> PlanAnswer:
         """When and where a request would start."""
-        return read_plan(self._session.scheduler, request)
+        return read_plan(self._link.scheduler, request)
 
-    def _ask(self, method: str, *args: Any, within: float = _CONTROL_SECONDS) -> Any:
-        return patient_get(lambda: getattr(self._session.scheduler, method).remote(*args), within)
+    def _ask(self, method: str, *args: Any, within: float = RESTART_SECONDS) -> Any:
+        return ask_scheduler(self._link.scheduler, method, *args, within=within)
 
 
 def _parent() -> Any:

@@ -146,12 +146,13 @@ class Inside:
     def _tell_blocked(self, calls: list[Call], here: Running) -> None:
         with self._engine.calls.step():
             keys = {c.target.key: None for c in _with_arguments(calls) if c.phase is not Phase.DONE}
-            self._engine.leases.session.tell(
-                LeaseBlocked(here.token.lease, self._engine.leases.session.id, tuple(keys))
-            )
+            event = LeaseBlocked(here.token.lease, self._engine.leases.session.id, tuple(keys))
+            self._engine.leases.blocked[here.token.lease] = event
+            self._engine.leases.session.tell(event)
 
     def _tell_unblocked(self, here: Running) -> None:
         with self._engine.calls.step():
+            self._engine.leases.blocked.pop(here.token.lease, None)
             self._engine.leases.session.tell(LeaseUnblocked(here.token.lease))
 
 

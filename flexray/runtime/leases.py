@@ -8,10 +8,20 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from flexray.config import PoolConfig
 from flexray.model.commands import RevokeLease
-from flexray.model.events import LeaseReleased, LeaseYielded, RequestCancelled, RequestSubmitted, TasksRan
+from flexray.model.events import (
+    Event,
+    LeaseBlocked,
+    LeaseFound,
+    LeaseReleased,
+    LeaseYielded,
+    RequestCancelled,
+    RequestSubmitted,
+    TasksRan,
+)
 from flexray.model.lease import LeaseId, RequestId
 from flexray.runtime.call import Kind
 from flexray.runtime.calls import Calls
@@ -23,6 +33,19 @@ from flexray.runtime.targets import HeldLease, Target
 
 #: A held lease reports what ran on it this often, and when it is handed back.
 _REPORT_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request as it was submitted first, when, and how many leases it was given."""
+
+    event: RequestSubmitted
+    since: float = field(default_factory=time.monotonic)
+    attempt: int = 0
+
+    def again(self) -> RequestSubmitted:
+        """The same for a scheduler that does not know it."""
+        return replace(self.event, waited=time.monotonic() - self.since, attempt=self.attempt)
 
 
 class Leases:
@@ -43,8 +66,35 @@ class Leases:
         self._calls, self._config, self._later, self._advance, self._look = calls, config, later, advance, look
         self._numbers = itertools.count(1)
         self._by_request: dict[RequestId, Target] = {}
+        self._asked: dict[RequestId, _Asked] = {}
         self._by_lease: dict[LeaseId, HeldLease] = {}
         self._sweeping = False
+        #: what tasks of this process wait for, by the lease that they run under.
+        self.blocked: dict[LeaseId, LeaseBlocked] = {}
+
+    def facts(self) -> list[Event]:
+        """All that a scheduler has to know which knows nothing: what is held, waited for, and blocked."""
+        held = [lease for lease in self._by_lease.values() if not lease.borrowed and _name_of(lease) in self._asked]
+        found: list[Event] = [self._found(lease) for lease in held]
+        found += [self._asked[name].again() for name in self._asked if self._waits(name)]
+        return found + list(self.blocked.values())
+
+    def _waits(self, name: RequestId) -> bool:
+        """Whether a request has to be submitted again; a gang that has leases is known by these."""
+        target = self._by_request[name]
+        return bool(target.asked and not target.leases) if target.gang is not None else name in target.asked
+
+    def _found(self, lease: HeldLease) -> LeaseFound:
+        asked, gang = self._asked[_name_of(lease)], lease.target.gang
+        return LeaseFound(
+            asked.again(),
+            lease.lease,
+            held=time.monotonic() - lease.since,
+            ran=lease.has_run,
+            recalled=lease.recalled,
+            stop=lease.giving_way,
+            closing=gang is not None and gang.over,
+        )
 
     def get(self, lease: LeaseId) -> HeldLease | None:
         """A lease that is held."""
@@ -69,21 +119,19 @@ class Leases:
     def forget(self, request: RequestId) -> None:
         """A request is over."""
         self._by_request.pop(request, None)
+        self._asked.pop(request, None)
 
     def hold(self, lease: HeldLease) -> None:
         """Take in a lease that was granted, or lent."""
+        asked = self._asked.get(_name_of(lease))
+        if asked is not None:
+            asked.attempt = max(asked.attempt, lease.id.attempt)
         lease.target.leases[lease.id] = self._by_lease[lease.id] = lease
 
     def void(self, lease: HeldLease) -> None:
         """A lease is worth nothing any more; its request goes on."""
         self._by_lease.pop(lease.id, None)
         lease.target.leases.pop(lease.id, None)
-
-    def forget_asked(self) -> None:
-        """Nothing that was asked for will be answered."""
-        for target in self._by_request.values():
-            target.asked.clear()
-        self._by_request.clear()
 
     def expect(self, target: Target, requests: Iterable[RequestId]) -> None:
         """What the scheduler says of these requests is for a target."""
@@ -95,19 +143,19 @@ class Leases:
         near = near_next(target)
         target.asked[request] = None
         self._by_request[request] = target
-        self.session.tell(
-            RequestSubmitted(
-                request,
-                self.session.id,
-                self.session.environment.id,
-                target.key,
-                target.request,
-                reusable=not target.actor,
-                restartable=not target.actor or target.retries > 0,
-                parent=target.parent,
-                near=near,
-            )
+        event = RequestSubmitted(
+            request,
+            self.session.id,
+            self.session.environment.id,
+            target.key,
+            target.request,
+            reusable=not target.actor,
+            restartable=not target.actor or target.retries > 0,
+            parent=target.parent,
+            near=near,
         )
+        self._asked[request] = _Asked(event)
+        self.session.tell(event)
         return request
 
     def ask_less(self, target: Target) -> None:
@@ -132,7 +180,7 @@ class Leases:
     def stop_asking(self, target: Target, request: RequestId) -> None:
         """Take a request back that has not been granted."""
         del target.asked[request]
-        del self._by_request[request]
+        self.forget(request)
         self.session.tell(RequestCancelled(request))
 
     def report(self, lease: HeldLease, calls: int, seconds: float) -> None:
@@ -146,6 +194,7 @@ class Leases:
 
     def _tell_ran(self, lease: HeldLease) -> None:
         if lease.ran:
+            lease.has_run = True
             self.session.tell(TasksRan(lease.id, lease.ran, lease.ran_seconds))
             lease.ran, lease.ran_seconds = 0, 0.0
         lease.told_at = time.monotonic()
@@ -197,7 +246,7 @@ class Leases:
         if revoke.requeued:
             target.asked[lease.id.request] = None
         else:
-            self._by_request.pop(lease.id.request, None)
+            self.forget(lease.id.request)
         again, failed = sort_out(lease, revoke)
         for call, error in failed:
             self._calls.settle(call, Kind.ERROR, error)
@@ -211,3 +260,9 @@ class Leases:
                 for request in list(target.asked):
                     self.stop_asking(target, request)
         self._advance(target)
+
+
+def _name_of(lease: HeldLease) -> RequestId:
+    """What a lease was asked for with: the gang, for a member's."""
+    gang = lease.target.gang
+    return gang.request if gang is not None else lease.id.request

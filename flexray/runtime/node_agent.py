@@ -25,16 +25,17 @@ from flexray.devices.enforcers.enforcer import Usage
 from flexray.devices.visible import masks_of
 from flexray.errors import FlexrayError
 from flexray.model.amounts import MemoryMiB, MilliCpus
+from flexray.model.commands import StopSlice
 from flexray.model.devices import BackendReport, Device, DeviceState, Inventory
 from flexray.model.events import Event, NodeReported
-from flexray.model.lease import Placement, SliceId
 from flexray.runtime.claims import Claim, in_claim, make_or_adopt_claim, probe_index, remove_claim
 from flexray.runtime.device_watch import DeviceWatch
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import end_leftovers
 from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
 from flexray.runtime.notes import notes_directory
-from flexray.runtime.protocol import SliceSpec
+from flexray.runtime.protocol import AgentCommand, Reports, SliceSpec
+from flexray.runtime.service import Service
 from flexray.runtime.slice_host import END_SECONDS, LiveSlice, SliceHost, in_thread
 from flexray.runtime.usage import UsageReport, UsageWatch
 from flexray.runtime.visible import RESOURCE_OF, variable_of
@@ -58,27 +59,31 @@ class NodeAgent:
         self._claims: list[Claim] = []
         self._devices: dict[str, Device] = {}
         self._backend_reports: tuple[BackendReport, ...] = ()
-        self._reports: list[Event | UsageReport] = []
+        self._service = Service()
+        self._usage: UsageReport | None = None
         self._news = asyncio.Event()
         self._closing = False
-        self._opened = False
-        self._listener = 0  # counts the schedulers that have opened this agent
+        self._begun = False
+        self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what the scheduler calls ------------------------------------------------------------
 
-    async def open(self, with_cpu: int) -> None:
+    async def open(self, epoch: int, with_cpu: int) -> int:
         """Find devices, wait until leftovers of an earlier agent are gone, claim, and go on watching.
 
-        Called again by a scheduler that was restarted: it knows none of the slices, so they end.
+        Returns the epoch of the scheduler that this agent listens to. A scheduler that was started after it knows
+        nothing: it is told what there is, devices and slices.
         """
-        if self._opened:
-            self._listener += 1
-            await self._host.stop_all("the scheduler was restarted")
-            self._reports.clear()
-            self._report_inventory()
-            return
-        self._opened = True
+        if not self._begun:
+            self._begun = True
+            await self._begin(with_cpu)
+            self._ready.set()
+        await self._ready.wait()  # unbounded: as long as the first call takes, each step of which has a limit
+        found = self._host.live.values()
+        return self._service.begin(epoch, lambda: [NodeReported(self._inventory()), *(live.found() for live in found)])
+
+    async def _begin(self, with_cpu: int) -> None:
         await in_thread(end_leftovers, self._node, END_SECONDS)
         await in_thread(self._enforcement.recover)
         self._facts = dataclasses.replace(self._facts, cpu_devices=with_cpu)
@@ -87,39 +92,42 @@ class NodeAgent:
         for resource, count in wanted.items():
             for number in range(count):
                 self._claims.append(await in_thread(make_or_adopt_claim, self._node, resource, number))
-        self._report_inventory()
         memory = MemoryWatch(self._host.running, self._host.ran_over, self._probe.sample, self._config.poll_seconds)
-        usage = UsageWatch(self._host.running, self._usage_of, self._tell)
+        usage = UsageWatch(self._host.running, self._usage_of, self._note_usage)
         for watch in (memory.watch_host, memory.watch_devices, usage.watch):
             self.spawn(watch())
         self.spawn(self._watch_claims())
         self.spawn(self._watch_health())
 
-    async def reports(self, timeout: float) -> list[Event | UsageReport]:
-        """What has happened since the last call; waits for something."""
-        listener = self._listener
-        if not self._reports:
+    async def reports(self, epoch: int, seen: int, timeout: float) -> Reports | None:
+        """What has happened after report number ``seen``; waits for something. None for an earlier scheduler."""
+        reports = self._service.reports(epoch, seen)
+        if reports is not None and not reports[1] and self._usage is None:
+            self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), timeout)
             except asyncio.TimeoutError:
-                return []
-        if listener != self._listener:  # a poll of a scheduler that has died must not take its successor's news
-            return []
-        self._news.clear()
-        reports, self._reports = self._reports, []
-        return reports
+                pass
+            reports = self._service.reports(epoch, seen)
+        if reports is None:  # it must not take its successor's news
+            return None
+        usage, self._usage = self._usage, None
+        return Reports(*reports, usage)
 
-    async def start_slice(self, spec: SliceSpec) -> None:
-        """Start a slice; SliceStarted or SliceFailed is reported."""
-        self._host.start(spec)
+    async def do(self, epoch: int, first: int, commands: list[AgentCommand]) -> int:
+        """Carry out commands, numbered from ``first``; returns the number of the last one that was taken.
 
-    async def stop_slice(self, name: SliceId) -> None:
-        """Stop a slice; SliceEnded is reported once all of its processes are gone."""
-        await self._host.stop(name)
-
-    async def resize_slice(self, name: SliceId, placement: Placement) -> None:
-        """Give a running slice another share or memory; SliceResized or ResizeRefused is reported."""
-        self._host.resize(name, placement)
+        Whatever comes of them is reported. Those of an earlier scheduler are refused.
+        """
+        taken, new = self._service.take(epoch, first, commands)
+        for command in new:
+            if isinstance(command, SliceSpec):
+                self._host.start(command)
+            elif isinstance(command, StopSlice):
+                self.spawn(self._host.stop(command.slice))
+            else:
+                self._host.resize(command.slice, command.placement)
+        return taken
 
     async def close(self) -> None:
         """Stop every slice, then give the claimed devices back to Ray."""
@@ -138,12 +146,12 @@ class NodeAgent:
 
     def report(self, event: Event) -> None:
         """Tell the scheduler."""
-        self._tell(event)
+        self._service.report(event)
+        self._news.set()
 
-    def _tell(self, news: Event | UsageReport) -> None:
-        if isinstance(news, UsageReport):  # only the latest is of use
-            self._reports = [one for one in self._reports if not isinstance(one, UsageReport)]
-        self._reports.append(news)
+    def _note_usage(self, usage: UsageReport) -> None:
+        """Only the latest is of use."""
+        self._usage = usage
         self._news.set()
 
     def _usage_of(self, live: LiveSlice) -> Usage:
@@ -167,8 +175,11 @@ class NodeAgent:
         return max(0, found - self._config.leave_to_ray.get(resource, 0))
 
     def _report_inventory(self) -> None:
+        self.report(NodeReported(self._inventory()))
+
+    def _inventory(self) -> Inventory:
         offered = tuple(self._pooled())
-        inventory = Inventory(
+        return Inventory(
             self._node,
             self._name,
             offered,
@@ -178,7 +189,6 @@ class NodeAgent:
             self._watch.foreign,
             self._watch.notes,
         )
-        self.report(NodeReported(inventory))
 
     def _pooled(self) -> list[Device]:
         """Devices the pool offers: claimed ones as they are, and as many unclaimed as claims are pending."""

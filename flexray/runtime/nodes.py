@@ -10,8 +10,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import PoolConfig
+from flexray.model.commands import ResizeSlice, StopSlice
 from flexray.model.events import Event, NodeReported, ResizeRefused, SliceEnded, SliceFailed
-from flexray.model.lease import Placement, SliceId
+from flexray.runtime.agent_link import AgentLink, Outdated
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.node_agent import NodeAgent
 from flexray.runtime.protocol import NAMESPACE, SliceSpec, agent_name
@@ -19,19 +20,31 @@ from flexray.runtime.usage import UsageReport
 
 _ACCELERATORS = ("GPU", "NPU", "TPU", "HPU", "neuron_cores", "RBLN")
 _FAKE_LABEL = "flexray.fake"
-_POLL_SECONDS = 20.0
 
 
 class Nodes:
-    """Agents by node id. ``on_event`` gets what they report, ``on_gone`` the nodes that died or lost their agent."""
+    """Agents by node id.
 
-    def __init__(self, config: PoolConfig, on_event: Callable[[Event], None], on_gone: Callable[[str], None]) -> None:
-        self._config = config
+    Args:
+        epoch: of this scheduler; agents refuse those before the one they listen to.
+        on_event: gets what agents report; ``on_gone`` the nodes that died or lost their agent.
+        on_outdated: called when an agent listens to a later scheduler.
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        epoch: int,
+        on_event: Callable[[Event], None],
+        on_gone: Callable[[str], None],
+        on_outdated: Callable[[Outdated], None],
+    ) -> None:
+        self._config, self._epoch, self._on_outdated = config, epoch, on_outdated
         self._on_event = on_event
         self._on_gone = on_gone
         #: what the slices of each node use, as of its latest report.
         self.usage: dict[str, UsageReport] = {}
-        self._agents: dict[str, Any] = {}
+        self._agents: dict[str, AgentLink] = {}
         #: what the last agent of a node failed of.
         self._troubles: dict[str, str] = {}
         self._alive: set[str] = set()
@@ -49,10 +62,15 @@ class Nodes:
                 pass
             await asyncio.sleep(min(1.0, self._config.poll_seconds))
 
+    @property
+    def all_reported(self) -> bool:
+        """Whether every node that is alive, as far as is known, has said what it has."""
+        return bool(self._alive) and self._alive <= self._reported
+
     async def wait_reported(self, timeout: float) -> str:
         """Wait until every node alive now has reported: "", or after ``timeout`` seconds which have not, and why."""
         deadline = asyncio.get_running_loop().time() + timeout
-        while not self._alive or not self._alive <= self._reported:
+        while not self.all_reported:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return self._unreported()
@@ -73,34 +91,30 @@ class Nodes:
         if agent is None:
             self._on_event(SliceFailed(spec.slice, f"node {node} has no agent"))
         else:
-            agent.start_slice.remote(spec)
+            agent.send(spec)
 
-    def stop_slice(self, node: str, name: SliceId) -> None:
+    def stop_slice(self, command: StopSlice) -> None:
         """Have a node's agent stop a slice. Without an agent the slice is gone: agents own slices."""
-        agent = self._agents.get(node)
+        agent = self._agents.get(command.node)
         if agent is None:
-            self._on_event(SliceEnded(name, "its agent is gone"))
+            self._on_event(SliceEnded(command.slice, "its agent is gone"))
         else:
-            agent.stop_slice.remote(name)
+            agent.send(command)
 
-    def resize_slice(self, node: str, name: SliceId, placement: Placement) -> None:
+    def resize_slice(self, command: ResizeSlice) -> None:
         """Have a node's agent give a running slice another size."""
-        agent = self._agents.get(node)
+        agent = self._agents.get(command.placement.node)
         if agent is None:
-            self._on_event(ResizeRefused(name, "its agent is gone"))
+            self._on_event(ResizeRefused(command.slice, "its agent is gone"))
         else:
-            agent.resize_slice.remote(name, placement)
+            agent.send(command)
 
     async def close(self) -> None:
         """Close every agent, then remove what claims are left."""
         self._closing = True
         agents, self._agents = self._agents, {}
         for agent in agents.values():
-            try:
-                await asyncio.wait_for(_result(agent.close.remote()), 60)
-            except Exception:  # dead or stuck: the kill below and the claims' removal end it
-                pass
-            ray.kill(agent)
+            await agent.close()
         for name, _ in claims_of_cluster():
             remove_claim(name)
 
@@ -113,7 +127,7 @@ class Nodes:
         cpu = self._cpu_devices(list(alive.values()))
         for node, facts in sorted(alive.items()):
             if node not in self._agents and not self._closing:
-                self._agents[node] = self._make_agent(facts)
+                self._agents[node] = AgentLink(self._make_agent(facts), self._epoch)
                 self._spawn(self._listen(node, self._agents[node], cpu))
         self._changed.set()
 
@@ -137,24 +151,25 @@ class Nodes:
             scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
         ).remote(name, node["NodeName"], dict(node["Resources"]), dict(node.get("Labels", {})), self._config)
 
-    async def _listen(self, node: str, agent: Any, cpu: int) -> None:
+    async def _listen(self, node: str, agent: AgentLink, cpu: int) -> None:
         """Take reports of an agent until it dies; then its slices are gone too, and a new agent is made."""
         try:
-            await agent.open.remote(cpu)  # unbounded: its death ends it; nobody else may say that its slices are gone
-            while True:
-                for event in await agent.reports.remote(_POLL_SECONDS):  # unbounded: likewise
-                    if isinstance(event, UsageReport):
-                        self.usage[node] = event
-                        continue
+            async for news in agent.listen(cpu):
+                if isinstance(news, UsageReport):
+                    self.usage[node] = news
+                    continue
+                for event in news:
                     self._on_event(event)
-                    if isinstance(event, NodeReported):
-                        self._troubles.pop(node, None)
-                        self._reported.add(node)
-                        self._changed.set()
+                if any(isinstance(event, NodeReported) for event in news):
+                    self._troubles.pop(node, None)
+                    self._reported.add(node)
+                    self._changed.set()
+        except Outdated as reason:
+            self._on_outdated(reason)
         except Exception as error:  # ActorDied and its kin: whatever it is, this agent can no longer be trusted
             self._troubles[node] = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
             if not self._closing and self._agents.get(node) is agent:
-                ray.kill(agent)
+                agent.kill()
                 self._drop(node)
 
     def _drop(self, node: str) -> None:
@@ -172,7 +187,3 @@ class Nodes:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _result(ref: Any) -> Any:
-    return await ref  # unbounded: who calls it sets the limit

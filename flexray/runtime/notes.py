@@ -22,6 +22,11 @@ def notes_directory(node: str) -> Path:
     return own_folder(node)
 
 
+def all_notes() -> Path:
+    """Where the directories are of all nodes that this user has, or had, on this machine."""
+    return own_folder()
+
+
 class Notes:
     """The writing side, in the slice's process."""
 

@@ -1,4 +1,4 @@
-"""What the scheduler tells a client, carried out: grants, recalls, losses, and its own end."""
+"""What the scheduler tells a client, carried out: grants, recalls, losses; and the end of the pool."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import ray
 
 from flexray.model.commands import AnswerResize, FailRequest, GrantLease, RecallLease, RevokeLease
 from flexray.model.events import LeaseReleased
-from flexray.model.lease import LeaseId, SessionId
-from flexray.model.lifecycle import EndReason
 from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.calls import Calls
 from flexray.runtime.exchange import Exchange
@@ -123,16 +121,6 @@ class Orders:
         for request in list(target.asked):
             self._leases.stop_asking(target, request)
 
-    def on_lost(self) -> None:
-        """Another incarnation of the scheduler: no lease of the old one is worth anything."""
-        with self._calls.step():
-            targets = self._leases.targets()
-            self._leases.forget_asked()
-            for lease in self._leases.all():
-                self._leases.lose(lease, _restarted(self._leases.session.id, lease.id))
-            for target in targets:
-                self._advance(target)
-
     def on_dead(self, error: BaseException) -> None:
         """The pool is gone: everything that waits or runs fails."""
         with self._calls.step():
@@ -145,7 +133,3 @@ class Orders:
                     for call in lease.in_flight.values():
                         self._calls.settle(call, Kind.ERROR, error)
                 self._calls.fail_backlog(target, error)
-
-
-def _restarted(session: SessionId, lease: LeaseId) -> RevokeLease:
-    return RevokeLease(session, lease, EndReason.SLICE_LOST, "the scheduler restarted", False)

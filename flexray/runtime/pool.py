@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -23,13 +23,12 @@ from flexray.model.explanation import Explanation
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
+from flexray.runtime.asking import ask_scheduler, find_scheduler
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.protocol import NAMESPACE, Versions, Welcome, agent_name
 from flexray.runtime.reach import check_cluster
-from flexray.runtime.session import find_scheduler
 
 _START_SECONDS = 60.0
-_ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 0.3
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "USER", "LOGNAME", "SHELL")
 _NOT_PASSED_ON = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_ADDRESS", "RAY_RUNTIME_ENV")
@@ -95,7 +94,7 @@ def _bootstrap(config: PoolConfig) -> None:
 
 def greet(scheduler: Any, wanted: PoolConfig | None) -> Welcome:
     """Ask the pool what it is and compare. Raises IncompatibleVersion or ConfigMismatch with the difference."""
-    welcome: Welcome = patient_get(scheduler.welcome.remote)
+    welcome: Welcome = ask_scheduler(scheduler, "welcome", within=_START_SECONDS)
     mine = Versions.here(ray.__version__)
     if welcome.versions != mine:
         raise IncompatibleVersion(
@@ -117,20 +116,20 @@ def greet(scheduler: Any, wanted: PoolConfig | None) -> Welcome:
 
 def wait_ready(scheduler: Any) -> None:
     """Wait until every node has reported its devices."""
-    lacking = patient_get(lambda: scheduler.ready.remote(_START_SECONDS), within=_START_SECONDS + _ANSWER_SECONDS)
+    lacking = ask_scheduler(scheduler, "ready", _START_SECONDS, within=2 * _START_SECONDS)
     if lacking:
         raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s: {lacking}")
 
 
 def read_snapshot(scheduler: Any) -> Snapshot:
     """The pool now. Raises ClusterUnreachable when the scheduler does not answer."""
-    snapshot: Snapshot = patient_get(scheduler.snapshot.remote)
+    snapshot: Snapshot = ask_scheduler(scheduler, "snapshot", within=_START_SECONDS)
     return snapshot
 
 
 def read_explanation(scheduler: Any, request: str) -> Explanation:
     """Where a request is and why, or how it ended. Raises UsageError for one that the pool does not know."""
-    found: Explanation | None = patient_get(lambda: scheduler.explain.remote(request))
+    found: Explanation | None = ask_scheduler(scheduler, "explain", request, within=_START_SECONDS)
     if found is None:
         raise UsageError(
             f"no request {request!r} is known: there never was one, or it has ended and many after it. "
@@ -141,25 +140,25 @@ def read_explanation(scheduler: Any, request: str) -> Explanation:
 
 def read_plan(scheduler: Any, request: Request) -> PlanAnswer:
     """When and where a request would start."""
-    answer: PlanAnswer = patient_get(lambda: scheduler.plan.remote(request))
+    answer: PlanAnswer = ask_scheduler(scheduler, "plan", request, within=_START_SECONDS)
     return answer
 
 
 def read_queues(scheduler: Any) -> list[dict[str, Any]]:
     """The pool's queues as they were configured."""
-    queues: list[dict[str, Any]] = patient_get(scheduler.queues.remote)
+    queues: list[dict[str, Any]] = ask_scheduler(scheduler, "queues", within=_START_SECONDS)
     return queues
 
 
 def change_queues(scheduler: Any, change: dict[str, Any], dry_run: bool = False) -> list[str]:
     """Change the pool's queues, or say what that would do. Raises UsageError for what makes no sense."""
-    told: list[str] = patient_get(lambda: scheduler.change_queues.remote(change, dry_run))
+    told: list[str] = ask_scheduler(scheduler, "change_queues", change, dry_run, within=_START_SECONDS, again=dry_run)
     return told
 
 
 def change_cordons(scheduler: Any, change: dict[str, Any]) -> list[str]:
     """Cordon or uncordon devices (see ``cordoning.asked``); their ids. Raises UsageError for what names nothing."""
-    names: list[str] = patient_get(lambda: scheduler.change_cordons.remote(change))
+    names: list[str] = ask_scheduler(scheduler, "change_cordons", change, within=_START_SECONDS, again=False)
     return names
 
 
@@ -167,29 +166,6 @@ def wait_empty(scheduler: Any, devices: Collection[str]) -> None:
     """Wait until no slice is left on any of these devices."""
     while any(device.slices for device in read_snapshot(scheduler).devices if device.id in devices):
         time.sleep(_LOOK_SECONDS)
-
-
-def patient_get(make: Callable[[], Any], within: float = _START_SECONDS) -> Any:
-    """What the scheduler answers within so many seconds; ``make`` asks it, again where it is just being restarted.
-
-    Raises ClusterUnreachable, or the UsageError that it answers.
-    """
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            return ray.get(make(), timeout=max(0.0, deadline - time.monotonic()))
-        except ray.exceptions.ActorUnavailableError:
-            if time.monotonic() > deadline:
-                raise ClusterUnreachable(f"the pool's scheduler is restarting, for {within:g} s by now") from None
-            time.sleep(0.2)
-        except ray.exceptions.GetTimeoutError:
-            raise ClusterUnreachable(f"the pool's scheduler has not answered within {within:g} s") from None
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, UsageError):
-                raise error.cause from None
-            raise ClusterUnreachable(f"the pool's scheduler cannot answer: {error}") from error
-        except ray.exceptions.RayError as error:
-            raise ClusterUnreachable(f"the pool's scheduler is gone: {error}") from error
 
 
 def stop_pool() -> bool:

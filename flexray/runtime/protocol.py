@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from flexray.model.commands import GrantLease
+from flexray.model.commands import GrantLease, ResizeSlice, StopSlice
 from flexray.model.devices import Device
+from flexray.model.events import Event
 from flexray.model.isolation import Isolation
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
+from flexray.runtime.usage import UsageReport
 
-PROTOCOL = 8
+PROTOCOL = 9
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -59,7 +61,13 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class SliceSpec:
-    """Everything an agent needs to start a slice. ``key``: see ``seals.py``."""
+    """Everything an agent needs to start a slice, and to tell a later scheduler what it is.
+
+    Attributes:
+        reusable: whether it may serve another lease afterwards.
+        host: milli-cores and MiB of host memory that are booked for it beside the device.
+        key: see ``seals.py``.
+    """
 
     slice: SliceId
     placement: Placement
@@ -67,7 +75,61 @@ class SliceSpec:
     task_class: str
     start_timeout: float
     grace_seconds: float
-    key: bytes
+    reusable: bool = True
+    host: tuple[int, int] = (0, 0)
+    key: bytes = field(default=b"", repr=False)
+
+
+#: What a scheduler has an agent do.
+AgentCommand = SliceSpec | StopSlice | ResizeSlice
+
+
+class Reports(NamedTuple):
+    """What an agent tells the scheduler.
+
+    Attributes:
+        first: number of the first event.
+        usage: what slices use, if that was measured since the last time.
+    """
+
+    first: int
+    events: list[Event]
+    usage: UsageReport | None
+
+
+class Inside(NamedTuple):
+    """That a session runs in the process of a slice, with what only that knows (see ``seals.py``)."""
+
+    slice: SliceId
+    proof: bytes
+
+
+class Ticket(NamedTuple):
+    """Names the conversation of a client with a scheduler that a message belongs to.
+
+    Attributes:
+        epoch: which incarnation of the scheduler it is meant for; others refuse it.
+        joins: how often the session has joined any: what was said before the last time means nothing.
+        secret: known to the session alone; ids of sessions are everybody's to see.
+        inside: proves in which slice's process it runs, if in any.
+    """
+
+    session: SessionId
+    epoch: int
+    joins: int
+    secret: str = ""
+    inside: Inside | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinAgain:
+    """The scheduler's answer to a conversation that it does not know: it has been started again, or has closed it.
+
+    Attributes:
+        epoch: its own.
+    """
+
+    epoch: int
 
 
 @dataclass(slots=True)
@@ -86,20 +148,6 @@ class SliceIdentity:
     environment: Environment
     notes: tuple[str, ...] = ()
     key: bytes = field(default=b"", repr=False)
-
-
-class Caller(NamedTuple):
-    """Who tells the scheduler something: ids of sessions are everybody's to see, their secrets are not."""
-
-    session: SessionId
-    secret: str
-
-
-class Inside(NamedTuple):
-    """That a session runs in the process of a slice, with what only that knows (see ``seals.py``)."""
-
-    slice: SliceId
-    proof: bytes
 
 
 class Granted(NamedTuple):

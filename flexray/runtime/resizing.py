@@ -16,13 +16,13 @@ import ray
 
 from flexray.devices.enforcement import Enforcement
 from flexray.devices.enforcers.enforcer import Cell, NotResizable
-from flexray.errors import ClusterUnreachable, ResizeRefused, UsageError, WaitTimeout
+from flexray.errors import ResizeRefused, UsageError, WaitTimeout
 from flexray.model.amounts import MemoryMiB, Share, format_memory
 from flexray.model.commands import AnswerResize
 from flexray.model.events import ResizeAsked
 from flexray.model.lease import LeaseId, Placement
+from flexray.runtime.asking import ask_scheduler, find_scheduler
 from flexray.runtime.protocol import Token
-from flexray.runtime.session import find_scheduler
 
 if TYPE_CHECKING:
     from flexray.runtime.slice_host import LiveSlice
@@ -38,13 +38,9 @@ def ask_size(token: Token, share: Share | None, memory: MemoryMiB | None) -> Pla
     Raises ResizeRefused, ClusterUnreachable, WaitTimeout; UsageError on an event loop.
     """
     _refuse_on_event_loop()
-    try:
-        asked = find_scheduler().resize.remote(token, share, memory)
-        placement, refused = ray.get(asked, timeout=_ANSWER_SECONDS)
-    except ray.exceptions.GetTimeoutError:
-        raise WaitTimeout(f"no answer after {_ANSWER_SECONDS:g} s; the change may still come") from None
-    except ray.exceptions.RayError as error:
-        raise ClusterUnreachable(f"the pool's scheduler does not answer: {error}") from error
+    placement, refused = ask_scheduler(
+        find_scheduler(), "resize", token, share, memory, within=_ANSWER_SECONDS, late=WaitTimeout
+    )
     if refused:
         raise ResizeRefused(f"the slice keeps its size: {refused}")
     found: Placement = placement

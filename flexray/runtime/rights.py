@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from flexray.model.events import (
     Event,
     LeaseBlocked,
     LeaseCheckpointed,
+    LeaseFound,
     LeaseReleased,
     LeaseUnblocked,
     LeaseYielded,
@@ -22,29 +22,24 @@ from flexray.model.lease import EnvironmentId, LeaseId, RequestId, SessionId
 _OF_ITS_LEASES = (LeaseReleased, LeaseYielded, LeaseCheckpointed, TasksRan, StepsRan)
 
 
-def allowed(
-    event: Event, session: SessionId, environment: EnvironmentId, runs_under: Callable[[LeaseId], bool]
-) -> Event | None:
-    """The event as it may be told; None for one that the session has no right to.
+def may_say(event: Event, session: SessionId, home: EnvironmentId, runs_under: Callable[[LeaseId], bool]) -> bool:
+    """Whether a session has the right to tell this.
 
     Args:
-        environment: that the session has joined with.
-        runs_under: whether the session is in the process of the slice of this lease.
+        home: the environment that it has joined with.
+        runs_under: whether it is in the process of the slice of a lease.
     """
     if isinstance(event, RequestSubmitted):
-        own = event.session == session and event.environment == environment and _is_of(session, event.id)
-        if own and event.parent is not None and not runs_under(event.parent):
-            event = replace(event, parent=None)  # its task is over by now
-        return event if own else None
+        return event.session == session and event.environment == home and _is_of(session, event.id)
     if isinstance(event, RequestCancelled):
-        return event if _is_of(session, event.id) else None
+        return _is_of(session, event.id)
     if isinstance(event, _OF_ITS_LEASES):
-        return event if _is_of(session, event.lease.request) else None
+        return _is_of(session, event.lease.request)
+    if isinstance(event, LeaseFound):
+        return may_say(event.submitted, session, home, runs_under) and _is_of(session, event.lease.lease.request)
     if isinstance(event, LeaseBlocked):
-        return event if event.session == session and runs_under(event.lease) else None
-    if isinstance(event, LeaseUnblocked):
-        return event if runs_under(event.lease) else None
-    return None
+        return event.session == session and runs_under(event.lease)
+    return isinstance(event, LeaseUnblocked) and runs_under(event.lease)
 
 
 def _is_of(session: SessionId, request: RequestId) -> bool:

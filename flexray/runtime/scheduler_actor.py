@@ -7,8 +7,10 @@ and carries the commands out. One asyncio loop, so the core is never entered twi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
+import re
 import time
-from functools import partial
 from typing import Any, TextIO
 
 import ray
@@ -17,43 +19,49 @@ from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
 from flexray.devices.private import only_mine
-from flexray.errors import UsageError
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
-from flexray.model.events import (
-    DeviceUncordoned,
-    Event,
-    NodeLost,
-    QueuesConfigured,
-    SessionClosed,
-    SessionOpened,
-    SpeedsRestored,
-)
+from flexray.model.events import DeviceUncordoned, Event, NodeLost, RecoveryBegan, RecoveryEnded
 from flexray.model.explanation import Explanation
-from flexray.model.lease import LeaseId, Placement, RequestId, SessionId, SliceId
+from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
 from flexray.model.plan import PlanAnswer
-from flexray.model.queue import Queue
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
-from flexray.queue_file import parse_queues, plain_queue
+from flexray.queue_file import plain_queue
 from flexray.runtime import cordoning, resizing
+from flexray.runtime.agent_link import Outdated, step_down
 from flexray.runtime.collector import keep_collections_short
-from flexray.runtime.kept import COMPANY, CORDONS, QUEUES, SPEEDS, forget, keep, kept
-from flexray.runtime.mailboxes import Mailboxes
+from flexray.runtime.conversations import Conversations
+from flexray.runtime.kept import Kept, RayKeyValues
 from flexray.runtime.nodes import Nodes
-from flexray.runtime.protocol import Caller, Environment, Granted, Inside, SliceSpec, Token, Versions, Welcome
+from flexray.runtime.protocol import (
+    NAMESPACE,
+    Environment,
+    Granted,
+    JoinAgain,
+    SliceSpec,
+    Ticket,
+    Token,
+    Versions,
+    Welcome,
+    agent_name,
+)
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
-from flexray.runtime.rights import allowed
+from flexray.runtime.saved import Saved
 from flexray.runtime.seals import Seals
 from flexray.runtime.usage import with_usage
+from flexray.runtime.window import Window
 
 _POLL_SECONDS = 20.0
-_SAVE_SECONDS = 5.0
+_SILENCE_LOOKS = 4
+"""A client is heard of so often, at least, within the time after which it is taken for dead."""
 _AT_ONCE = 200
 """Events of one message that are taken in before somebody else is heard."""
 _LISTED = 1000
 """Requests in line that a snapshot lists; the others are counted (docs/operations.md)."""
+
+_log = logging.getLogger("flexray")
 
 
 class SchedulerActor:
@@ -62,20 +70,29 @@ class SchedulerActor:
     def __init__(self, config: PoolConfig, address: str) -> None:
         self._config = config
         self._address = address
-        self._epoch = int(time.time())
+        self._kept = Kept(RayKeyValues())
+        traces = _traces()
+        self._epoch = self._kept.next_epoch(traces)
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
-        self._mailboxes = Mailboxes()
-        self._seals = Seals()
-        self._nodes = Nodes(config, self._apply, self._node_gone)
+        self._news: dict[SessionId, asyncio.Event] = {}
+        self._lives: dict[SessionId, asyncio.Task[None]] = {}
+        self._conversations = Conversations(
+            self._epoch, self._apply, self._session_changed, self._session_has_news, time.monotonic, self._runs_under
+        )
+        self._seals = Seals(self._kept.secret())
+        self._environments: dict[str, Environment] = {}
+        self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated)
         self._wake = asyncio.Event()
-        self._saved, self._saved_at = 0, time.monotonic()
         self._closing = False
-        self._restore_speeds()
-        self._queues = self._restore_queues()
-        self._kept_cordons = self._restore_cordons()
+        self._saved = Saved(self._kept, self._core, self._apply, config)
+        sessions = [SessionId(name) for name in self._kept.sessions()]
+        self._window = Window(sessions, time.monotonic(), config.rejoin_seconds)
+        self._window.open = bool(sessions or traces)
+        if self._window.open:
+            self._apply(RecoveryBegan())
         self._tasks: list[asyncio.Task[None]] = []
         keep_collections_short()
 
@@ -87,6 +104,7 @@ class SchedulerActor:
 
     async def ready(self, timeout: float) -> str:
         """Wait until every node that is there now has reported its devices: "", or what is in the way."""
+        await self.open()
         return await self._nodes.wait_reported(timeout)
 
     async def welcome(self) -> Welcome:
@@ -96,81 +114,92 @@ class SchedulerActor:
 
     # -- clients -------------------------------------------------------------------------------
 
-    async def join(self, caller: Caller, environment: Environment, inside: Inside | None) -> int:
-        """Open a session. Returns the epoch its messages must carry.
-
-        A client that joins again has forgotten what it had, so that is taken back first.
-        """
+    async def join(self, ticket: Ticket, environment: Environment, first: int, events: list[Event]) -> int | JoinAgain:
+        """Begin a conversation (see ``Conversations.join``)."""
         await self.open()  # a client that was there before this incarnation joins without a welcome
-        if caller.session in self._mailboxes.by_session and self._mailboxes.of(caller) is None:
-            raise UsageError(f"session {caller.session} is another client's")
-        self._end_session(caller.session)
-        known = inside is not None and self._seals.is_inside(caller.session, inside)
-        self._mailboxes.open(caller, environment, inside.slice if inside is not None and known else None)
-        self._apply(SessionOpened(caller.session, environment.id))
-        return self._epoch
+        answer = self._conversations.join(ticket, environment, first, events)
+        if isinstance(answer, int):
+            self._environments[environment.id] = environment
+        return answer
 
-    async def hold(self, caller: Caller) -> None:
+    async def tell(self, ticket: Ticket, first: int, events: list[Event]) -> int | JoinAgain:
+        """Events of a client (see ``Conversations.tell``)."""
+        await self.open()
+        known = self._conversations.open.get(ticket.session)
+        if known is None:
+            return self._conversations.tell(ticket, first, events)
+        async with known.turn:  # a long message lets others in between, but not the session's next one
+            for start in range(0, len(events) - _AT_ONCE, _AT_ONCE):
+                self._conversations.tell(ticket, first + start, events[start : start + _AT_ONCE])
+                await asyncio.sleep(0)
+            start = max(0, (len(events) - 1) // _AT_ONCE * _AT_ONCE)
+            return self._conversations.tell(ticket, first + start, events[start:])
+
+    async def poll(self, ticket: Ticket, seen: int) -> tuple[int, list[Any]] | JoinAgain:
+        """Messages for a client after number ``seen``; waits for some."""
+        await self.open()
+        answer = self._conversations.poll(ticket, seen)
+        if isinstance(answer, JoinAgain) or answer[1]:
+            return answer
+        news = self._news[ticket.session]
+        news.clear()
+        try:
+            await asyncio.wait_for(
+                news.wait(), min(_POLL_SECONDS, self._config.client_timeout_seconds / _SILENCE_LOOKS)
+            )
+        except asyncio.TimeoutError:
+            pass
+        return self._conversations.poll(ticket, seen)
+
+    async def hold(self, ticket: Ticket) -> None:
         """Never returns while the session lives. The client owns the returned reference and hands it to ``watch``."""
-        mailbox = self._mailboxes.of(caller)
-        while mailbox is not None and self._mailboxes.of(caller) is mailbox:
+        news = self._news.get(ticket.session) if self._conversations.owns(ticket) else None
+        while news is not None and self._news.get(ticket.session) is news:
             await asyncio.sleep(3600)
 
-    async def watch(self, caller: Caller, life: list[Any]) -> None:
+    async def watch(self, ticket: Ticket, life: list[Any]) -> None:
         """Notice the client's death: a reference it owns and that is never ready fails when its owner dies."""
-        mailbox = self._mailboxes.of(caller)
-        if mailbox is not None and mailbox.life is None:
-            mailbox.life = asyncio.create_task(self._mourn(caller.session, life[0]))
+        session = ticket.session
+        if self._conversations.owns(ticket) and session not in self._lives:
+            self._lives[session] = asyncio.create_task(self._mourn(session, life[0]))
 
     async def _mourn(self, session: SessionId, life: Any) -> None:
         try:
             await life  # unbounded: the life of the client
         except Exception:  # OwnerDied, or whatever else Ray says of a reference whose owner is gone
-            self._end_session(session)
+            self._conversations.leave(session)
 
-    async def leave(self, caller: Caller) -> None:
+    async def leave(self, ticket: Ticket) -> None:
         """Close a session: its requests end, its slices are stopped."""
-        if self._mailboxes.of(caller) is not None:
-            self._end_session(caller.session)
+        if self._conversations.owns(ticket):
+            self._conversations.leave(ticket.session)
 
-    def _end_session(self, session: SessionId) -> None:
-        if self._mailboxes.close(session):
-            self._apply(SessionClosed(session))
+    def _session_changed(self, session: SessionId, opened: bool) -> None:
+        self._window.has_spoken(session)
+        if opened:
+            self._news[session] = asyncio.Event()
+            self._kept.session_opened(session)
+            return
+        self._kept.session_closed(session)
+        used = {one.environment.id for one in self._conversations.open.values()}
+        self._environments = {name: one for name, one in self._environments.items() if name in used}
+        news = self._news.pop(session)
+        news.set()
+        life = self._lives.pop(session, None)
+        if life is not None and life is not asyncio.current_task():
+            life.cancel()
 
-    async def tell(self, caller: Caller, epoch: int, events: list[Event]) -> bool:
-        """Events of a client. False tells it that this scheduler does not know the session: it has to join again."""
-        mailbox = self._mailboxes.of(caller)
-        if epoch != self._epoch or mailbox is None:
-            return False
-        under = partial(self._runs_under, mailbox.inside)
-        async with mailbox.order:  # a long message lets others in between, but not the session's next one
-            for number, event in enumerate(events, start=1):
-                told = allowed(event, caller.session, mailbox.environment.id, under)
-                if told is not None:
-                    self._apply(told)
-                if not number % _AT_ONCE:
-                    await asyncio.sleep(0)
-                    if self._mailboxes.of(caller) is not mailbox:
-                        return False
-        return True
+    def _session_has_news(self, session: SessionId) -> None:
+        if session in self._news:
+            self._news[session].set()
 
-    def _runs_under(self, inside: SliceId | None, lease: LeaseId) -> bool:
-        """Whether a lease is that of the slice."""
-        request = self._core.state.holder(lease)
-        return inside is not None and request is not None and request.slice == inside
-
-    async def poll(self, caller: Caller, epoch: int, seen: int) -> list[tuple[int, Any]] | None:
-        """Messages for a client after number ``seen``; waits for some. None: join again."""
-        mailbox = self._mailboxes.of(caller)
-        if epoch != self._epoch or mailbox is None:
-            return None
-        messages = await mailbox.after(seen, _POLL_SECONDS)
-        return messages if not messages or self._mailboxes.of(caller) is mailbox else None
+    def _runs_under(self, ticket: Ticket, lease: LeaseId) -> bool:
+        inside, request = ticket.inside, self._core.state.holder(lease)
+        there = inside is not None and request is not None and request.slice == inside.slice
+        return inside is not None and there and self._seals.is_inside(ticket.session, inside)
 
     async def resize(self, token: Token, share: Share | None, memory: MemoryMiB | None) -> tuple[Placement | None, str]:
         """Give the slice under a lease another size: what it has then, or why not."""
-        if token.epoch != self._epoch:
-            return None, f"{token.lease} was granted before the scheduler was restarted"
         request = self._core.state.holder(token.lease)
         if request is not None and not (request.slice and self._seals.fits(request.slice, token)):
             return None, f"{token.lease} is not this session's lease"
@@ -180,7 +209,10 @@ class SchedulerActor:
 
     async def snapshot(self) -> Snapshot:
         """The pool now."""
-        return with_usage(snapshot(self._core.state, self._now(), self._epoch, _LISTED), self._nodes.usage)
+        now = self._now()
+        waits = [self._window.describe(time.monotonic())] if self._window.open else []
+        shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
+        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes))
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
@@ -200,16 +232,21 @@ class SchedulerActor:
         What was learnt of run times stays for the next pool of this cluster.
         """
         self._closing = True
-        for session in list(self._mailboxes.by_session):
-            self._end_session(session)
+        for session in list(self._conversations.open):
+            self._conversations.leave(session)
         await self._nodes.close()
-        forget(QUEUES)
-        forget(CORDONS)
+        self._saved.forget()
+        for name in self._kept.sessions():
+            self._kept.session_closed(name)
 
     # -- nodes ---------------------------------------------------------------------------------
 
     def _node_gone(self, node: str) -> None:
         self._apply(NodeLost(node))
+
+    def _outdated(self, reason: Outdated) -> None:
+        self._kept.raise_epoch(max(reason.epoch, self._epoch))
+        step_down(reason)
 
     # -- the core ------------------------------------------------------------------------------
 
@@ -229,80 +266,54 @@ class SchedulerActor:
             except asyncio.TimeoutError:
                 pass
             self._wake.clear()
+            self._look_who_is_there()
             for command in self._core.decide(self._now()):
                 self._carry_out(command)
-            self._save_speeds()
-            self._save_cordons()
+            if not self._closing:
+                self._saved.save_now_and_then(self._now())
+
+    def _look_who_is_there(self) -> None:
+        """End the time for those who were there before, and sessions of clients that have fallen silent."""
+        for session in self._conversations.leave_silent(self._config.client_timeout_seconds):
+            _log.warning("flexray: client %s has not been heard of and is taken for dead", session)
+        if self._window.closes(self._nodes.all_reported, time.monotonic()):
+            for session in self._window.missing:
+                self._kept.session_closed(session)
+            self._apply(RecoveryEnded())
 
     async def queues(self) -> list[dict[str, Any]]:
         """The queues as they were configured."""
-        return [plain_queue(queue) for queue in self._queues]
+        return [plain_queue(queue) for queue in self._saved.queues]
 
     async def change_queues(self, change: dict[str, Any], dry_run: bool) -> list[str]:
         """Change queues (see ``queue_admin.changed``). Returns warnings, or what a dry run would do."""
-        queues = changed(self._queues, change)
+        queues = changed(self._saved.queues, change)
         if dry_run:
             return would_do(self._core, queues, self._now())
-        self._queues = queues
-        keep(QUEUES, [(plain_queue(queue),) for queue in queues])
-        self._apply(QueuesConfigured(queues))
+        self._saved.set_queues(queues)
         return [f"warning: {warning}" for warning in self._core.state.sharing.warnings]
-
-    def _restore_queues(self) -> tuple[Queue, ...]:
-        """Those that were set while an earlier incarnation ran, else those of the configuration."""
-        own = [row[0] for row in kept(QUEUES)]
-        queues = parse_queues({"queues": own or self._config.queues})
-        if queues:
-            self._apply(QueuesConfigured(queues))
-        return queues
 
     async def change_cordons(self, change: dict[str, Any]) -> list[str]:
         """Cordon or uncordon devices (see ``cordoning.asked``). Returns their ids."""
         events = cordoning.asked(change, self._core.state.pool.nodes, self._core.state.cordons.by_device)
         for event in events:
             self._apply(event)
-        self._save_cordons()
+        self._saved.save_cordons()
         return [event.device if isinstance(event, DeviceUncordoned) else event.cordon.device for event in events]
-
-    def _restore_cordons(self) -> list[tuple[Any, ...]]:
-        for event in cordoning.from_rows(kept(CORDONS)):
-            self._apply(event)
-        return cordoning.rows(self._core.state.cordons.by_device)
-
-    def _save_cordons(self) -> None:
-        """Also when one has followed its device to another id."""
-        rows = cordoning.rows(self._core.state.cordons.by_device)
-        if rows != self._kept_cordons and not self._closing:
-            keep(CORDONS, rows)
-            self._kept_cordons = rows
-
-    def _restore_speeds(self) -> None:
-        """What an earlier incarnation learnt of run times is kept in Ray's own key-value store."""
-        speeds = tuple((c, t, w, m) for c, t, w, m in kept(SPEEDS))
-        company = tuple((c, t, b, x, y, z) for c, t, b, x, y, z in kept(COMPANY))
-        if speeds:
-            self._apply(SpeedsRestored(speeds, company))
-
-    def _save_speeds(self) -> None:
-        pool = self._core.state.pool
-        if pool.speeds.observations != self._saved and time.monotonic() - self._saved_at >= _SAVE_SECONDS:
-            keep(SPEEDS, pool.speeds.rows())
-            keep(COMPANY, pool.company.rows())
-            self._saved, self._saved_at = pool.speeds.observations, time.monotonic()
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, StartSlice):
             self._start_slice(command)
         elif isinstance(command, StopSlice):
-            self._nodes.stop_slice(command.node, command.slice)
+            self._nodes.stop_slice(command)
         elif isinstance(command, ResizeSlice):
-            self._nodes.resize_slice(command.placement.node, command.slice, command.placement)
+            self._nodes.resize_slice(command)
         elif isinstance(command, GrantLease):
             lease = command.lease
             seal = self._seals.of(lease.slice, self._epoch, lease.grant, lease.lease)
-            self._mailboxes.send(command.session, Granted(command, seal))
+            self._conversations.put(command.session, Granted(command, seal))
         else:
-            self._mailboxes.send(command.session, command)
+            self._conversations.put(command.session, command)
             if isinstance(command, AnswerResize):
                 self._resizes.answered(command)
 
@@ -311,10 +322,12 @@ class SchedulerActor:
         spec = SliceSpec(
             command.slice,
             command.placement,
-            self._mailboxes.environments[command.environment],
+            self._environments[command.environment],
             record.task_class,
             self._config.start_timeout_seconds,
             self._config.grace_seconds,
+            record.reusable,
+            record.host,
             self._seals.key_of(command.slice),
         )
         self._nodes.start_slice(command.placement.node, spec)
@@ -327,3 +340,10 @@ class SchedulerActor:
 def _open_journal(path: str) -> TextIO:
     """It names requests and sessions, which are not everybody's to read."""
     return open(path, "a", buffering=1, opener=only_mine)
+
+
+def _traces() -> list[int]:
+    """Epochs of earlier schedulers of which something is there: 0 for a node's agent, and those in names of slices."""
+    names = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE]
+    slices = [int(found[1]) for name in names if (found := re.fullmatch(r"s(\d+)\.\d+", name))]
+    return slices + [0] * any(name.startswith(agent_name("")) for name in names)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 
 from flexray.model.lease import LeaseId, SessionId, SliceId
 from flexray.runtime.protocol import Inside, Token
@@ -21,10 +20,10 @@ _BYTES = 16
 
 
 class Seals:
-    """Those of one incarnation of the scheduler. The slices of an earlier one have ended."""
+    """Those of a pool. ``secret``: as long as its slices live, the same for each incarnation of the scheduler."""
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
 
     def key_of(self, slice_id: SliceId) -> bytes:
         """What a slice is told when it starts."""

@@ -11,11 +11,20 @@ from typing import Any, Protocol
 import ray
 
 from flexray.devices.enforcement import Enforcement
-from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Usage
+from flexray.devices.enforcers.enforcer import Cell, SliceSetup, Usage
 from flexray.model.amounts import Share
 from flexray.model.devices import Device
-from flexray.model.events import Event, ResizeRefused, SliceEnded, SliceFailed, SliceResized, SliceStarted
+from flexray.model.events import (
+    Event,
+    ResizeRefused,
+    SliceEnded,
+    SliceFailed,
+    SliceFound,
+    SliceResized,
+    SliceStarted,
+)
 from flexray.model.lease import Placement, SliceId
+from flexray.model.lifecycle import SliceState
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import forget_process, record_process
 from flexray.runtime.memory_watch import Overrun, on_host, own_memory
@@ -34,6 +43,7 @@ class LiveSlice:
     """A slice of this node.
 
     Attributes:
+        placement: what it has; that of ``spec`` until it gets another size.
         process: None until it answered.
         known: its processes when they were last looked for.
         cell: what it holds; None until its part was asked for.
@@ -42,6 +52,7 @@ class LiveSlice:
     """
 
     spec: SliceSpec
+    placement: Placement
     handle: Any = None
     process: Process | None = None
     known: dict[int, Process] = field(default_factory=dict)
@@ -50,6 +61,8 @@ class LiveSlice:
     base: int = 0
     stopping: bool = False
     overrun: Overrun | None = None
+    #: the size that it is getting, while it is.
+    resizing: Placement | None = None
 
     @property
     def members(self) -> list[int]:
@@ -66,6 +79,34 @@ class LiveSlice:
     def name(self) -> SliceId:
         """Its id."""
         return self.spec.slice
+
+    def ended_by_kernel(self, enforcement: Enforcement) -> Overrun | None:
+        """Whether the kernel ended it for its memory. It used all that it holds then; what more it wanted nobody knows.
+
+        Ask before what was made for it is released.
+        """
+        if self.cell is None or not on_host(self.cell) or not enforcement.usage(self.name, ()).out_of_memory:
+            return None
+        limit = self.cell.memory * len(self.cell.devices)
+        return Overrun(limit, limit)
+
+    def found(self) -> SliceFound:
+        """What a scheduler has to know of it that has not started it."""
+        place, spec = self.placement, self.spec
+        if self.resizing is not None:  # the larger of both, until it is over
+            share, memory = max(place.share, self.resizing.share), max(place.memory, self.resizing.memory)
+            place = replace(self.resizing, share=share, memory=memory)
+        running = SliceState.STARTING if self.process is None else SliceState.IDLE
+        return SliceFound(
+            spec.slice,
+            place,
+            spec.environment.id,
+            spec.task_class,
+            spec.reusable,
+            spec.host,
+            SliceState.STOPPING if self.stopping else running,
+            resized=place != spec.placement,
+        )
 
     def usage(self, enforcement: Enforcement) -> Usage:
         """What it uses now; memory by what its limit counts."""
@@ -104,7 +145,9 @@ class SliceHost:
 
     def start(self, spec: SliceSpec) -> None:
         """Start a slice; SliceStarted or SliceFailed is reported."""
-        live = self.live[spec.slice] = LiveSlice(spec)
+        if spec.slice in self.live:  # repeated
+            return
+        live = self.live[spec.slice] = LiveSlice(spec, spec.placement)
         self._node.spawn(self._start(live))
 
     async def stop(self, name: SliceId, why: str = "stopped by the pool") -> None:
@@ -121,14 +164,21 @@ class SliceHost:
         self._node.spawn(self._resize(name, placement))
 
     async def _resize(self, name: SliceId, placement: Placement) -> None:
+        live = self.live.get(name)
+        if live is None:
+            self._node.report(ResizeRefused(name, "it does not run any more"))
+            return
+        live.resizing = placement
         try:
-            if name not in self.live:
-                raise NotResizable("it does not run any more")
-            await change_size(self.live[name], placement, self._enforcement)
+            await change_size(live, placement, self._enforcement)
+            live.placement = placement
+            answer: Event = SliceResized(name)
         except Exception as error:
-            self._node.report(ResizeRefused(name, str(error)))
-        else:
-            self._node.report(SliceResized(name))
+            answer = ResizeRefused(name, str(error))
+        live.resizing = None
+        self._node.report(answer)
+        if name in self.live:  # for a scheduler that has been started meanwhile, and knows of no change
+            self._node.report(live.found())
 
     async def stop_all(self, why: str) -> None:
         """Stop every slice, and wait until none is left, also of those that were being stopped already."""
@@ -188,11 +238,14 @@ class SliceHost:
         return self._class.options(**named).remote(identity, setup, spec.task_class.split("/")[0], spec.grace_seconds)
 
     async def _failed(self, live: LiveSlice, error: Exception) -> None:
-        self.live.pop(live.spec.slice, None)
         if live.handle is not None:
             ray.kill(live.handle)
+        overrun = await in_thread(live.ended_by_kernel, self._enforcement)
         await in_thread(self._enforcement.release, live.spec.slice)
+        self.live.pop(live.spec.slice, None)
         text = f"no answer within {live.spec.start_timeout:g} s" if isinstance(error, asyncio.TimeoutError) else error
+        if overrun is not None:
+            text = f"{overrun.describe()}, too little to start with"
         self._node.report(SliceFailed(live.spec.slice, f"the slice could not be started: {text}"))
 
     async def _mourn(self, live: LiveSlice) -> None:
@@ -202,7 +255,9 @@ class SliceHost:
         except Exception as error:
             if not live.stopping:
                 live.stopping = True
-                await self._end(live, f"its process died ({type(error).__name__})")
+                live.overrun = overrun = await in_thread(live.ended_by_kernel, self._enforcement)
+                why = f"its process died ({type(error).__name__})" if overrun is None else overrun.describe()
+                await self._end(live, why)
 
     async def _end(self, live: LiveSlice, message: str) -> None:
         """Make sure that nothing of a slice is left, then report its end with what it noted."""

@@ -42,6 +42,9 @@ class HeldLease:
     ran: int = 0
     ran_seconds: float = 0.0
     told_at: float = field(default_factory=time.monotonic)
+    #: since when it is held, and whether the scheduler was told of anything that has run on it.
+    since: float = field(default_factory=time.monotonic)
+    has_run: bool = False
     idle_since: float = field(default_factory=time.monotonic)
     recalled: bool = False
     #: recalled, and what runs is asked to stop: the lease's request goes on elsewhere.

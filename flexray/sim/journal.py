@@ -146,6 +146,9 @@ class _Past:
         match message:
             case events.RequestSubmitted():
                 self._submitted.setdefault(message.id, (at, message))
+            case events.LeaseFound():  # from before the scheduler was started again
+                self._submitted.setdefault(message.submitted.id, (at, message.submitted))
+                self._granted[message.lease.lease] = at
             case events.RequestCancelled() if message.id in self._submitted and message.id not in self._held:
                 self.cancellations.append((at, lambda simulation: simulation.cancel(message.id)))
             case events.LeaseReleased() if message.lease in self._granted:

@@ -97,4 +97,4 @@ def books_are_exact(request: pytest.FixtureRequest) -> Iterator[None]:
     if client is not None:
         import ray
 
-        ray.get(client._session.scheduler.check.remote())
+        ray.get(client._link.scheduler.check.remote())

@@ -34,7 +34,7 @@ def npus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     saved = {name: os.environ.get(name) for name in ("PATH", "FAKE_NPU_STATE")}
     os.environ.update(PATH=f"{folder}:{os.environ['PATH']}", FAKE_NPU_STATE=str(state))
     ray.init(num_cpus=4, resources={"NPU": 2}, include_dashboard=False, log_to_driver=False, logging_level="error")
-    flex.init(config={"poll_seconds": 0.5})
+    flex.init(config={"poll_seconds": 0.5, "isolation": {"ascend/*": "vnpu"}})
     until(lambda: [d.state for d in flex.pool().devices] == ["ready", "ready"], 60)
     yield state
     flex.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from flexray.build import build_scheduler
@@ -76,7 +77,8 @@ class World:
 
     def __init__(self, *nodes: Inventory, starts: bool = True, stops: bool = True, **config: Any) -> None:
         self.lines: list[str] = []
-        self.scheduler = build_scheduler(PoolConfig(**{"policy": "pack", **config}), 1, self.lines.append)
+        self.epoch, self.config = 1, PoolConfig(**{"policy": "pack", **config})
+        self.scheduler = build_scheduler(self.config, 1, self.lines.append)
         self.now = 0.0
         self.starts, self.stops = starts, stops
         self.commands: list[Command] = []
@@ -86,6 +88,9 @@ class World:
         self.answers: list[AnswerResize] = []
         self.leases: dict[str, Lease] = {}
         self.failed: dict[str, FailRequest] = {}
+        #: what was submitted and when, and how many leases each request was given: what its session knows.
+        self.submitted: dict[str, tuple[float, events.RequestSubmitted]] = {}
+        self.attempts: Counter[str] = Counter()
         for inventory in nodes:
             self.apply(events.NodeReported(inventory))
         self.open("S")
@@ -105,6 +110,8 @@ class World:
             self.stopping = [s for s in self.stopping if s != event.slice]
         if isinstance(event, (events.SliceResized, events.ResizeRefused, events.SliceEnded)):
             self.resizing = [s for s in self.resizing if s != event.slice]
+        if isinstance(event, events.RequestSubmitted):
+            self.submitted.setdefault(event.id, (self.now - event.waited, event))
         self.scheduler.apply(event, self.now)
         check_invariants(self.scheduler.state)
 
@@ -156,6 +163,25 @@ class World:
     def block(self, name: str, *classes: str, session: str = "S") -> None:
         self.apply(events.LeaseBlocked(self.leases[name].lease, session, classes))
 
+    # -- restarts ----------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """The scheduler dies with all it knows, and another one is started."""
+        self.epoch += 1
+        self.lines.clear()
+        self.scheduler = build_scheduler(self.config, self.epoch, self.lines.append)
+        self.apply(events.RecoveryBegan())
+
+    def again(self, name: str) -> events.RequestSubmitted:
+        """What the session of a request submits again."""
+        since, event = self.submitted[name]
+        given = max([n for one, n in self.attempts.items() if one == name or one.startswith(f"{name}.")], default=0)
+        return dataclasses.replace(event, waited=self.now - since, attempt=given)
+
+    def holds(self, name: str, **fields: Any) -> events.LeaseFound:
+        """What a session says of a lease; ``name``: its request, or the member of a gang."""
+        return events.LeaseFound(self.again(name.split(".")[0]), self.leases[name], **fields)
+
     # -- out ---------------------------------------------------------------------------
 
     def decide(self) -> list[Command]:
@@ -178,6 +204,7 @@ class World:
                 case GrantLease():
                     assert command.lease.lease.request not in self.leases, "granted twice"
                     self.leases[command.lease.lease.request] = command.lease
+                    self.attempts[command.lease.lease.request] = command.lease.lease.attempt
                 case RevokeLease():
                     self.leases.pop(command.lease.request, None)
                 case FailRequest():
@@ -219,7 +246,7 @@ class World:
         return found.wait_reason if found else "unknown"
 
     def snapshot(self) -> Snapshot:
-        return snapshot(self.scheduler.state, self.now, 1)
+        return snapshot(self.scheduler.state, self.now, self.epoch)
 
 
 def kinds(commands: list[Command]) -> list[str]:

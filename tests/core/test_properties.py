@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
+from random import Random
 from typing import Any
 
 from harness import World, kinds, node
@@ -18,26 +21,30 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flexray.catalog import profiles_of
+from flexray.core.records import SliceRecord
 from flexray.model.amounts import share_of
-from flexray.model.commands import AnswerResize, GrantLease, ResizeSlice, StartSlice
+from flexray.model.commands import AnswerResize, GrantLease, ResizeSlice, RevokeLease, StartSlice, StopSlice
 from flexray.model.devices import Cordon, DeviceState, Inventory
 from flexray.model.events import (
     DeviceCordoned,
     DeviceUncordoned,
+    LeaseBlocked,
     LeaseCheckpointed,
     LeaseUnblocked,
     LeaseYielded,
     NodeLost,
     NodeReported,
+    RecoveryEnded,
     RequestCancelled,
     ResizeAsked,
     ResizeRefused,
     SessionClosed,
+    SliceFound,
     SliceResized,
 )
 from flexray.model.gang import Gang
 from flexray.model.lease import Placement
-from flexray.model.lifecycle import EndReason
+from flexray.model.lifecycle import EndReason, RequestState, SliceState
 from flexray.model.request import Request, request_from_options
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -308,6 +315,81 @@ class Pool(RuleBasedStateMachine):
         self.world.apply(SessionClosed(session))
         self.world.session_is_gone(session)
         self.world.open(session, "E3" if session == "S3" else "E")
+
+    # -- the scheduler restarts ----------------------------------------------------------
+
+    @rule(random=st.randoms(use_true_random=False), dead=st.sampled_from(["", "", "S", "S3"]))
+    def scheduler_restarts(self, random: Random, dead: str) -> None:
+        """Nodes and sessions come in any order, some when it is too late, and one perhaps never."""
+        self.world.decide()
+        self._note()
+        self._settle_sizes()
+        before = self.world.scheduler.state
+        asked_back = {
+            name: {"recalled": held is not None and held.state is RequestState.DRAINING,
+                   "stop": lease.slice in before.evictions}
+            for name, lease in self.world.leases.items()
+            for held in [before.requests.get(name)]
+        }  # fmt: skip
+        slices = {name: before.slices.by_id[name] for name in self.ledger}
+        if dead:
+            self.ended |= {_root(r.id) for r in before.requests.values() if r.session == dead}
+            self.world.session_is_gone(dead)
+        blocked = [(lease, one) for lease, one in before.blocked.items() if one.session != dead]
+        self.world.scheduler.decide(self.world.now + 1)  # what it decides now nobody hears of
+        self.world.restart()
+        cordons = [DeviceCordoned(cordon) for cordon in before.cordons.by_device.values()]
+        for event in cordons:
+            self.world.apply(event)
+        comers: list[Callable[[], None]] = [partial(self._node_comes, name, slices) for name in NODES]
+        comers += [partial(self._session_comes, s, asked_back, blocked) for s in ("S", "S2", "S3") if s != dead]
+        comers.append(lambda: self.world.apply(RecoveryEnded()))
+        random.shuffle(comers)
+        for come in comers:
+            come()
+            assert not self.world.scheduler.state.recovery or all(
+                isinstance(one, (StopSlice, RevokeLease, AnswerResize)) for one in self.world.decide()
+            )
+            self.books_are_the_sum_of_what_was_started()
+            self._note()
+        if dead:
+            self.world.open(dead, "E3" if dead == "S3" else "E")
+
+    def _settle_sizes(self) -> None:
+        """Changes of size that are under way come to nothing."""
+        for name, (before, _) in self.resizing.items():
+            if name in self.ledger:
+                self.ledger[name] = (before, self.ledger[name][1])
+        self.resizing.clear()
+        self.world.resizing.clear()
+
+    def _node_comes(self, name: str, slices: dict[str, SliceRecord]) -> None:
+        world = self.world
+        world.scheduler.apply(NodeReported(self._inventory(name)), world.now)
+        for slice_id, (place, _) in self.ledger.items():
+            record = slices.get(slice_id)
+            if place.node != name or record is None:
+                continue
+            state = SliceState.STARTING if slice_id in world.starting else SliceState.IDLE
+            state = SliceState.STOPPING if slice_id in world.stopping else state
+            facts = (record.environment, record.task_class, record.reusable, record.host)
+            world.apply(SliceFound(slice_id, place, *facts, state, record.resized))
+
+    def _session_comes(self, session: str, asked_back: dict[str, Any], blocked: list[Any]) -> None:
+        world = self.world
+        world.open(session, "E3" if session == "S3" else "E")
+        for lease, one in blocked:
+            if one.session == session:
+                world.apply(LeaseBlocked(lease, session, one.waits_for))
+        own = [name for name in self.asked if world.submitted[name][1].session == session]
+        held = {_root(name): [] for name in world.leases}
+        for name in world.leases:
+            held[_root(name)].append(name)
+        for name in own:
+            for member in held.get(name, ()):
+                world.apply(world.holds(member, **asked_back[member], closing=name in self.ended))
+            if name not in held and name not in self.ended and name not in world.failed:
+                world.apply(world.again(name))
 
     # -- what always holds ---------------------------------------------------------------
 

@@ -14,8 +14,12 @@ from collections.abc import Callable
 from harness import World, node
 
 from flexray.model import events
+from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Cordon, Inventory
 from flexray.model.gang import Gang
+from flexray.model.isolation import Isolation
+from flexray.model.lease import Lease, LeaseId, Placement, SliceId
+from flexray.model.lifecycle import SliceState
 from flexray.model.queue import Queue, QueueAmount
 from flexray.model.request import Request
 
@@ -52,6 +56,7 @@ class _Walker:
             (2, self.cancel), (8, self.block), (8, self.unblock), (1, self.report_node), (1, self.lose_node),
             (1, self.close_session), (5, self.run), (25, self.give_way),
             (2, self.configure), (15, self.ask_resize), (15, self.resize), (3, self.cordon), (3, self.uncordon),
+            (2, self.recover),
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -167,6 +172,32 @@ class _Walker:
     def uncordon(self) -> None:
         for device in list(self.world.scheduler.state.cordons.by_device)[:2]:
             self.world.apply(events.DeviceUncordoned(device))
+
+    def recover(self) -> None:
+        """What an earlier incarnation has left: a slice for which there may be no room, and perhaps a lease on it."""
+        self.requests += 1
+        name, session = f"r{self.requests}", self.rng.choice(sorted(self.world.scheduler.state.sessions))
+        environment, slice_id = self.world.scheduler.state.sessions[session], SliceId(f"s0.{self.requests}")
+        number = self.rng.randrange(3)
+        place = Placement(f"n{number}", (f"n{number}/gpu{self.rng.randrange(4)}",), Share(200), MemoryMiB(1000))
+        request = Request(share=Share(200), memory=MemoryMiB(1000), preemptible=True)
+        submitted = events.RequestSubmitted(name, session, environment, "old", request, waited=9.0)
+        lease = Lease(LeaseId(name, 1), slice_id, place, "nvidia/T4", Isolation.NONE, 3)
+        state = self.rng.choice([SliceState.STARTING, SliceState.IDLE, SliceState.IDLE, SliceState.STOPPING])
+        found = events.SliceFound(slice_id, place, environment, "old", True, (0, 0), state)
+        held = events.LeaseFound(submitted, lease, 2.0, recalled=self.rng.random() < 0.3, stop=self.rng.random() < 0.3)
+        self.world.apply(events.RecoveryBegan())
+        self.world.apply(events.HistoryRestored((("b", 0.5, self.world.now - 1),)))
+        self.world.leases[name] = lease
+        for event in self.rng.sample([found, held], 2 if self.rng.random() < 0.8 else 1):
+            self.world.apply(event)
+        if state is SliceState.STOPPING:
+            self.world.stopping.append(slice_id)
+        self.world.decide()
+        self.world.apply(events.RecoveryEnded())
+        self.world.decide()
+        if self.world.scheduler.state.holder(lease.lease) is None and self.world.leases.get(name) is lease:
+            del self.world.leases[name]  # nobody has said that it is held
 
     def lose_node(self) -> None:
         number = self.rng.randrange(3)

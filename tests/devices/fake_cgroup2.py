@@ -14,6 +14,7 @@ _FILES = {
         "memory.swap.max": "max",
         "memory.oom.group": "0",
         "memory.current": "0",
+        "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
     },
 }
 

@@ -180,6 +180,19 @@ def test_cgroup_v2_limits_memory_too(v2: Cgroup) -> None:
     assert not group.exists()
 
 
+def test_the_kernel_says_whether_a_slice_died_of_its_own_limit(v2: Cgroup) -> None:
+    events = Path(v2.prepare(QUARTER).join[0]).parent.parent / "memory.events"
+    assert not v2.usage(QUARTER, ()).out_of_memory
+    events.write_text("low 0\nhigh 0\nmax 12\noom 0\noom_kill 1\noom_group_kill 1\n")
+    assert not v2.usage(QUARTER, ()).out_of_memory, "the host was full, or what is above the slice's group"
+    events.write_text("low 0\nhigh 0\nmax 12\noom 1\noom_kill 0\noom_group_kill 0\n")
+    assert not v2.usage(QUARTER, ()).out_of_memory, "it made do"
+    events.write_text("low 0\nhigh 0\nmax 12\noom 1\noom_kill 3\noom_group_kill 1\n")
+    assert v2.usage(QUARTER, ()).out_of_memory
+    v2.release(QUARTER)
+    assert not v2.usage(QUARTER, ()).out_of_memory
+
+
 def test_without_a_memory_controller_the_heap_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mount(tmp_path / "sys/fs/cgroup/unified", "cpu", monkeypatch)
     enforcer = Cgroup(root=tmp_path, run=no_commands, name=NAME)

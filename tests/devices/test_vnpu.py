@@ -19,7 +19,7 @@ from flexray.devices.npu_smi import Split, parse_split, parse_templates
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device
-from flexray.model.isolation import Guarantee, Strength
+from flexray.model.isolation import Guarantee, Isolation, Strength
 from flexray.model.partition import Profile
 
 QUARTER = Profile("vir05_1c_16g", Share(250), MemoryMiB(16384))
@@ -253,11 +253,24 @@ def test_a_damaged_record_is_said_and_nothing_is_destroyed_by_it(npu_smi: Double
 
 def test_a_node_equips_its_npus_and_undoes_everything_after_a_crash(npu_smi: Double, state: Path) -> None:
     state.mkdir()
-    node = Enforcement("n", state)
+    node = Enforcement("n", state, {"ascend/*": "vnpu"})
     node.recover()
     (device,) = node.equip([npu_device()])
     assert device.guarantee == Guarantee(Strength.HARDWARE, Strength.HARDWARE) and device.profiles == (QUARTER, HALF)
     assert number(node.prepare(dataclasses.replace(part("s1"), devices=(device,)))) == "100"
-    after = Enforcement("n", state)
+    after = Enforcement("n", state)  # whatever its configuration says now
     after.recover()
     assert virtual(npu_smi) == [[], []]
+
+
+def test_chips_are_cut_for_those_who_ask_only(npu_smi: Double, state: Path) -> None:
+    state.mkdir()
+    node = Enforcement("n", state)
+    (device,) = node.equip([npu_device()])
+    assert (device.isolation, device.profiles) == (Isolation.TURNS, ()), "a slice may have any size"
+    assert device.guarantee == Guarantee(Strength.COOPERATIVE, Strength.COOPERATIVE)
+    cell = Cell("s1", (device,), Share(250), Share(250), MemoryMiB(device.type.memory // 4))
+    setup = node.prepare(cell)
+    assert setup.memory_fraction == 0.25 and "ASCEND_RT_VISIBLE_DEVICES" not in setup.env, "torch_npu is told its part"
+    assert not Path(f"{npu_smi.state}.log").exists(), "not even a trial: npu-smi was never asked"
+    node.close()

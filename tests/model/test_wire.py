@@ -109,7 +109,7 @@ def test_a_journal_from_before_near_is_still_read() -> None:
 
 def test_kinds_are_distinct_and_closed() -> None:
     names = [kind.__name__ for kind in (*EVENTS, *COMMANDS)]
-    assert len(set(names)) == len(names) == 31
+    assert len(set(names)) == len(names) == 36
     for bad in ({"kind": "SliceMelted", "slice": "s1"}, {"slice": "s1"}, {}):
         with pytest.raises(UsageError, match="unknown record kind"):
             decode(bad)

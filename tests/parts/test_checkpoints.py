@@ -147,13 +147,30 @@ def test_who_wants_to_know_is_told_once(capfd: pytest.CaptureFixture[str]) -> No
     assert "ValueError: mine" in capfd.readouterr().err
 
 
-def test_nobody_is_told_of_a_call_that_is_over() -> None:
+@pytest.fixture
+def started_late(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Threads that are started from now on: they run when the test says."""
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: threads.append(thread))
+    return threads
+
+
+def test_nobody_is_told_of_a_call_that_is_over(started_late: list[threading.Thread]) -> None:
     task, told = Task(), []
     task.own.on_yield(lambda: told.append(1), task.attempt.flag)
     task.own.close()
     task.ask(giving_way=True)
-    task.own._call_back()
-    assert told == []
+    assert (started_late, told) == ([], [])
+
+
+def test_who_is_to_be_told_is_told_also_when_the_call_ends_at_once(started_late: list[threading.Thread]) -> None:
+    task, told = Task(), []
+    task.own.on_yield(lambda: told.append(1), task.attempt.flag)
+    task.ask(giving_way=False)
+    task.own.close()
+    (thread,) = started_late
+    thread.run()
+    assert told == [1]
 
 
 # -- the desk ----------------------------------------------------------------------------------

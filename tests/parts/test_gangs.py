@@ -14,7 +14,7 @@ from flexray.config import PoolConfig
 from flexray.errors import Cancelled, Infeasible, LeaseLost, TaskError, TaskTimeout
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import FailRequest, GrantLease, RecallLease, RevokeLease
-from flexray.model.events import Event, LeaseReleased, LeaseYielded, RequestCancelled, RequestSubmitted
+from flexray.model.events import Event, LeaseFound, LeaseReleased, LeaseYielded, RequestCancelled, RequestSubmitted
 from flexray.model.gang import Gang
 from flexray.model.isolation import Isolation
 from flexray.model.lease import Lease, LeaseId, Placement, RequestId, SessionId, SliceId
@@ -428,15 +428,24 @@ def test_a_gang_that_the_pool_gives_up_while_it_runs_leaves_nothing(world: Calla
     assert w.call.outcome[0] is Kind.ERROR and w.said(LeaseReleased) == [w.lease(0), w.lease(1)]
 
 
-def test_after_a_restart_of_the_scheduler_it_is_asked_for_anew(world: Callable[..., World]) -> None:
-    w = world(size=2, retries=0)
-    before = w.name
+def test_a_scheduler_that_knows_nothing_is_told_of_it(world: Callable[..., World]) -> None:
+    w = world(size=2)
+    (waits,) = w.engine.leases.facts()
+    assert isinstance(waits, RequestSubmitted) and (waits.id, waits.attempt) == (w.name, 0)
     w.starts(2)
-    w.engine.orders.on_lost()
-    assert w.name != before and w.call.phase is Phase.BACKLOG
-    for one in w.starts(2):
+    held = [one for one in w.engine.leases.facts() if isinstance(one, LeaseFound)]
+    assert [one.lease.lease for one in held] == [w.lease(0), w.lease(1)]
+    assert {one.submitted.id for one in held} == {w.name}
+    w.engine.orders.on_message(RevokeLease(ME, w.lease(0), EndReason.SLICE_LOST, "gone", requeued=True))
+    (left,) = w.engine.leases.facts()
+    assert isinstance(left, LeaseFound) and left.lease.lease == w.lease(1)
+    assert (left.submitted.attempt, left.closing, left.stop) == (1, False, False)
+    w.engine.orders.on_message(RevokeLease(ME, w.lease(1), EndReason.SLICE_LOST, "gone", requeued=True))
+    (waits,) = w.engine.leases.facts()
+    assert isinstance(waits, RequestSubmitted) and (waits.id, waits.attempt) == (w.name, 1)
+    for one in w.starts(2, attempt=2):
         one.answers(Code.PLAIN, 1)
-    assert w.call.attempts == 0
+    assert w.engine.leases.facts() == []
 
 
 def test_when_the_pool_is_gone_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:

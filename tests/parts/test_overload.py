@@ -24,8 +24,10 @@ from flexray.model.events import (
 from flexray.model.lease import EnvironmentId, RequestId, SessionId
 from flexray.model.request import Request
 from flexray.runtime import questions, scheduler_actor
-from flexray.runtime.protocol import Caller, Environment, Granted
+from flexray.runtime.numbered import Inbox, Outbox
+from flexray.runtime.protocol import Environment, Granted, Ticket
 from flexray.runtime.scheduler_actor import SchedulerActor
+from parts.test_kept import Store
 
 T4 = DeviceType("nvidia/T4", MemoryMiB(16_000))
 HOME = Environment(EnvironmentId("E"), "job")
@@ -34,14 +36,14 @@ HOME = Environment(EnvironmentId("E"), "job")
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SchedulerActor]:
     """Makes one, in an event loop: its node has one device, and starts and ends slices at once."""
-    monkeypatch.setattr(scheduler_actor, "kept", lambda key: [])
-    monkeypatch.setattr(scheduler_actor, "keep", lambda key, rows: None)
+    monkeypatch.setattr(scheduler_actor, "RayKeyValues", Store)
+    monkeypatch.setattr(scheduler_actor, "_traces", list)
 
     def make() -> SchedulerActor:
         made = SchedulerActor(PoolConfig(), "here")
         made._tasks = [asyncio.create_task(made._cycle())]
         monkeypatch.setattr(made._nodes, "start_slice", lambda node, spec: made._apply(SliceStarted(spec.slice)))
-        monkeypatch.setattr(made._nodes, "stop_slice", lambda node, name: made._apply(SliceEnded(name)))
+        monkeypatch.setattr(made._nodes, "stop_slice", lambda command: made._apply(SliceEnded(command.slice)))
         device = Device("n/gpu0", "n", 0, T4, Family.GPU, "fake")
         made._apply(NodeReported(Inventory("n", "n", (device,), MilliCpus(8000), MemoryMiB(64_000))))
         return made
@@ -65,32 +67,43 @@ def ask(session: str, number: int, kind: int = 0) -> RequestSubmitted:
     return RequestSubmitted(name, SessionId(session), HOME.id, f"f{kind}/x", Request(share=Share(1000)))
 
 
+async def join(scheduler: SchedulerActor, name: str) -> Ticket:
+    ticket = Ticket(SessionId(name), await scheduler.open(), 0, f"secret of {name}")
+    assert await scheduler.join(ticket, HOME, 1, []) == 0
+    return ticket
+
+
 class Talker:
     """A session whose messages are late, and sometimes heard twice; its polls sometimes acknowledge nothing."""
 
     def __init__(self, scheduler: SchedulerActor, name: str, count: int, dice: random.Random) -> None:
-        self._scheduler, self._name, self._count, self._dice = scheduler, name, count, dice
-        self._caller = Caller(SessionId(name), f"secret of {name}")
+        self._scheduler, self.name, self._count, self._dice = scheduler, name, count, dice
+        self._outbox: Outbox[Any] = Outbox()
         self.granted: list[RequestId] = []
 
     async def talk(self) -> None:
-        epoch = await self._scheduler.join(self._caller, HOME, None)
+        ticket, inbox = await join(self._scheduler, self.name), Inbox()
         for first in range(0, self._count, 50):
-            numbers = range(first, min(first + 50, self._count))
-            await self._tell(epoch, [ask(self._name, number, number // 16) for number in numbers])
-        seen = 0
+            for number in range(first, min(first + 50, self._count)):
+                self._outbox.put(ask(self.name, number, number // 16))
+            await self._tell(ticket)
         while len(self.granted) < self._count:
-            known = seen if self._dice.random() < 0.7 else max(0, seen - 3)
-            for number, message in await self._scheduler.poll(self._caller, epoch, known) or ():
-                if number > seen and isinstance(message, Granted):
-                    seen = number
+            known = inbox.taken if self._dice.random() < 0.7 else 0
+            answer = await self._scheduler.poll(ticket, known)
+            assert isinstance(answer, tuple)
+            for message in inbox.take(*answer):
+                if isinstance(message, Granted):
                     self.granted.append(message.order.lease.lease.request)
-                    await self._tell(epoch, [LeaseReleased(message.order.lease.lease)])
+                    self._outbox.put(LeaseReleased(message.order.lease.lease))
+            await self._tell(ticket)
 
-    async def _tell(self, epoch: int, events: list[Any]) -> None:
+    async def _tell(self, ticket: Ticket) -> None:
+        if not self._outbox.has_unsent:
+            return
+        first, events = self._outbox.unsent()
         for _ in range(1 if self._dice.random() < 0.7 else 2):
             await asyncio.sleep(self._dice.random() / 1000)
-            assert await self._scheduler.tell(self._caller, epoch, events)
+            assert await self._scheduler.tell(ticket, first, events) == first + len(events) - 1
 
 
 def test_nothing_is_forgotten_and_nothing_granted_twice(
@@ -112,7 +125,7 @@ def test_nothing_is_forgotten_and_nothing_granted_twice(
             await asyncio.sleep(0.01)
         await asyncio.gather(*talks)
         for one in talkers:
-            assert sorted(one.granted) == sorted(RequestId(f"{one._name}.{number}") for number in range(60))
+            assert sorted(one.granted) == sorted(RequestId(f"{one.name}.{number}") for number in range(60))
         assert most > 100, "more waited than was listed"
         await made.check()
 
@@ -121,15 +134,14 @@ def test_nothing_is_forgotten_and_nothing_granted_twice(
 
 def test_a_long_message_lets_others_in_but_not_its_own_successor(scheduler: Callable[[], SchedulerActor]) -> None:
     async def body(made: SchedulerActor) -> None:
-        me = Caller(SessionId("S"), "secret")
-        epoch = await made.join(me, HOME, None)
+        me = await join(made, "S")
         asked = [ask("S", number) for number in range(1000)]
         cancelled = [RequestCancelled(event.id) for event in asked]
-        first = asyncio.create_task(made.tell(me, epoch, list(asked)))
-        second = asyncio.create_task(made.tell(me, epoch, list(cancelled)))
+        first = asyncio.create_task(made.tell(me, 1, list(asked)))
+        second = asyncio.create_task(made.tell(me, 1001, list(cancelled)))
         seen = await asyncio.create_task(made.snapshot())
         assert 0 < seen.queues[0].waiting < 1000 and not first.done()
-        assert await first and await second
+        assert (await first, await second) == (1000, 2000)
         after = (await made.snapshot()).queues[0]
         assert after.waiting == 0
 
@@ -140,9 +152,8 @@ def test_what_would_hold_it_up_is_not_replayed(
     scheduler: Callable[[], SchedulerActor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(made: SchedulerActor) -> None:
-        me = Caller(SessionId("S"), "secret")
-        epoch = await made.join(me, HOME, None)
-        await made.tell(me, epoch, [ask("S", number) for number in range(20)])
+        me = await join(made, "S")
+        await made.tell(me, 1, [ask("S", number) for number in range(20)])
         short = await made.explain(RequestId("S.19"))
         assert short is not None and short.estimated_start is not None
         monkeypatch.setattr(questions, "_MOST_REPLAYED", 10)

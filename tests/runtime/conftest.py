@@ -82,7 +82,7 @@ def books(request: pytest.FixtureRequest) -> Iterator[None]:
         ]
 
     until(lambda: not busy(), lambda: f"every lease is back: {busy()}", 30)
-    ray.get(process.client()._session.scheduler.check.remote())
+    ray.get(process.client()._link.scheduler.check.remote())
 
 
 @pytest.fixture

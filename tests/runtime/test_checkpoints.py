@@ -86,7 +86,7 @@ def test_a_cancelled_task_ends_at_its_next_checkpoint(marks: Marks) -> None:
 
 def test_a_timeout_ends_a_task_at_its_next_checkpoint(marks: Marks) -> None:
     with pytest.raises(errors.TaskTimeout):
-        call.options(timeout=0.4).remote(count_until_stopped, marks, "steps").result(WAIT)
+        call.options(timeout=3.0).remote(count_until_stopped, marks, "steps").result(WAIT)
     assert marks.wait("steps told") == ["x"]
 
 

@@ -12,6 +12,7 @@ import flexray as flex
 from flexray.model.events import (
     Event,
     LeaseBlocked,
+    LeaseFound,
     LeaseReleased,
     LeaseUnblocked,
     LeaseYielded,
@@ -21,12 +22,12 @@ from flexray.model.events import (
 )
 from flexray.model.lease import RequestId, SessionId
 from flexray.runtime import process
-from flexray.runtime.protocol import Caller, Reply, Token
+from flexray.runtime.protocol import JoinAgain, Reply, Ticket, Token
 from runtime.sample import Counter
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("pool")]
 WAIT = 60
-INTRUDER = Caller(SessionId("intruder"), "its own secret")
+INTRUDER = SessionId("intruder")
 
 
 @pytest.fixture
@@ -54,42 +55,46 @@ def ask(reference: Any) -> Any:
 
 def forged(token: Token) -> list[Token]:
     """Its lease under another session's name, the next grant, and a seal that was made up."""
-    own = token._replace(session=INTRUDER.session, seal=bytes(16))
+    own = token._replace(session=INTRUDER, seal=bytes(16))
     return [own, own._replace(grant=token.grant + 1), own._replace(epoch=token.epoch + 1), token._replace(seal=b"")]
 
 
 def test_what_it_says_of_others_leases_is_not_heard(lease: Any, scheduler: Any) -> None:
     session = process.client()._session
-    epoch = ask(scheduler.join.remote(INTRUDER, session.environment, None))
-    other = RequestSubmitted(
-        RequestId(f"{session.id}.999"), session.id, session.environment.id, "f", lease.target.request
-    )
+    home = session.environment
+    ticket = Ticket(INTRUDER, session.epoch, 0, "its own secret")
+    assert ask(scheduler.join.remote(ticket, home, 1, [])) == 0
+    other = RequestSubmitted(RequestId(f"{session.id}.999"), session.id, home.id, "f", lease.target.request)
+    mine = RequestSubmitted(RequestId(f"{INTRUDER}.1"), INTRUDER, home.id, "f", lease.target.request)
     said: list[Event] = [
         LeaseReleased(lease.id),
         LeaseYielded(lease.id),
-        LeaseBlocked(lease.id, INTRUDER.session, ("f",)),
+        LeaseBlocked(lease.id, INTRUDER, ("f",)),
         LeaseUnblocked(lease.id),
+        LeaseFound(mine, lease.lease),
         RequestCancelled(lease.id.request),
         SessionClosed(session.id),
         other,
     ]
     before = flex.pool()
-    assert ask(scheduler.tell.remote(INTRUDER, epoch, said))
+    assert ask(scheduler.tell.remote(ticket, 1, said)) == len(said)
     after = flex.pool()
-    assert (after.running, after.waiting, after.slices) == (before.running, before.waiting, before.slices)
-    ask(scheduler.leave.remote(INTRUDER))
+    assert (after.running, after.waiting) == (before.running, before.waiting)
+    assert [(one.id, one.request) for one in after.slices] == [(one.id, one.request) for one in before.slices]
+    ask(scheduler.leave.remote(ticket))
 
 
 def test_it_is_not_taken_for_another_session(lease: Any, scheduler: Any) -> None:
     import ray
 
     session = process.client()._session
-    false = Caller(session.id, "guessed")
-    assert ask(scheduler.poll.remote(false, session.epoch, 0)) is None
-    assert ask(scheduler.tell.remote(false, session.epoch, [LeaseReleased(lease.id)])) is False
-    ask(scheduler.leave.remote(false))
-    with pytest.raises(ray.exceptions.RayTaskError, match="another client's"):
-        ask(scheduler.join.remote(false, session.environment, None))
+    for false in (session._ticket._replace(secret="guessed"), session._ticket._replace(secret="")):
+        assert isinstance(ask(scheduler.poll.remote(false, 0)), JoinAgain)
+        assert isinstance(ask(scheduler.tell.remote(false, 1, [LeaseReleased(lease.id)])), JoinAgain)
+        ask(scheduler.leave.remote(false))
+        again = false._replace(joins=9)
+        with pytest.raises(ray.exceptions.RayTaskError, match="another client's"):
+            ask(scheduler.join.remote(again, session.environment, 1, []))
 
 
 def test_it_resizes_no_slice_of_others(lease: Any, scheduler: Any) -> None:

@@ -40,7 +40,11 @@ ENFORCERS: dict[str, tuple[Maker, ...]] = {
         lambda node, state: Turns(state),
         lambda node, state: Fraction(),
     ),
-    "ascend": (lambda node, state: Vnpu(state), lambda node, state: Turns(state), lambda node, state: Fraction()),
+    "ascend": (
+        lambda node, state: Turns(state),
+        lambda node, state: Fraction(),
+        lambda node, state: Vnpu(state),  # for those who ask: whether plain processes can use them is not proven
+    ),
     "amd": (
         lambda node, state: CuMask(MemoryGroups(node=node)),
         lambda node, state: Dmem(MemoryGroups(node=node)),

@@ -106,11 +106,13 @@ class Cgroup:
         tree = self._find(cell)
         seconds = tree.groups.cpu_seconds(tree.place(cell)) if tree else None
         memory = tree.groups.memory(tree.place(cell)) if tree else None
+        killed = tree.groups.out_of_memory(tree.place(cell)) if tree else False
         if seconds is None:
             seconds = cpu_seconds(self._proc, pids)
         return Usage(
             None if seconds is None else device_seconds(cell, seconds),
             private_memory(self._proc, pids) if memory is None else memory,
+            killed,
         )
 
     def release(self, cell: Cell) -> None:

@@ -32,7 +32,7 @@ _ENDING_SECONDS = 2.0
 
 
 class Groups(Protocol):
-    """What the kinds of control groups have in common. All but ``memory`` and ``cpu_seconds`` raise IsolationFailed."""
+    """What the kinds of control groups have in common. What changes something, and ``cap``, raises IsolationFailed."""
 
     name: str
     base: Path
@@ -57,6 +57,9 @@ class Groups(Protocol):
 
     def memory(self, group: Path) -> int | None:
         """MiB in use."""
+
+    def out_of_memory(self, group: Path) -> bool:
+        """Whether the kernel has ended processes in it for its limit of memory."""
 
     def cpu_seconds(self, group: Path) -> float | None:
         """Used by all processes that ever were in it."""

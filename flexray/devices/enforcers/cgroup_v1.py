@@ -57,6 +57,10 @@ class CgroupV1:
         """Nobody counts."""
         return None
 
+    def out_of_memory(self, group: Path) -> bool:
+        """Nobody limits it."""
+        return False
+
     def cpu_seconds(self, group: Path) -> float | None:
         """Where ``cpuacct`` is mounted with ``cpu``, as most systems do."""
         try:

@@ -72,6 +72,14 @@ class CgroupV2:
         except (OSError, ValueError):
             return None
 
+    def out_of_memory(self, group: Path) -> bool:
+        """Whether the kernel has killed processes in it because of its own limit, not because the host is full."""
+        try:
+            rows = dict(line.split() for line in (group / "memory.events").read_text().splitlines())
+            return int(rows["oom_kill"]) > 0 and int(rows["oom"]) > 0  # the host's troubles count as oom_kill only
+        except (OSError, ValueError, KeyError):
+            return False
+
     def cpu_seconds(self, group: Path) -> float | None:
         """Of all processes that ever were in it, in there."""
         try:

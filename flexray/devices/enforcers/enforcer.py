@@ -106,10 +106,12 @@ class Usage:
         busy_seconds: device-seconds used since the slice started, over all its devices (two busy cores of a
             two-core device for a second are one device-second).
         memory: MiB in use now, by all of its processes.
+        out_of_memory: whether the kernel has ended processes of it because they needed more than it holds.
     """
 
     busy_seconds: float | None = None
     memory: int | None = None
+    out_of_memory: bool = False
 
 
 class Enforcer(Protocol):

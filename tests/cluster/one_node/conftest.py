@@ -22,8 +22,8 @@ def one_node(ray_environment: None) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pool(one_node: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """A pool with the ``CONFIG`` of the module, which knows nothing of those before it."""
+    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.pool import read_queues, stop_pool
-    from flexray.runtime.session import find_scheduler
 
     config = request.module.CONFIG
     flex.init(config=config)

@@ -30,7 +30,7 @@ def flexray(*arguments: str, code: int = 0) -> str:
 
 def now() -> Snapshot:
     """The pool, of whose scheduler is there by then."""
-    return read_snapshot(process.client()._session.scheduler)
+    return read_snapshot(process.client()._link.scheduler)
 
 
 def states() -> dict[str, str]:
@@ -76,7 +76,7 @@ def test_a_cordon_outlives_the_scheduler() -> None:
     assert "cordoned (cordoned by an operator)" in flexray("cordon", short("gpu1"))
     assert states() == {"gpu0": "ready", "gpu1": "cordoned"}
     epoch = now().epoch
-    ray.kill(process.client()._session.scheduler, no_restart=False)
+    ray.kill(process.client()._link.scheduler, no_restart=False)
     until(lambda: now().epoch != epoch and states() == {"gpu0": "ready", "gpu1": "cordoned"})
     node = flex.pool().nodes[0]
     flexray("uncordon", node.id)

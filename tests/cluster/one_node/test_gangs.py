@@ -263,26 +263,6 @@ def test_a_task_may_wait_for_a_gang() -> None:
     assert flex.task(accelerator=0.25)(outer).remote().result(WAIT) == ([0, 1], 2)
 
 
-def test_a_gang_outlives_the_scheduler(tmp_path: Path) -> None:
-    import ray
-
-    from flexray.runtime import process
-
-    log = tmp_path / "log"
-    future = flex.task(accelerator=0.5, gang=2, retries=0)(wait_for_another).remote(log)
-    until(lambda: len(lines(log)) == 2)
-    ray.kill(process.client()._session.scheduler, no_restart=False)
-    assert future.result(WAIT) == [0, 1]
-
-
-def wait_for_another(log: Path) -> int:
-    """Ends in the second attempt."""
-    leave(log)
-    while len(lines(log)) < 4:
-        time.sleep(0.01)
-    return flex.current().rank
-
-
 def test_what_a_gang_cannot_be() -> None:
     with pytest.raises(errors.InvalidRequest, match="gang=2 is for tasks"):
         flex.actor(accelerator=0.5, gang=2)(dict)

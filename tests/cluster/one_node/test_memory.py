@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
+from devices.fake_cgroup2 import mount
 
 import flexray as flex
 from cluster.conftest import until
+from flexray.devices.enforcement import Enforcement
+from flexray.devices.enforcers.cgroup import Cgroup
+from flexray.devices.enforcers.enforcer import Cell, SliceSetup
+from flexray.model.amounts import MemoryMiB, Share
+from flexray.model.devices import Device, DeviceType, Family
+from flexray.model.events import Event, SliceEnded, SliceFailed
+from flexray.model.lease import EnvironmentId, Placement, SliceId
+from flexray.runtime.protocol import Environment, SliceSpec
+from flexray.runtime.slice_host import SliceHost
 
 pytestmark = pytest.mark.usefixtures("pool")
 
@@ -69,3 +84,87 @@ def test_one_allocation_that_is_too_large_fails_and_its_slice_goes_on() -> None:
         take.remote(1000).result(60)
     slices = {one.id for one in flex.pool().slices}
     assert take.remote(10).result(60)[0] in slices
+
+
+class Agent:
+    """A node's agent with one CPU device, as far as a slice host sees it."""
+
+    def __init__(self) -> None:
+        cores = tuple(os.sched_getaffinity(0))
+        kind = DeviceType("cpu/x86_64", MemoryMiB(4096))
+        self.cpu = Device("here/cpu0", "here", 0, kind, Family.CPU, "cpu", cores=cores)
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def device(self, name: str) -> Device:
+        return self.cpu
+
+    def actor_options(self, devices: tuple[Device, ...], runtime_env: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def report(self, event: Event) -> None:
+        self.events.put_nowait(event)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._running.add(asyncio.get_running_loop().create_task(coroutine))
+
+
+@pytest.mark.parametrize(
+    ("events", "cause", "overrun"),
+    [("oom 1\noom_kill 2\n", "memory", (200, 200)), ("oom 0\noom_kill 2\n", "", None)],
+    ids=["of its own limit", "of the host's"],
+)
+def test_a_slice_that_the_kernel_ends_for_its_memory_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: str, cause: str, overrun: tuple[int, int] | None
+) -> None:
+    base = mount(tmp_path / "sys/fs/cgroup", "cpu memory", monkeypatch)
+    name = SliceId(f"killed-{os.getpid()}-{cause}")
+
+    async def live_and_die() -> Event:
+        agent = Agent()
+        enforcement = Enforcement("here", tmp_path, None, {"cpu": (lambda node, state: Cgroup(root=tmp_path),)})
+        enforcement.equip([agent.cpu])
+        host = SliceHost("here", agent, enforcement)
+        place = Placement("here", (agent.cpu.id,), Share(250), MemoryMiB(200))
+        host.start(SliceSpec(name, place, Environment(EnvironmentId("e"), "01000000"), "work", 60.0, 1.0))
+        await agent.events.get()
+        (live,) = host.live.values()
+        (group,) = base.glob(f"*/here/cpu0/{name}")
+        assert live.process is not None and live.members == [live.process.pid]
+        (group / "memory.events").write_text(events)
+        os.kill(live.process.pid, signal.SIGKILL)  # as the kernel does after it has counted
+        ended = await asyncio.wait_for(agent.events.get(), 60)
+        assert not group.exists() and host.live == {}
+        return ended
+
+    ended = asyncio.run(live_and_die())
+    assert isinstance(ended, SliceEnded)
+    assert (ended.cause, ended.overrun) == (cause, overrun)
+    assert ("it used 200 MiB of memory" in ended.message) == bool(cause), ended.message
+
+
+def test_a_slice_that_the_kernel_ends_as_it_starts_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount(tmp_path / "sys/fs/cgroup", "cpu memory", monkeypatch)
+
+    class Deadly(Cgroup):
+        """Its groups are no place to live in: who joins ends, and the kernel has counted why."""
+
+        def prepare(self, cell: Cell) -> SliceSetup:
+            setup = super().prepare(cell)
+            Path(setup.join[-1]).unlink()
+            Path(setup.join[-1]).parents[1].joinpath("memory.events").write_text("oom 1\noom_kill 1\n")
+            return setup
+
+    async def start() -> Event:
+        agent = Agent()
+        enforcement = Enforcement("here", tmp_path, None, {"cpu": (lambda node, state: Deadly(root=tmp_path),)})
+        enforcement.equip([agent.cpu])
+        place = Placement("here", (agent.cpu.id,), Share(250), MemoryMiB(200))
+        name = SliceId(f"stillborn-{os.getpid()}")
+        host = SliceHost("here", agent, enforcement)
+        host.start(SliceSpec(name, place, Environment(EnvironmentId("e"), "01000000"), "work", 60.0, 1.0))
+        return await asyncio.wait_for(agent.events.get(), 60)
+
+    failed = asyncio.run(start())
+    assert isinstance(failed, SliceFailed)
+    assert "it used 200 MiB of memory and holds 200 MiB, too little to start with" in failed.message

@@ -18,7 +18,7 @@ SHARES = (0.1, 0.18, 0.25, 0.5, 0.6, 1)
 @pytest.fixture
 def scheduler(pool: None) -> Any:
     """The scheduler of ten fake devices on one node."""
-    from flexray.runtime.session import find_scheduler
+    from flexray.runtime.asking import find_scheduler
 
     return find_scheduler()
 
