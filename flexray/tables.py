@@ -14,6 +14,8 @@ from flexray.model.amounts import format_memory
 from flexray.model.snapshot import DeviceView, SliceView, Snapshot
 
 _BAR = 10
+_ROWS = 50
+"""Waiting requests that are listed; of more than that it is also shown how many there are for what."""
 _IDLE_SECONDS = 60.0
 """A holder that does nothing for so long is pointed out: pauses between batches and epochs are shorter."""
 
@@ -32,6 +34,8 @@ def print_status(
         console.print(_slices(snapshot))
     if snapshot.waiting:
         console.print(_waiting(snapshot))
+    if sum(queue.waiting for queue in snapshot.queues) > _ROWS:
+        console.print(_classes(snapshot))
     if not snapshot.devices:
         console.print("No devices. What the nodes' back ends found:")
     for node in snapshot.nodes:
@@ -174,10 +178,19 @@ def _state(piece: SliceView) -> str:
 
 def _waiting(snapshot: Snapshot) -> Table:
     table = _table("waiting", "request", "task", "asked", "for", "state", "why")
-    for request in snapshot.waiting:
+    for request in snapshot.waiting[:_ROWS]:
         waited = f"{max(0.0, snapshot.now - request.submitted):.0f} s"
         task = request.task_class.split("/")[0]
         table.add_row(request.id, task, request.asked, waited, request.state, request.wait_reason)
+    return table
+
+
+def _classes(snapshot: Snapshot) -> Table:
+    """How many wait for what, where they are too many to be listed."""
+    table = _table("all that stand in line", "task", "queue", "asked", "requests", "for up to", "why the first waits")
+    for kind in snapshot.classes:
+        waited = _ago(snapshot, kind.submitted)
+        table.add_row(kind.task, kind.queue, kind.asked, str(kind.waiting), waited, kind.wait_reason)
     return table
 
 

@@ -110,11 +110,11 @@ class Task(Generic[P, R]):
             for item in items:
                 ahead.append(self.remote(item))  # type: ignore[call-arg]
                 if len(ahead) >= _MAP_AHEAD or ahead[0].done():
-                    result = ahead.popleft().result()
+                    result = ahead.popleft().result()  # unbounded: the user waits
                     advance()
                     yield result
             while ahead:
-                result = ahead.popleft().result()
+                result = ahead.popleft().result()  # unbounded: likewise
                 advance()
                 yield result
 

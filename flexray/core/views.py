@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from flexray.core.books import PARTS, Books
+from flexray.core.line import classes_waiting, first_in_line, placed
 from flexray.core.loads import total
 from flexray.core.records import GangRecord, RequestRecord, SliceRecord
 from flexray.core.state import State
-from flexray.core.waits import in_order, places_in_line, wait_reasons
+from flexray.core.waits import wait_reasons
 from flexray.errors import InternalError
 from flexray.model.amounts import share_as_float
 from flexray.model.devices import MOVES_OFF, Device, DeviceState
@@ -19,15 +20,21 @@ from flexray.model.snapshot import DeviceView, NodeView, QueueView, RequestView,
 
 #: So many preemptions are in a snapshot, the latest.
 _PREEMPTIONS = 100
+_RUNNING = (RequestState.LEASED, RequestState.DRAINING)
 
 
-def snapshot(state: State, now: float, epoch: int) -> Snapshot:
-    """The whole pool at one instant."""
-    places = places_in_line(state)
-    waiting = [request for request in in_order(state) if request.state is RequestState.QUEUED]
-    reserved = [r for r in state.requests.values() if r.state is RequestState.RESERVED]
-    running = [r for r in state.requests.values() if r.state in (RequestState.LEASED, RequestState.DRAINING)]
-    reasons = wait_reasons(state, [*reserved, *waiting])
+def snapshot(state: State, now: float, epoch: int, listed: int | None = None) -> Snapshot:
+    """The whole pool at one instant.
+
+    Args:
+        listed: so many of the requests that stand in line are listed, the first; None lists all. The others are
+            counted: by queue and class.
+    """
+    line = first_in_line(state, listed)
+    holders = placed(state)
+    reserved = [r for r in holders if r.state is RequestState.RESERVED]
+    reasons = wait_reasons(state, [*reserved, *(r for r, _ in line)])
+    places = {r.id: place for r, place in line}
     return Snapshot(
         now,
         epoch,
@@ -36,8 +43,9 @@ def snapshot(state: State, now: float, epoch: int) -> Snapshot:
         tuple(_slice(state, record) for record in state.slices.by_id.values()),
         tuple(queue_views(state)),
         tuple(_request(r, places.get(r.id, 0), reason) for r, reason in reasons),
-        tuple(_request(r, 0, "") for r in running),
+        tuple(_request(r, 0, "") for r in holders if r.state in _RUNNING),
         tuple(state.past.preemptions)[-_PREEMPTIONS:],
+        classes=classes_waiting(state),
     )
 
 
@@ -45,11 +53,11 @@ def queue_views(state: State) -> Iterator[QueueView]:
     """Every queue, parents before their children; amounts of compute in units of ``nvidia/A100-80GB``."""
     sharing = state.sharing
     held: Counter[str] = Counter()
-    count = {name: Counter[bool]() for name in sharing.configured.queues}
-    for request, place in state.holders():
-        count[request.queue][request.state in (RequestState.LEASED, RequestState.DRAINING)] += 1
-        if place is not None:
-            held[request.queue] += place.share * len(place.devices)
+    count = Counter((request.queue, request.state in _RUNNING) for request in state.requests.values())
+    for request in placed(state):
+        record = state.slice_of(request)
+        if record is not None:
+            held[request.queue] += record.placement.share * len(record.placement.devices)
     standings = {} if sharing.plain else sharing.borrowing().standings
     for name in sharing.configured.down():
         queue, own, share = sharing.configured.queues[name], standings.get(name), sharing.entitled.get(name)
@@ -57,8 +65,8 @@ def queue_views(state: State) -> Iterator[QueueView]:
             continue
         yield QueueView(
             name,
-            count[name][False],
-            count[name][True],
+            count[name, False],
+            count[name, True],
             share_as_float(held[name]),
             queue.parent if name != ROOT_QUEUE else "",
             queue.quota.describe() if queue.quota is not None else "",

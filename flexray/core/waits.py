@@ -1,4 +1,4 @@
-"""Why requests wait, in what order, and what would let them start."""
+"""Why requests wait, and what would let them start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from flexray.core.gang_fit import fits_now
 from flexray.core.records import RequestRecord
 from flexray.core.state import State
 from flexray.model.devices import DeviceState
-from flexray.model.lease import RequestId
 from flexray.model.lifecycle import RequestState, WaitReason
 
 _LISTED = 5
@@ -24,20 +23,6 @@ _NEEDS = {
     WaitReason.SLICE_STARTING: "its slice is being started",
     WaitReason.GANG: "others of its gang have to start, or to come back",
 }
-
-
-def in_order(state: State) -> list[RequestRecord]:
-    """Who stands in line, each gang with all its members; then members that their gang runs without."""
-    found = [r for one in state.waiting() for r in ([one] if one.gang is None else one.gang.live)]
-    return [*found, *(r for gang in state.gangs.values() if not gang.waits for r in gang.queued)]
-
-
-def places_in_line(state: State) -> dict[RequestId, int]:
-    """The position of each request that waits for its turn, from 1; members of a gang share one."""
-    found: dict[RequestId, int] = {}
-    for position, one in enumerate(state.waiting(), start=1):
-        found.update((r.id, position) for r in ([one] if one.gang is None else one.gang.live))
-    return found
 
 
 def wait_reasons(state: State, requests: list[RequestRecord]) -> list[tuple[RequestRecord, str]]:

@@ -73,7 +73,7 @@ class _Way:
         asked = time.monotonic()
         model = self._trained[name]
         handle = self._server.remote(model.module, str(model.path), self._images[0])
-        device, started, imported, ready = await handle.ready.remote()
+        device, started, imported, ready = await handle.ready.remote()  # unbounded: a model of the demo
         return _Resident(handle, Hold(name, device, self._share, asked, started, imported, ready, 0.0))
 
     def _release(self, resident: _Resident) -> None:
@@ -81,7 +81,7 @@ class _Way:
         self._holds.append(replace(resident.hold, left=time.monotonic()))
 
     async def _ask(self, resident: _Resident, arrival: Arrival) -> None:
-        label, began, ended = await resident.handle.predict.remote(self._images[arrival.image])
+        label, began, ended = await resident.handle.predict.remote(self._images[arrival.image])  # unbounded: likewise
         times = (began - self._start, ended - self._start, time.monotonic() - self._start)
         hold = resident.hold
         self._answers.append(Answer(arrival.number, hold.model, hold.device, label, arrival.at, *times))
@@ -186,7 +186,7 @@ class WholeDevices(_Way):
             return self._all_arrived or bool(self._waiting[name]) or self._longest_waiting() is not None
 
         async with self._news:
-            await self._news.wait_for(something)
+            await self._news.wait_for(something)  # unbounded: the next event of the demo
 
     def _longest_waiting(self) -> str | None:
         """The model with the oldest waiting request, of those that no device has or is loading."""

@@ -23,6 +23,7 @@ from flexray.devices.backend import (
 )
 from flexray.devices.commands import CommandFailed, Run, find_command, number, parse_json, run_command, seconds_left
 from flexray.devices.visible import HIP, visible_to_ray
+from flexray.model.condition import Fault, Severity
 from flexray.model.devices import Device, Family
 
 PROBE_S = 15.0
@@ -69,7 +70,8 @@ class AmdBackend:
         except Exception as error:
             return Health(ok=False, reason=str(error) or repr(error))
         if errors:
-            return Health(ok=False, reason=f"{errors:.0f} uncorrected ECC memory errors")
+            said = f"{errors:.0f} uncorrected memory errors since the driver was loaded; reset the GPU"
+            return Health.of([Fault("ECC", Severity.CONDEMNS, said)])
         return Health(ok=True)
 
     def sample(self, device: Device) -> Sample:

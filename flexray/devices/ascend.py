@@ -29,6 +29,7 @@ from flexray.devices.npu_smi import (
     parse_processes,
 )
 from flexray.devices.visible import ASCEND, visible_to_ray
+from flexray.model.condition import Fault, Severity
 from flexray.model.devices import Device, Family
 
 PROBE_S = 20.0
@@ -39,6 +40,8 @@ ASK_S = 4.0
 _HINT = "install the Ascend driver, which brings it, or put /usr/local/bin on the PATH of Ray"
 _WELL = {"OK", "WARNING", "GENERAL WARNING"}
 """What ``npu-smi`` calls a chip that can work; worse are Alarm, Critical and UNKNOWN."""
+_WORST = "CRITICAL"
+_DOUBLE_BIT = "Double Bit Error Count"
 
 
 class AscendBackend:
@@ -83,7 +86,20 @@ class AscendBackend:
         verdict = fields.get("Health", fields.get("Health Status", ""))
         if verdict.upper() in _WELL:
             return Health(ok=True)
-        return Health(ok=False, reason=f"npu-smi says {verdict or 'nothing'}, code {fields.get('Error Code', 'NA')}")
+        code = fields.get("Error Code", "NA")
+        severity = Severity.CONDEMNS if verdict.upper() == _WORST else Severity.PASSING
+        found = Fault("" if code == "NA" else code, severity, f"npu-smi says {verdict or 'nothing'}")
+        return Health.of([*self._memory_faults(device), found])
+
+    def _memory_faults(self, device: Device) -> list[Fault]:
+        """Memory errors that could not be corrected: npu-smi counts them apart from its verdict."""
+        try:
+            fields = parse_fields(self._ask(ASK_S, "info", "-t", "ecc", *chip_words(device)))
+        except Exception:  # chips without such counts; the verdict stands
+            return []
+        count = sum(int(number(value) or 0) for name, value in fields.items() if name.endswith(_DOUBLE_BIT))
+        said = f"{count} memory errors that could not be corrected (double-bit); reset the NPU"
+        return [Fault("ECC", Severity.CONDEMNS, said)] if count else []
 
     def sample(self, device: Device) -> Sample:
         """Use of the whole chip, its memory to one per cent; of a chip that is cut up the figures mean little."""

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from flexray.devices.enforcers.enforcer import Cell
+from flexray.devices.private import only_mine
 from flexray.errors import IsolationFailed
 from flexray.model.isolation import Isolation
 from flexray.model.wire import from_plain, to_plain
@@ -46,7 +47,7 @@ class CellFile:
         rows = [{"isolation": isolation.value, "cell": to_plain(cell)} for isolation, cell in self._cells.values()]
         fresh = self._path.with_suffix(".new")
         try:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            with open(fresh, "w", opener=only_mine) as file:
                 json.dump(rows, file)
                 file.flush()
                 os.fsync(file.fileno())

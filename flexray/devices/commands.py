@@ -12,9 +12,11 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
 
 from flexray.devices.backend import ProbeStatus
 from flexray.devices.visible import MASKS
@@ -56,27 +58,49 @@ def run_command(argv: Sequence[str], seconds: float) -> str:
     name = os.path.basename(argv[0])
     environment = {key: value for key, value in os.environ.items() if key not in MASKS} | {"LC_ALL": "C"}
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
+        done = run_to_end(argv, seconds, environment)
     except FileNotFoundError as error:
         raise CommandFailed(ProbeStatus.LIBRARY_MISSING, f"{name} is not found") from error
     except OSError as error:
         raise CommandFailed(ProbeStatus.BROKEN, f"{name} cannot be started: {error}") from error
-    try:
-        output, errors = process.communicate(timeout=max(0.0, seconds))
     except subprocess.TimeoutExpired:
-        _kill(process)
         raise CommandFailed(ProbeStatus.BROKEN, f"{name} gave no answer within {seconds:g} s") from None
-    text, said = output.decode(errors="replace"), errors.decode(errors="replace")
-    if process.returncode:
-        raise failure(name, text, said, process.returncode)
-    return text
+    if done.status:
+        raise failure(name, done.output, done.errors, done.status)
+    return done.output
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended: its exit status, and what it printed."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def run_to_end(argv: Sequence[str], seconds: float, env: Mapping[str, str], stdin: str = "") -> Finished:
+    """Run a command, whatever comes of it; after so many seconds it and what it started is killed.
+
+    It prints into files, not pipes: a daemon that it leaves behind may keep them open as long as it likes. Raises
+    subprocess.TimeoutExpired, or OSError when it cannot be started.
+    """
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        given.write(stdin.encode())
+        given.seek(0)
+        # A session of its own: an interrupt of the terminal is not for it, and it can be killed with its children.
+        process = subprocess.Popen(argv, stdin=given, stdout=output, stderr=errors, env=env, start_new_session=True)
+        try:
+            status = process.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            raise
+        return Finished(status, _read(output), _read(errors))
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def failure(name: str, text: str, said: str = "", code: int = 0) -> CommandFailed:
@@ -130,8 +154,8 @@ _INFINITE = 2.0**63
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     try:
-        os.killpg(process.pid, signal.SIGKILL)  # its own group: what it started goes too, and lets go of the pipes
+        os.killpg(process.pid, signal.SIGKILL)  # its own group: what it started goes too
     except OSError:
         process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=_REAP_S)
+        process.wait(_REAP_S)

@@ -128,18 +128,21 @@ class Enforcement:
                     self._file.remove(cell.slice)
                 else:
                     self._cells[cell.slice] = (enforcer, cell)
-            for enforcer in _each(self._enforcers.values()):
-                try:
-                    enforcer.sweep(tuple(self._cells))
-                except Exception as error:
-                    _log.warning("what %s left behind cannot be removed: %s", enforcer.isolation.value, error)
+            self._sweep(tuple(self._cells))
 
     def close(self) -> None:
         """Every slice is gone: leave the node as it was found."""
         for name in list(self._cells):
             self.release(name)
+        self._sweep(())
+
+    def _sweep(self, keep: Collection[str]) -> None:
+        """Remove what is nobody's any more; where one mechanism cannot, the others still do."""
         for enforcer in _each(self._enforcers.values()):
-            enforcer.sweep(())
+            try:
+                enforcer.sweep(keep)
+            except Exception as error:
+                _log.warning("what %s left behind cannot be removed: %s", enforcer.isolation.value, error)
 
     def _choose(self, backend: str, devices: list[Device]) -> None:
         """Give each device the first mechanism that works on it, of those that are wanted there."""

@@ -31,6 +31,7 @@ from flexray.devices.commands import (
     seconds_left,
 )
 from flexray.devices.visible import LEVEL_ZERO, visible_to_ray
+from flexray.model.condition import Fault, Severity
 from flexray.model.devices import Device, Family
 
 PROBE_S = 15.0
@@ -77,10 +78,11 @@ class IntelBackend:
             answer = self.ask(ASK_S, "health", "-d", device.key)
         except Exception as error:
             return Health(ok=False, reason=str(error) or repr(error))
-        for name, part in sorted(answer.items()):
-            if isinstance(part, dict) and str(part.get("status", "")).lower() in _SICK:
-                return Health(ok=False, reason=f"{name}: {part.get('description') or part['status']}")
-        return Health(ok=True)
+        return Health.of(
+            _fault(name, str(part.get("description") or part["status"]))
+            for name, part in sorted(answer.items())
+            if isinstance(part, dict) and str(part.get("status", "")).lower() in _SICK
+        )
 
     def sample(self, device: Device) -> Sample:
         """Use of the whole card."""
@@ -115,6 +117,16 @@ class IntelBackend:
             backend=self.name,
             key=bus,
         )
+
+
+def _fault(part: str, said: str) -> Fault:
+    """A part that is critical. Of memory that means errors that could not be corrected; heat and power may pass.
+
+    The counters of errors themselves (``xpu-smi stats -r``) are not asked: drivers may never answer that.
+    """
+    if part == "memory":
+        return Fault("ECC", Severity.CONDEMNS, f"memory: {said}; reset the GPU")
+    return Fault("", Severity.PASSING, f"{part}: {said}")
 
 
 def _is_card(row: Mapping[str, Any]) -> bool:

@@ -38,7 +38,7 @@ def serve(backends: Mapping[str, DeviceBackend]) -> None:
     requests: queue.Queue[str | None] = queue.Queue()
     done = threading.Event()
     threading.Thread(target=_read, args=(requests, done), daemon=True).start()
-    while (line := requests.get()) is not None:
+    while (line := requests.get()) is not None:  # unbounded: until its parent is gone
         text = json.dumps(answer(line, backends)) + "\n"
         try:
             _write(answers, text.encode())

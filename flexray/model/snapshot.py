@@ -109,6 +109,22 @@ class RequestView:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassView:
+    """Requests that stand in line for the same: of one task, in one queue, with one priority.
+
+    ``waiting`` counts them; ``wait_reason`` is that of the first, ``submitted`` when the oldest was.
+    """
+
+    task: str
+    queue: str
+    priority: int
+    asked: str
+    waiting: int
+    wait_reason: str
+    submitted: float
+
+
+@dataclass(frozen=True, slots=True)
 class Preemption:
     """A lease that was taken back in the middle of its work.
 
@@ -142,9 +158,11 @@ class Preemption:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The pool at ``now`` (seconds of the scheduler's clock). ``preemptions`` are the latest 100, oldest first.
+    """The pool at ``now`` (seconds of the scheduler's clock).
 
-    ``notes``: what an operator should know of the scheduler itself.
+    ``waiting`` are those whose slice is being started or chosen, and the first 1,000 of those who stand in line. All of
+    these are counted in ``queues``, and in ``classes``, which are those with the most, at most 100, most first.
+    ``preemptions`` are the latest 100, oldest first. ``notes``: what an operator should know of the scheduler itself.
     """
 
     now: float
@@ -157,3 +175,4 @@ class Snapshot:
     running: tuple[RequestView, ...]
     preemptions: tuple[Preemption, ...] = ()
     notes: tuple[str, ...] = ()
+    classes: tuple[ClassView, ...] = ()

@@ -77,7 +77,7 @@ class AgentLink:
 
     async def _do(self, first: int, commands: list[AgentCommand]) -> None:
         try:
-            taken = await self._agent.do.remote(self._epoch, first, commands)
+            taken = await self._agent.do.remote(self._epoch, first, commands)  # unbounded: its death ends it
         except ray.exceptions.ActorUnavailableError:
             taken = 0
         except ray.exceptions.RayError:  # it is dead, which ``listen`` notices too
@@ -95,7 +95,8 @@ class AgentLink:
         deadline: float | None = None
         while True:
             try:
-                return await getattr(self._agent, method).remote(*args)
+                # Nobody but the agent, or its end, may say that its slices are gone.
+                return await getattr(self._agent, method).remote(*args)  # unbounded: its death ends it
             except ray.exceptions.ActorUnavailableError:
                 now = asyncio.get_running_loop().time()
                 deadline = now + _PATIENCE_SECONDS if deadline is None else deadline
@@ -119,4 +120,4 @@ def step_down(reason: Outdated) -> None:
 
 
 async def _result(ref: Any) -> Any:
-    return await ref
+    return await ref  # unbounded: who calls it sets the limit

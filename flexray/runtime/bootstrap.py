@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+_SECONDS = 90.0
+"""For the scheduler to start, on a node that may be busy with starting others."""
+
 
 def main() -> None:
     """Create the scheduler actor, unless another process was faster, and wait until it answers."""
@@ -25,5 +28,5 @@ def main() -> None:
         get_if_exists=True,
         scheduling_strategy=NodeAffinitySchedulingStrategy(head, soft=True) if head else "DEFAULT",
     ).remote(config, address)
-    ray.get(scheduler.open.remote())
+    ray.get(scheduler.open.remote(), timeout=_SECONDS)
     ray.shutdown()

@@ -144,7 +144,7 @@ class Checkpoints:
             return self._make_folder().read()[1]
         for reference in self._found:
             try:
-                head, *buffers = ray.get(reference)
+                head, *buffers = ray.get(reference)  # unbounded: Ray fails what is lost
             except ray.exceptions.RayError:
                 continue
             return thaw(head, writable(buffers))

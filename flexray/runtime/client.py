@@ -70,6 +70,7 @@ class Client:
             self._engine.leases.facts,
             self._engine.orders.on_message,
             self._engine.orders.on_dead,
+            identity=identity,
         )
         self._session.open()
         atexit.register(self.close)
@@ -246,7 +247,7 @@ class Client:
             return
         done = asyncio.Event()
         if call.on_done(wake(asyncio.get_running_loop(), done)):
-            await done.wait()
+            await done.wait()  # unbounded: the user waits, and may cancel that
 
     def cancel(self, call: Call, force: bool) -> bool:
         """True when the call will not run to its end; see ``Future.cancel``."""
@@ -256,7 +257,7 @@ class Client:
     def get_object(reference: Any, name: str) -> Any:
         """The value of a large result of the task of that name."""
         try:
-            return ray.get(reference)
+            return ray.get(reference)  # unbounded: it is there, or Ray fails it as lost
         except ray.exceptions.RayError as error:
             raise LeaseLost(f"the result of {name} was lost with the node that held it") from error
 

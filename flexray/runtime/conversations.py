@@ -6,13 +6,17 @@ whatever it says: the client joins then, beginning with all that it holds and wa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from flexray.model.events import Event, LeaseFound, LeaseUnblocked, SessionClosed, SessionOpened
-from flexray.model.lease import SessionId
+from flexray.errors import UsageError
+from flexray.model.events import Event, SessionClosed, SessionOpened
+from flexray.model.lease import LeaseId, SessionId
 from flexray.runtime.numbered import Inbox, Outbox
 from flexray.runtime.protocol import Environment, JoinAgain, Ticket
+from flexray.runtime.rights import may_say
 
 #: The scheduler looks about once a second; a longer time between two looks is one in which it could not.
 _STOOD_STILL_SECONDS = 2.5
@@ -24,6 +28,8 @@ class Conversation:
     def __init__(self, ticket: Ticket, environment: Environment, now: float) -> None:
         self.ticket, self.environment, self.heard = ticket, environment, now
         self.inbox = Inbox()
+        #: held while a message is taken in.
+        self.turn = asyncio.Lock()
         self.outbox: Outbox[Any] = Outbox()
 
 
@@ -35,6 +41,7 @@ class Conversations:
         on_change: told of each session that has opened (True) or closed (False).
         on_news: told of each session for which there is a message, or that is closed.
         clock: seconds.
+        runs_under: whether a session is in the process of the slice of a lease.
     """
 
     def __init__(
@@ -44,8 +51,9 @@ class Conversations:
         on_change: Callable[[SessionId, bool], None],
         on_news: Callable[[SessionId], None],
         clock: Callable[[], float],
+        runs_under: Callable[[Ticket, LeaseId], bool],
     ) -> None:
-        self._epoch, self._apply, self._clock = epoch, apply, clock
+        self._epoch, self._apply, self._clock, self._runs_under = epoch, apply, clock, runs_under
         self._on_change, self._on_news = on_change, on_news
         self._looked = clock()
         self.open: dict[SessionId, Conversation] = {}
@@ -54,8 +62,11 @@ class Conversations:
         """Begin a conversation, with what the client has: the number of the last message that was taken.
 
         Repeated, it does nothing twice. A client that joins anew has given up the conversation before, if there is one.
+        Raises UsageError where the name is another client's.
         """
         known = self.open.get(ticket.session)
+        if known is not None and not self.owns(ticket):
+            raise UsageError(f"session {ticket.session} is another client's")
         if ticket.epoch != self._epoch or (known is not None and known.ticket.joins > ticket.joins):
             return JoinAgain(self._epoch)
         if known is not None and known.ticket.joins < ticket.joins:
@@ -72,7 +83,7 @@ class Conversations:
         if conversation is None:
             return JoinAgain(self._epoch)
         for event in conversation.inbox.take(first, events):
-            if _concerns(event, ticket.session):
+            if may_say(event, ticket.session, conversation.environment.id, partial(self._runs_under, ticket)):
                 self._apply(event)
         return conversation.inbox.taken
 
@@ -115,19 +126,14 @@ class Conversations:
             self.leave(session)
         return silent
 
+    def owns(self, ticket: Ticket) -> bool:
+        """Whether a ticket is of the client that has this session, in whatever conversation."""
+        known = self.open.get(ticket.session)
+        return known is not None and known.ticket.secret == ticket.secret
+
     def _known(self, ticket: Ticket) -> Conversation | None:
         conversation = self.open.get(ticket.session)
         if conversation is None or conversation.ticket != ticket:
             return None
         conversation.heard = self._clock()
         return conversation
-
-
-def _concerns(event: Event, session: SessionId) -> bool:
-    """A session speaks of its own requests and leases only; their ids begin with its name."""
-    if isinstance(event, LeaseFound):
-        return event.submitted.session == session
-    name = getattr(event, "id", None) or getattr(event, "lease", ("",))[0]
-    own = str(name).startswith(f"{session}.")
-    # A blocked wait is reported by the session inside the slice, about the lease it runs under.
-    return own or getattr(event, "session", None) == session or isinstance(event, LeaseUnblocked)

@@ -106,6 +106,8 @@ class Engine:
             while not target.constructed:
                 if target.failed is not None:
                     raise target.failed
+                if target.ended and not target.backlog and not target.leases:
+                    raise LeaseLost(f"{target.name} was stopped before it had a slice")
                 self.calls.wait_change(0.1)
             return next(iter(target.leases.values()))
 
@@ -122,6 +124,8 @@ class Engine:
                 with self.calls.step():
                     if target.failed is not None:
                         raise target.failed
+                    if target.ended and not target.leases:
+                        raise LeaseLost(f"{target.name} was stopped")
                     lease = next((x for x in target.leases.values() if _can_stream(x)), None)
                     if lease is not None:
                         call.streams = True

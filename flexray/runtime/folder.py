@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
+from flexray.devices.private import only_mine
 from flexray.errors import InvalidRequest
 from flexray.runtime.frozen import Frozen, thaw
 
@@ -141,7 +142,7 @@ class _Local:
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._path / f".{name}.part"
         try:
-            with open(part, "xb") as file:
+            with open(part, "xb", opener=only_mine) as file:
                 fill(file)
                 file.flush()
                 os.fsync(file.fileno())  # or the name could be there, after the node's death, without the bytes

@@ -22,6 +22,8 @@ SPEEDS, COMPANY, QUEUES, CORDONS, HISTORY = b"speeds", b"company", b"queues", b"
 #: Written one after the other: one of them can be read whatever happens meanwhile.
 _EPOCHS = (b"epoch", b"epoch-copy")
 _SESSION, _DAMAGED = b"session:", b"damaged:"
+_SECRET = b"secret"
+_SECRET_BYTES = 32
 _VERSION = 1
 #: Where no count of epochs can be read any more, the next one is far above any trace of an earlier one.
 _LEAP = 1_000_000
@@ -119,6 +121,14 @@ class Kept:
         """The next incarnation gets a higher number than this."""
         for key in _EPOCHS:
             self.write(key, [epoch])
+
+    def secret(self) -> bytes:
+        """What seals are made of (``seals.py``): drawn once, by the first incarnation."""
+        found = self.read(_SECRET, lambda rows: bytes.fromhex(rows[0]))
+        if found is None:
+            found = secrets.token_bytes(_SECRET_BYTES)
+            self.write(_SECRET, [found.hex()])
+        return found
 
     # -- the sessions that are open ------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 
+from flexray.devices.private import only_mine
 from flexray.errors import DeviceError
 from flexray.runtime.notes import all_notes, notes_directory
 from flexray.runtime.processes import Process, end_all, family, identify, is_alive
@@ -24,7 +25,8 @@ def _record(node: str, slice_id: str) -> Path:
 
 def record_process(node: str, slice_id: str, process: Process) -> None:
     """Remember a slice's process until it is known to be gone."""
-    _record(node, slice_id).write_text(json.dumps(process))
+    with open(_record(node, slice_id), "w", opener=only_mine) as file:
+        json.dump(process, file)
 
 
 def forget_process(node: str, slice_id: str) -> None:
@@ -39,7 +41,8 @@ def end_leftovers(node: str, timeout: float) -> None:
     """
     here = notes_directory(node)
     _end_recorded(here, timeout)
-    (here / _OWNER).write_text(json.dumps([identify(os.getpid()), _namespace()]))
+    with open(here / _OWNER, "w", opener=only_mine) as file:
+        json.dump([identify(os.getpid()), _namespace()], file)
     for other in sorted(all_notes().iterdir()):
         if other != here and _is_orphaned(other):
             _end_recorded(other, timeout)

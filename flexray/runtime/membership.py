@@ -31,7 +31,7 @@ def run_as(member: Member, call: Callable[[], Any]) -> Any:
 
 async def _finish_as(member: Member, coroutine: Any) -> Any:
     with _environment(member):
-        return await coroutine
+        return await coroutine  # unbounded: user code
 
 
 @contextlib.contextmanager

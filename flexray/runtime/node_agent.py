@@ -40,6 +40,9 @@ from flexray.runtime.slice_host import END_SECONDS, LiveSlice, SliceHost, in_thr
 from flexray.runtime.usage import UsageReport, UsageWatch
 from flexray.runtime.visible import RESOURCE_OF, variable_of
 
+_PROBE_SECONDS = 60.0
+"""For a worker of Ray's to start on a claimed device and say which it is."""
+
 
 class NodeAgent:
     """Runs on one node, as long as the node is in the pool."""
@@ -76,7 +79,7 @@ class NodeAgent:
             self._begun = True
             await self._begin(with_cpu)
             self._ready.set()
-        await self._ready.wait()
+        await self._ready.wait()  # unbounded: as long as the first call takes, each step of which has a limit
         found = self._host.live.values()
         return self._service.begin(epoch, lambda: [NodeReported(self._inventory()), *(live.found() for live in found)])
 
@@ -211,7 +214,7 @@ class NodeAgent:
             met = [claim for claim in unmet if await in_thread(claim.group.wait, 0.05)]
             for claim, index in zip(met, await asyncio.gather(*map(_probe, met)), strict=True):
                 claim.index = index
-            if met:
+            if any(claim.index is not None for claim in met):
                 self._report_inventory()
             await asyncio.sleep(min(0.5, self._config.poll_seconds))
 
@@ -260,5 +263,13 @@ def _facts(node: str, resources: dict[str, float], labels: dict[str, str], confi
     return NodeFacts(node, resources, labels, cores, host_memory, 0, config.fake_devices, visible=visible)
 
 
-async def _probe(claim: Claim) -> str:
-    return str(await probe_index(claim))
+async def _probe(claim: Claim) -> str | None:
+    """The device of a claim; None where that cannot be told now: the claim is asked again."""
+    try:
+        return str(await asyncio.wait_for(_result(probe_index(claim)), _PROBE_SECONDS))
+    except (asyncio.TimeoutError, ray.exceptions.RayError):
+        return None
+
+
+async def _result(ref: Any) -> Any:
+    return await ref  # unbounded: who calls it sets the limit

@@ -45,6 +45,8 @@ class Nodes:
         #: what the slices of each node use, as of its latest report.
         self.usage: dict[str, UsageReport] = {}
         self._agents: dict[str, AgentLink] = {}
+        #: what the last agent of a node failed of.
+        self._troubles: dict[str, str] = {}
         self._alive: set[str] = set()
         self._reported: set[str] = set()
         self._changed = asyncio.Event()
@@ -65,19 +67,23 @@ class Nodes:
         """Whether every node that is alive, as far as is known, has said what it has."""
         return bool(self._alive) and self._alive <= self._reported
 
-    async def wait_reported(self, timeout: float) -> bool:
-        """Wait until every node alive now has reported; False when that takes longer than ``timeout`` seconds."""
+    async def wait_reported(self, timeout: float) -> str:
+        """Wait until every node alive now has reported: "", or after ``timeout`` seconds which have not, and why."""
         deadline = asyncio.get_running_loop().time() + timeout
         while not self.all_reported:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                return False
+                return self._unreported()
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
             except asyncio.TimeoutError:
-                return False
-        return True
+                return self._unreported()
+        return ""
+
+    def _unreported(self) -> str:
+        silent = [f"node {n}: {self._troubles.get(n, 'no answer')}" for n in sorted(self._alive - self._reported)]
+        return "; ".join(silent) or "no node is alive"
 
     def start_slice(self, node: str, spec: SliceSpec) -> None:
         """Have a node's agent start a slice. Without an agent the slice has failed to start."""
@@ -155,11 +161,13 @@ class Nodes:
                 for event in news:
                     self._on_event(event)
                 if any(isinstance(event, NodeReported) for event in news):
+                    self._troubles.pop(node, None)
                     self._reported.add(node)
                     self._changed.set()
         except Outdated as reason:
             self._on_outdated(reason)
-        except Exception:  # ActorDied and its kin: whatever it is, this agent can no longer be trusted
+        except Exception as error:  # ActorDied and its kin: whatever it is, this agent can no longer be trusted
+            self._troubles[node] = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
             if not self._closing and self._agents.get(node) is agent:
                 agent.kill()
                 self._drop(node)

@@ -8,32 +8,30 @@ under a microsecond; the node agent reads it once the process is gone.
 from __future__ import annotations
 
 import mmap
-import os
 import struct
-import tempfile
 from pathlib import Path
+
+from flexray.devices.private import only_mine, own_folder
 
 _LAYOUT = struct.Struct("<q16s")  # number of the running call or -1, cause
 _NOTHING = -1
 
 
 def notes_directory(node: str) -> Path:
-    """Where the slices of a node leave their notes; private to the user."""
-    path = all_notes() / node
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+    """Where the slices of a node leave their notes; private to the user. Raises DeviceError where it cannot be."""
+    return own_folder(node)
 
 
 def all_notes() -> Path:
-    """The directories of all nodes that this user has, or had, on this machine."""
-    return Path(tempfile.gettempdir()) / f"flexray-{os.getuid()}"
+    """Where the directories are of all nodes that this user has, or had, on this machine."""
+    return own_folder()
 
 
 class Notes:
     """The writing side, in the slice's process."""
 
     def __init__(self, path: Path) -> None:
-        with open(path, "w+b") as file:
+        with open(path, "w+b", opener=only_mine) as file:
             file.write(_LAYOUT.pack(_NOTHING, b""))
             file.flush()
             self._map = mmap.mmap(file.fileno(), _LAYOUT.size)

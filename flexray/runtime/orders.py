@@ -15,7 +15,7 @@ from flexray.runtime.calls import Calls
 from flexray.runtime.exchange import Exchange
 from flexray.runtime.leases import Leases
 from flexray.runtime.losses import request_error
-from flexray.runtime.protocol import NAMESPACE, Token
+from flexray.runtime.protocol import NAMESPACE, Granted, Token
 from flexray.runtime.targets import HeldLease, Target
 
 
@@ -30,8 +30,8 @@ class Orders:
     def on_message(self, message: Any) -> None:
         """A message of the scheduler; in the router thread."""
         with self._calls.step():
-            if isinstance(message, GrantLease):
-                self._granted(message)
+            if isinstance(message, Granted):
+                self._granted(message.order, message.seal)
             elif isinstance(message, RevokeLease):
                 lease = self._leases.get(message.lease)
                 if lease is not None:
@@ -43,14 +43,15 @@ class Orders:
             elif isinstance(message, FailRequest):
                 self._failed(message)
 
-    def _granted(self, granted: GrantLease) -> None:
+    def _granted(self, granted: GrantLease, seal: bytes) -> None:
+        session = self._leases.session
         request = granted.lease.lease.request
         target = self._leases.answered(request)
         if target is None or (target.ended and not target.backlog):
             self._leases.forget(request)
-            self._leases.session.tell(LeaseReleased(granted.lease.lease))
+            session.tell(LeaseReleased(granted.lease.lease))
             return
-        token = Token(self._leases.session.epoch, granted.lease.grant, self._leases.session.id, granted.lease.lease)
+        token = Token(session.epoch, granted.lease.grant, session.id, granted.lease.lease, seal)
         try:
             handle = ray.get_actor(granted.lease.slice, namespace=NAMESPACE)
         except ValueError:  # it died between grant and message; a RevokeLease is on its way

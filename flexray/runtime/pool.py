@@ -75,15 +75,18 @@ def _bootstrap(config: PoolConfig) -> None:
     address = ray.get_runtime_context().gcs_address
     command = [sys.executable, "-I", "-c", "from flexray.runtime.bootstrap import main; main()"]
     with tempfile.TemporaryDirectory(prefix="flexray-start-") as neutral:
-        done = subprocess.run(
-            [*command, address, config.model_dump_json()],
-            cwd=neutral,
-            env=keep,
-            capture_output=True,
-            text=True,
-            timeout=_START_SECONDS * 2,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*command, address, config.model_dump_json()],
+                cwd=neutral,
+                env=keep,
+                capture_output=True,
+                text=True,
+                timeout=_START_SECONDS * 2,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ClusterUnreachable(f"the pool has not started within {_START_SECONDS * 2:g} s") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise ClusterUnreachable(f"the pool could not be started: {lines[-1] if lines else done.returncode}")
@@ -113,8 +116,9 @@ def greet(scheduler: Any, wanted: PoolConfig | None) -> Welcome:
 
 def wait_ready(scheduler: Any) -> None:
     """Wait until every node has reported its devices."""
-    if not ask_scheduler(scheduler, "ready", _START_SECONDS, within=2 * _START_SECONDS):
-        raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s")
+    lacking = ask_scheduler(scheduler, "ready", _START_SECONDS, within=2 * _START_SECONDS)
+    if lacking:
+        raise ClusterUnreachable(f"not every node has reported its devices within {_START_SECONDS:g} s: {lacking}")
 
 
 def read_snapshot(scheduler: Any) -> Snapshot:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from flexray.model.commands import ResizeSlice, StopSlice
+from flexray.model.commands import GrantLease, ResizeSlice, StopSlice
 from flexray.model.devices import Device
 from flexray.model.events import Event
 from flexray.model.isolation import Isolation
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
 from flexray.runtime.usage import UsageReport
 
-PROTOCOL = 8
+PROTOCOL = 9
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -66,6 +66,7 @@ class SliceSpec:
     Attributes:
         reusable: whether it may serve another lease afterwards.
         host: milli-cores and MiB of host memory that are booked for it beside the device.
+        key: see ``seals.py``.
     """
 
     slice: SliceId
@@ -76,6 +77,7 @@ class SliceSpec:
     grace_seconds: float
     reusable: bool = True
     host: tuple[int, int] = (0, 0)
+    key: bytes = field(default=b"", repr=False)
 
 
 #: What a scheduler has an agent do.
@@ -95,17 +97,28 @@ class Reports(NamedTuple):
     usage: UsageReport | None
 
 
+class Inside(NamedTuple):
+    """That a session runs in the process of a slice, with what only that knows (see ``seals.py``)."""
+
+    slice: SliceId
+    proof: bytes
+
+
 class Ticket(NamedTuple):
     """Names the conversation of a client with a scheduler that a message belongs to.
 
     Attributes:
         epoch: which incarnation of the scheduler it is meant for; others refuse it.
         joins: how often the session has joined any: what was said before the last time means nothing.
+        secret: known to the session alone; ids of sessions are everybody's to see.
+        inside: proves in which slice's process it runs, if in any.
     """
 
     session: SessionId
     epoch: int
     joins: int
+    secret: str = ""
+    inside: Inside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +134,9 @@ class JoinAgain:
 
 @dataclass(slots=True)
 class SliceIdentity:
-    """What a slice's process knows of itself. ``notes``: what a person should know of the limits it is held to.
+    """What a slice's process knows of itself.
+
+    ``notes``: what a person should know of the limits it is held to. ``key``: see ``seals.py``.
 
     Everyone in the process has the same one, in which the slice changes ``placement`` when it gets another size.
     """
@@ -132,15 +147,24 @@ class SliceIdentity:
     isolation: Isolation
     environment: Environment
     notes: tuple[str, ...] = ()
+    key: bytes = field(default=b"", repr=False)
+
+
+class Granted(NamedTuple):
+    """A lease for its holder, with the seal that its slice asks for."""
+
+    order: GrantLease
+    seal: bytes
 
 
 class Token(NamedTuple):
-    """Names the lease a call runs under; a slice refuses tokens of earlier grants."""
+    """Names the lease a call runs under, and proves it (``seal``); a slice refuses tokens of earlier grants."""
 
     epoch: int
     grant: int
     session: SessionId
     lease: LeaseId
+    seal: bytes
 
 
 class Code(IntEnum):

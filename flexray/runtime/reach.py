@@ -12,7 +12,7 @@ def check_cluster(address: str) -> None:
     """Ask the cluster's control service whether it is alive.
 
     Raises UsageError for what is no address, ClusterUnreachable when nothing, or
-    something else than a Ray head, answers within five seconds.
+    something else than a Ray head, answers within five seconds, or it wants another token.
     """
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
@@ -24,7 +24,10 @@ def check_cluster(address: str) -> None:
     except grpc.RpcError as error:
         code = error.code()
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-            return  # a Ray head that wants its token; ray.init presents it, or says what is wrong with it
+            raise ClusterUnreachable(
+                f"the Ray cluster at {target} wants another token than this process has: set RAY_AUTH_MODE=token, and "
+                f"the cluster's token in RAY_AUTH_TOKEN or the path of its file in RAY_AUTH_TOKEN_PATH"
+            ) from None
         raise ClusterUnreachable(
             f"no Ray cluster answers at {target} ({code.name.lower()}); start one with `ray start --head`, "
             f"or leave the address out"

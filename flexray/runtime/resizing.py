@@ -27,6 +27,7 @@ from flexray.runtime.protocol import Token
 if TYPE_CHECKING:
     from flexray.runtime.slice_host import LiveSlice
 
+_CHANGE_SECONDS = 30.0
 _ANSWER_SECONDS = 120.0
 """Idle slices have to end and the maker's commands to run, each within a limit of its own; then something is stuck."""
 
@@ -38,7 +39,7 @@ def ask_size(token: Token, share: Share | None, memory: MemoryMiB | None) -> Pla
     """
     _refuse_on_event_loop()
     placement, refused = ask_scheduler(
-        find_scheduler(), "resize", token.lease, share, memory, within=_ANSWER_SECONDS, late=WaitTimeout
+        find_scheduler(), "resize", token, share, memory, within=_ANSWER_SECONDS, late=WaitTimeout
     )
     if refused:
         raise ResizeRefused(f"the slice keeps its size: {refused}")
@@ -61,7 +62,7 @@ class Questions:
         self._open[number] = answer
         try:
             self._apply(ResizeAsked(lease, share, memory, number))
-            return await answer
+            return await answer  # unbounded: answered when its slice ends at the latest; who asked waits no longer
         finally:
             del self._open[number]
 
@@ -83,9 +84,11 @@ async def change_size(live: LiveSlice, placement: Placement, enforcement: Enforc
     await loop.run_in_executor(None, _check_memory, live, after, enforcement)
     setup = await loop.run_in_executor(None, enforcement.resize, after)
     try:
-        await _result(live.handle.change_size.remote(placement, setup))
+        await asyncio.wait_for(_result(live.handle.change_size.remote(placement, setup)), _CHANGE_SECONDS)
     except Exception as error:
         await loop.run_in_executor(None, enforcement.resize, before)
+        if isinstance(error, asyncio.TimeoutError):
+            raise NotResizable(f"its process has not answered within {_CHANGE_SECONDS:g} s") from None
         raise (error.cause if isinstance(error, ray.exceptions.RayTaskError) else error) from None
     live.cell = after
 
@@ -107,4 +110,4 @@ def _refuse_on_event_loop() -> None:
 
 
 async def _result(ref: Any) -> Any:
-    return await ref
+    return await ref  # unbounded: who calls it sets the limit

@@ -255,7 +255,7 @@ class RunQueue:
         try:
             result = run.call()
             if inspect.isawaitable(result):
-                result = await result
+                result = await result  # unbounded: user code; its timeout is the watchdog's
             outcome = self._encode(True, result)
         except asyncio.CancelledError:
             outcome = (Code.CANCELLED, None)

@@ -11,15 +11,16 @@ import dataclasses
 import logging
 import re
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
+from flexray.devices.private import only_mine
 from flexray.model.amounts import MemoryMiB, Share
-from flexray.model.commands import AnswerResize, Command, ResizeSlice, StartSlice, StopSlice
+from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import DeviceUncordoned, Event, NodeLost, RecoveryBegan, RecoveryEnded
 from flexray.model.explanation import Explanation
 from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
@@ -33,16 +34,32 @@ from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
 from flexray.runtime.kept import Kept, RayKeyValues
 from flexray.runtime.nodes import Nodes
-from flexray.runtime.protocol import NAMESPACE, Environment, JoinAgain, SliceSpec, Ticket, Versions, Welcome, agent_name
+from flexray.runtime.protocol import (
+    NAMESPACE,
+    Environment,
+    Granted,
+    JoinAgain,
+    SliceSpec,
+    Ticket,
+    Token,
+    Versions,
+    Welcome,
+    agent_name,
+)
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
 from flexray.runtime.saved import Saved
+from flexray.runtime.seals import Seals
 from flexray.runtime.usage import with_usage
 from flexray.runtime.window import Window
 
 _POLL_SECONDS = 20.0
 _SILENCE_LOOKS = 4
 """A client is heard of so often, at least, within the time after which it is taken for dead."""
+_AT_ONCE = 200
+"""Events of one message that are taken in before somebody else is heard."""
+_LISTED = 1000
+"""Requests in line that a snapshot lists; the others are counted (docs/operations.md)."""
 
 _log = logging.getLogger("flexray")
 
@@ -56,15 +73,16 @@ class SchedulerActor:
         self._kept = Kept(RayKeyValues())
         traces = _traces()
         self._epoch = self._kept.next_epoch(traces)
-        self._journal = open(config.journal, "a", buffering=1) if config.journal else None  # noqa: SIM115
+        self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
         self._lives: dict[SessionId, asyncio.Task[None]] = {}
         self._conversations = Conversations(
-            self._epoch, self._apply, self._session_changed, self._session_has_news, time.monotonic
+            self._epoch, self._apply, self._session_changed, self._session_has_news, time.monotonic, self._runs_under
         )
+        self._seals = Seals(self._kept.secret())
         self._environments: dict[str, Environment] = {}
         self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated)
         self._wake = asyncio.Event()
@@ -84,8 +102,8 @@ class SchedulerActor:
             self._tasks = [asyncio.create_task(self._nodes.watch()), asyncio.create_task(self._cycle())]
         return self._epoch
 
-    async def ready(self, timeout: float) -> bool:
-        """Wait until every node that is there now has reported its devices."""
+    async def ready(self, timeout: float) -> str:
+        """Wait until every node that is there now has reported its devices: "", or what is in the way."""
         await self.open()
         return await self._nodes.wait_reported(timeout)
 
@@ -107,7 +125,15 @@ class SchedulerActor:
     async def tell(self, ticket: Ticket, first: int, events: list[Event]) -> int | JoinAgain:
         """Events of a client (see ``Conversations.tell``)."""
         await self.open()
-        return self._conversations.tell(ticket, first, events)
+        known = self._conversations.open.get(ticket.session)
+        if known is None:
+            return self._conversations.tell(ticket, first, events)
+        async with known.turn:  # a long message lets others in between, but not the session's next one
+            for start in range(0, len(events) - _AT_ONCE, _AT_ONCE):
+                self._conversations.tell(ticket, first + start, events[start : start + _AT_ONCE])
+                await asyncio.sleep(0)
+            start = max(0, (len(events) - 1) // _AT_ONCE * _AT_ONCE)
+            return self._conversations.tell(ticket, first + start, events[start:])
 
     async def poll(self, ticket: Ticket, seen: int) -> tuple[int, list[Any]] | JoinAgain:
         """Messages for a client after number ``seen``; waits for some."""
@@ -125,26 +151,28 @@ class SchedulerActor:
             pass
         return self._conversations.poll(ticket, seen)
 
-    async def hold(self, session: SessionId) -> None:
+    async def hold(self, ticket: Ticket) -> None:
         """Never returns while the session lives. The client owns the returned reference and hands it to ``watch``."""
-        news = self._news.get(session)
-        while news is not None and self._news.get(session) is news:
+        news = self._news.get(ticket.session) if self._conversations.owns(ticket) else None
+        while news is not None and self._news.get(ticket.session) is news:
             await asyncio.sleep(3600)
 
-    async def watch(self, session: SessionId, life: list[Any]) -> None:
+    async def watch(self, ticket: Ticket, life: list[Any]) -> None:
         """Notice the client's death: a reference it owns and that is never ready fails when its owner dies."""
-        if session in self._news and session not in self._lives:
+        session = ticket.session
+        if self._conversations.owns(ticket) and session not in self._lives:
             self._lives[session] = asyncio.create_task(self._mourn(session, life[0]))
 
     async def _mourn(self, session: SessionId, life: Any) -> None:
         try:
-            await life
+            await life  # unbounded: the life of the client
         except Exception:  # OwnerDied, or whatever else Ray says of a reference whose owner is gone
             self._conversations.leave(session)
 
-    async def leave(self, session: SessionId) -> None:
+    async def leave(self, ticket: Ticket) -> None:
         """Close a session: its requests end, its slices are stopped."""
-        self._conversations.leave(session)
+        if self._conversations.owns(ticket):
+            self._conversations.leave(ticket.session)
 
     def _session_changed(self, session: SessionId, opened: bool) -> None:
         self._window.has_spoken(session)
@@ -165,11 +193,17 @@ class SchedulerActor:
         if session in self._news:
             self._news[session].set()
 
-    async def resize(
-        self, lease: LeaseId, share: Share | None, memory: MemoryMiB | None
-    ) -> tuple[Placement | None, str]:
+    def _runs_under(self, ticket: Ticket, lease: LeaseId) -> bool:
+        inside, request = ticket.inside, self._core.state.holder(lease)
+        there = inside is not None and request is not None and request.slice == inside.slice
+        return inside is not None and there and self._seals.is_inside(ticket.session, inside)
+
+    async def resize(self, token: Token, share: Share | None, memory: MemoryMiB | None) -> tuple[Placement | None, str]:
         """Give the slice under a lease another size: what it has then, or why not."""
-        return await self._resizes.ask(lease, share, memory)
+        request = self._core.state.holder(token.lease)
+        if request is not None and not (request.slice and self._seals.fits(request.slice, token)):
+            return None, f"{token.lease} is not this session's lease"
+        return await self._resizes.ask(token.lease, share, memory)
 
     # -- people --------------------------------------------------------------------------------
 
@@ -177,7 +211,7 @@ class SchedulerActor:
         """The pool now."""
         now = self._now()
         waits = [self._window.describe(time.monotonic())] if self._window.open else []
-        shot = with_usage(snapshot(self._core.state, now, self._epoch), self._nodes.usage)
+        shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
         return dataclasses.replace(shot, notes=(*waits, *self._kept.notes))
 
     async def explain(self, request: RequestId) -> Explanation | None:
@@ -274,6 +308,10 @@ class SchedulerActor:
             self._nodes.stop_slice(command)
         elif isinstance(command, ResizeSlice):
             self._nodes.resize_slice(command)
+        elif isinstance(command, GrantLease):
+            lease = command.lease
+            seal = self._seals.of(lease.slice, self._epoch, lease.grant, lease.lease)
+            self._conversations.put(command.session, Granted(command, seal))
         else:
             self._conversations.put(command.session, command)
             if isinstance(command, AnswerResize):
@@ -290,12 +328,18 @@ class SchedulerActor:
             self._config.grace_seconds,
             record.reusable,
             record.host,
+            self._seals.key_of(command.slice),
         )
         self._nodes.start_slice(command.placement.node, spec)
 
     def _write_journal(self, line: str) -> None:
         assert self._journal is not None
         self._journal.write(line + "\n")
+
+
+def _open_journal(path: str) -> TextIO:
+    """It names requests and sessions, which are not everybody's to read."""
+    return open(path, "a", buffering=1, opener=only_mine)
 
 
 def _traces() -> list[int]:

@@ -8,6 +8,7 @@ and begins with all that it holds and waits for. What runs on slices notices not
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from flexray.model.events import Event
 from flexray.model.lease import SessionId
 from flexray.runtime.asking import ask_scheduler, find_scheduler
 from flexray.runtime.numbered import Inbox, Outbox
-from flexray.runtime.protocol import Environment, JoinAgain, Ticket
+from flexray.runtime.protocol import Environment, JoinAgain, SliceIdentity, Ticket
+from flexray.runtime.seals import prove_inside
 
 _LEAVE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
@@ -44,10 +46,10 @@ class Link(Protocol):
     def look(self) -> None:
         """Find the scheduler anew. Raises ClusterUnreachable when there is none."""
 
-    def live(self, session: SessionId) -> None:
+    def live(self, ticket: Ticket) -> None:
         """Let it notice when this process dies."""
 
-    def leave(self, session: SessionId) -> None:
+    def leave(self, ticket: Ticket) -> None:
         """Say that this process is done, if somebody listens."""
 
     def is_over(self) -> bool:
@@ -73,15 +75,15 @@ class RayLink:
         """Find the scheduler anew. Raises ClusterUnreachable when there is none."""
         self.scheduler = find_scheduler()
 
-    def live(self, session: SessionId) -> None:
+    def live(self, ticket: Ticket) -> None:
         """It waits for an object that is never ready and that this process owns: that fails when the process dies."""
-        self._life = self.scheduler.hold.remote(session)
-        self.scheduler.watch.remote(session, [self._life])
+        self._life = self.scheduler.hold.remote(ticket)
+        self.scheduler.watch.remote(ticket, [self._life])
 
-    def leave(self, session: SessionId) -> None:
+    def leave(self, ticket: Ticket) -> None:
         """Say that this process is done, if somebody listens."""
         try:
-            ask_scheduler(self.scheduler, "leave", session, within=_LEAVE_SECONDS)
+            ask_scheduler(self.scheduler, "leave", ticket, within=_LEAVE_SECONDS)
         except ClusterUnreachable:  # it will notice our end by itself
             pass
 
@@ -98,6 +100,7 @@ class Session:
         guard: the lock under which events are told.
         facts: all that a scheduler has to know which knows nothing of this client; called with the lock held.
         clock: seconds, never falling.
+        identity: of the slice in whose process this is.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Session:
         on_dead: Callable[[BaseException], None],
         name: str = "",
         clock: Callable[[], float] = time.monotonic,
+        identity: SliceIdentity | None = None,
     ) -> None:
         self.id = SessionId(name or uuid.uuid4().hex[:10])
         self.environment = environment
@@ -119,7 +123,8 @@ class Session:
         self.closed = False
         self._post, self._later, self._guard, self._clock = post, later, guard, clock
         self._facts, self._on_message, self._on_dead = facts, on_message, on_dead
-        self._ticket = Ticket(self.id, 0, 0)
+        inside = prove_inside(identity.slice, identity.key, self.id) if identity is not None else None
+        self._ticket = Ticket(self.id, 0, 0, secrets.token_hex(16), inside)
         self._outbox: Outbox[Event] = Outbox()
         self._inbox = Inbox()
         self._joining = False
@@ -153,7 +158,7 @@ class Session:
         """Leave; the scheduler takes everything back."""
         self.flush()
         self.closed = True
-        self.link.leave(self.id)
+        self.link.leave(self._ticket)
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -210,7 +215,7 @@ class Session:
     def _join_again(self, epoch: int) -> None:
         """The scheduler knows nothing of this client: begin anew with it, with what is held and waited for."""
         self._joining, self._silent_since = True, None
-        self._ticket = Ticket(self.id, epoch, self._ticket.joins + 1)
+        self._ticket = self._ticket._replace(epoch=epoch, joins=self._ticket.joins + 1)
         self._outbox, self._inbox = Outbox(), Inbox()
         for fact in self._facts():
             self._outbox.put(fact)
@@ -243,7 +248,7 @@ class Session:
 
     def _begin(self) -> None:
         self._joining, self._silent_since = False, None
-        self.link.live(self.id)
+        self.link.live(self._ticket)
         self._poll()
 
     # -- the end -----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The slice: a Ray actor that confines its process and runs calls of whoever holds its lease.
 
 Control calls have a concurrency group of their own, so that a slice answers while user
-code runs. A call that carries an older grant than the slice has seen is refused.
+code runs. A call that carries an older grant than the slice has seen, or one without its seal, is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 import ray
 
 from flexray.devices.enforcers.enforcer import SliceSetup
-from flexray.errors import TaskError
+from flexray.errors import LeaseLost, TaskError
 from flexray.model.lease import Placement, SessionId
 from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
@@ -34,11 +34,13 @@ from flexray.runtime.processes import identify
 from flexray.runtime.protocol import Batch, Code, Reply, SliceIdentity, Token
 from flexray.runtime.reconfine import reconfine
 from flexray.runtime.run_queue import RunQueue
-from flexray.runtime.runs import Outcome, Run, holder_of
+from flexray.runtime.runs import Holder, Outcome, Run, holder_of
+from flexray.runtime.seals import is_sealed
 
 _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
 _RUN_THREADS = 64
+_STRANGER = "this is another session's lease, or none"
 _NEVER_REPEATED = "checkpoint() is for tasks: an actor's method and a stream are never repeated, nobody would find it"
 
 M = TypeVar("M", bound=Callable[..., Any])
@@ -65,6 +67,8 @@ class SliceActor:
         self._identity = identity
         self._setup = setup
         self._grant: tuple[int, int] = (0, 0)
+        #: the last token that proved to be one of this slice, but for its session: an actor's handle is lent to others.
+        self._genuine: tuple[Any, ...] = ()
         self._functions: OrderedDict[str, LazyFunction] = OrderedDict()
         self._instance: Any = None
         self._kept: dict[tuple[SessionId, int], Any] = {}
@@ -88,21 +92,22 @@ class SliceActor:
     @_control
     def stay(self) -> None:
         """Never returns while the slice lives: its failure is how the agent learns of the slice's end."""
-        threading.Event().wait()
+        threading.Event().wait()  # unbounded: the life of the slice
 
     @_control
     def take_back(self, token: Token, ids: list[int]) -> list[int]:
         """Drop calls that have not begun; returns their ids."""
-        return self._runs.take_back(holder_of(token), ids)
+        return self._runs.take_back(self._holder(token), ids)
 
     @_control
     def cancel(self, token: Token, number: int, force: bool) -> str:
         """``taken`` if the call had not begun, ``cancelling`` if it ends now, ``asked`` if it was told, ``gone``."""
-        if self._runs.take_back(holder_of(token), [number]):
+        holder = self._holder(token)
+        if self._runs.take_back(holder, [number]):
             return "taken"
-        if not self._runs.is_known(holder_of(token), number):
+        if not self._runs.is_known(holder, number):
             return "gone"
-        cancelling = self._runs.ask_to_stop(holder_of(token), number)
+        cancelling = self._runs.ask_to_stop(holder, number)
         if force:
             self._notes.running(number)
             self._give_up("cancel")
@@ -111,7 +116,7 @@ class SliceActor:
     @_control
     def give_way(self, token: Token) -> None:
         """The lease is taken back: what runs under it is asked to stop."""
-        self._runs.give_way(holder_of(token))
+        self._runs.give_way(self._holder(token))
 
     @_control
     def change_size(self, placement: Placement, setup: SliceSetup) -> None:
@@ -153,30 +158,33 @@ class SliceActor:
     @_run
     def collect(self, token: Token, slots: int) -> Any:
         """Answer when some call of the session has finished, with all that have by then."""
-        self._runs.wait_some(holder_of(token), _POLL_SECONDS)
+        self._runs.wait_some(self._holder(token), _POLL_SECONDS)
         return self._reply(token, slots)
 
     @_run
     def fetch(self, token: Token, number: int) -> Any:
         """A large result, as an object that the caller owns."""
-        return self._kept.pop((token.session, number))
+        return self._kept.pop((self._holder(token)[0], number))
 
     @_run
     def next_checkpoint(self, token: Token, taken: int) -> tuple[bytes, Any]:
         """The next state that a call stores, with what it is; the client has the one numbered ``taken``."""
-        holder = holder_of(token)
+        holder = self._holder(token)
         offer = self._desk.next(holder, taken, _POLL_SECONDS, lambda: self._runs.is_busy(holder))
         return (b"", None) if offer is None else (pickle.dumps(tuple(offer[:3])), offer.parcel)
 
     @_run
     def forget_checkpoints(self, token: Token, place: str, number: int) -> None:
         """A call is done: delete what it stored in its place."""
+        self._holder(token)
         folder = folder_of(place, token, number)
         assert folder is not None
         folder().remove()
 
     def _admit(self, batch: Batch, values: tuple[Any, ...]) -> Reply | None:
-        """Refuse stale grants; take in the function. None when the batch may run."""
+        """Refuse stale and made-up grants; take in the function. None when the batch may run."""
+        if not self._is_genuine(batch.token):
+            return Reply((), 0, refused=_STRANGER)
         grant = (batch.token.epoch, batch.token.grant)
         if grant < self._grant:
             return Reply((), 0, refused="the slice has another holder now")
@@ -193,6 +201,20 @@ class SliceActor:
             return Reply((), 0, missing=batch.function)
         self._functions.move_to_end(batch.function)
         return None
+
+    def _is_genuine(self, token: Token) -> bool:
+        if token[:2] + token[3:] == self._genuine:
+            return True
+        genuine = is_sealed(self._identity.key, token)
+        if genuine:
+            self._genuine = token[:2] + token[3:]
+        return genuine
+
+    def _holder(self, token: Token) -> Holder:
+        """Whose calls come under a token. Raises LeaseLost for one that is no lease's of this slice."""
+        if not self._is_genuine(token):
+            raise LeaseLost(_STRANGER)
+        return holder_of(token)
 
     def _register(self, batch: Batch, values: tuple[Any, ...]) -> list[Run]:
         return self._runs.register(holder_of(batch.token), self._make_runs(batch, values), batch.patience)
@@ -281,7 +303,7 @@ class SliceActor:
     @_stream
     def stream(self, token: Token, number: int) -> Iterator[tuple[bool, Any]]:
         """The items of a generator that ``run`` or ``submit`` runs: (True, item), or (False, packed error) last."""
-        channel = self._channel(token.session, number)
+        channel = self._channel(self._holder(token)[0], number)
         try:
             yield from channel
         finally:
@@ -291,7 +313,7 @@ class SliceActor:
     @_control
     def close_stream(self, token: Token, number: int) -> None:
         """Nobody reads the stream any more, or nothing will come: end it on both sides."""
-        channel = self._channels.get((token.session, number))
+        channel = self._channels.get((self._holder(token)[0], number))
         if channel is not None:
             channel.closed.set()
 

@@ -232,7 +232,8 @@ class SliceHost:
         self._node.spawn(self._mourn(live))
 
     def _launch(self, spec: SliceSpec, devices: tuple[Device, ...], setup: SliceSetup, options: dict[str, Any]) -> Any:
-        identity = SliceIdentity(spec.slice, devices, spec.placement, setup.isolation, spec.environment, setup.notes)
+        place, environment = spec.placement, spec.environment
+        identity = SliceIdentity(spec.slice, devices, place, setup.isolation, environment, setup.notes, spec.key)
         named = {**options, "name": spec.slice, "namespace": NAMESPACE}
         return self._class.options(**named).remote(identity, setup, spec.task_class.split("/")[0], spec.grace_seconds)
 
@@ -250,7 +251,7 @@ class SliceHost:
     async def _mourn(self, live: LiveSlice) -> None:
         """Wait for the slice's end, whoever brings it about."""
         try:
-            await live.handle.stay.remote()
+            await live.handle.stay.remote()  # unbounded: the life of the slice
         except Exception as error:
             if not live.stopping:
                 live.stopping = True
@@ -293,4 +294,4 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 
 async def _result(ref: Any) -> Any:
-    return await ref
+    return await ref  # unbounded: who calls it sets the limit

@@ -32,7 +32,7 @@ class StreamSource:
         self._end_with_call(lease)
         try:
             for ref in refs:
-                yield _item(ray.get(ref))
+                yield _item(ray.get(ref))  # unbounded: until user code yields, or its slice ends
         except ray.exceptions.RayError as error:
             raise self._lost() from error
         finally:
@@ -47,7 +47,7 @@ class StreamSource:
         self._end_with_call(lease)
         try:
             async for ref in refs:
-                yield _item(await ref)
+                yield _item(await ref)  # unbounded: likewise
         except ray.exceptions.RayError as error:
             raise self._lost() from error
         finally:
@@ -83,7 +83,7 @@ class StreamSource:
 
         ready = threading.Event()
         if not when_ready(self._call, lambda *_: ready.set()):
-            ready.wait()
+            ready.wait()  # unbounded: the user waits for what is an argument
         failure = failure_of_arguments(self._call)
         if failure is not None:
             raise failure

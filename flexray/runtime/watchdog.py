@@ -55,7 +55,7 @@ class Watchdog(Generic[W]):
 
     def _main(self) -> None:
         while True:
-            self._some.wait()
+            self._some.wait()  # unbounded: a thread of the process, until there is something to do
             self._some.clear()
             while self._calls:
                 self._look(time.perf_counter())

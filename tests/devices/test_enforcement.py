@@ -170,3 +170,14 @@ def test_what_cannot_be_removed_stays_noted(node: Node, tmp_path: Path) -> None:
     after.mps.fails = True
     after.enforcement.recover()
     assert after.noted == ["s1"]
+
+
+def test_one_mechanism_that_cannot_clean_up_keeps_no_other_from_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(keep: Collection[str]) -> None:
+        raise IsolationFailed("the driver hangs")
+
+    monkeypatch.setattr(node.mig, "sweep", fail)
+    (node.made / "left behind").touch()
+    node.enforcement.prepare(node.cell("s1"))
+    node.enforcement.close()
+    assert node.things == []

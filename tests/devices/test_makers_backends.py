@@ -19,6 +19,7 @@ from flexray.devices.commands import CommandFailed
 from flexray.devices.intel import IntelBackend
 from flexray.devices.npu_smi import memory_size, memory_used, parse_fields, parse_mapping, parse_processes
 from flexray.model.amounts import MemoryMiB
+from flexray.model.condition import Severity
 from flexray.model.devices import BackendReport, Device, DeviceState, DeviceType, Family
 
 NO_TYPE = DeviceType("acme/X1", MemoryMiB(1024))
@@ -68,10 +69,17 @@ def test_npus_are_found_watched_and_lost(npu_smi: Double, child: ProbeChild) -> 
     npu_smi.set(**npus({"health": "Critical", "error": "80E01801"}, {"lost": True}))
     sick, lost = child.health(devices[0]), child.health(devices[1])
     assert not sick.ok and "80E01801" in sick.reason
+    assert [(fault.code, fault.severity) for fault in sick.faults] == [("80E01801", Severity.CONDEMNS)]
     assert not lost.ok and "does not exist" in lost.reason
     assert child.sample(devices[1]) == Sample()
     found, reports = child.discover(NPUS)
     assert [device.id for device in found] == ["n/npu0"] and "NPU 1.0" in report_of("ascend", reports).reason
+    npu_smi.set(**npus({"health": "Alarm", "double_bit": 2}))
+    faults = child.health(devices[0]).faults
+    assert [(fault.code, fault.severity) for fault in faults] == [("ECC", Severity.CONDEMNS), ("", Severity.PASSING)]
+    assert "2 memory errors" in faults[0].message
+    npu_smi.set(**npus({"health": "Alarm"}), fail={"ecc": "This device does not support querying ecc."})
+    assert [fault.severity for fault in child.health(devices[0]).faults] == [Severity.PASSING], "the verdict stands"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,8 @@ def test_amd_gpus_have_hips_numbers_not_amd_smis(amd_smi: Double, child: ProbeCh
     assert child.sample(devices[0]) == Sample(0.0, 283, ())
     amd_smi.set(gpus=[gpu(0, uncorrected=2), gpu(1, lost=True)], wrap=False)
     sick, lost = child.health(devices[1]), child.health(devices[0])
-    assert not sick.ok and "2 uncorrected ECC" in sick.reason
+    assert not sick.ok and "2 uncorrected" in sick.reason
+    assert [(fault.code, fault.severity) for fault in sick.faults] == [("ECC", Severity.CONDEMNS)]
     assert not lost.ok and "not found" in lost.reason
     assert child.sample(devices[0]) == Sample()
 
@@ -188,9 +197,13 @@ def test_intel_cards_are_found_watched_and_lost(xpu_smi: Double, child: ProbeChi
     assert child.health(devices[0]).ok
     xpu_smi.set(gpus=[xpu(0, health={"memory": "Critical", "power": "Unknown"}), xpu(1, lost=True)])
     sick, lost = child.health(devices[0]), child.health(devices[1])
-    assert not sick.ok and sick.reason.startswith("memory: ")
+    assert not sick.ok and sick.reason.startswith("ECC: memory: ")
+    assert [(fault.code, fault.severity) for fault in sick.faults] == [("ECC", Severity.CONDEMNS)]
     assert not lost.ok and "device not found" in lost.reason
     assert child.sample(devices[1]) == Sample()
+    xpu_smi.set(gpus=[xpu(0, health={"core_temperature": "Critical"})])
+    hot = child.health(devices[0])
+    assert not hot.ok and [fault.severity for fault in hot.faults] == [Severity.PASSING]
 
 
 @pytest.mark.parametrize(("fail", "status"), [("driver", ProbeStatus.DRIVER_MISSING), ("rubbish", ProbeStatus.BROKEN)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from flexray.devices.enforcers.enforcer import Cell, NotResizable
 from flexray.devices.enforcers.turns import SOCKET, Turns
-from flexray.devices.turns.server import MOST_CONNECTIONS
+from flexray.devices.turns.server import MOST_CONNECTIONS, TurnServer
 from flexray.errors import IsolationFailed
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.devices import Device, DeviceType, Family
@@ -175,6 +176,34 @@ def test_a_client_that_never_reads_stops_nobody(turns: Turns) -> None:
     assert b.ask().told() > 0
 
 
+def test_what_a_client_said_before_it_was_thrown_out_is_forgotten_with_it(tmp_path: Path) -> None:
+    """It holds the turn, asks twice more in one message and reads no answer: the second asks for nobody."""
+    server = TurnServer()
+    for name in "ab":
+        server.obey({"op": "open", "slice": name, "path": tmp_path / name, "device": "d", "share": 250, "burst": 1000})
+    a, b = (Client(str(tmp_path / name)) for name in "ab")
+    for name in "ab":
+        server._accept(server._lines[name])
+    (deaf,) = server._lines["a"].connections
+    a.ask()
+    server._hear(server._lines["a"], deaf)
+    server._advance()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            deaf.send(b"x" * 100)
+    a.link.send(b"A\nA\n")
+    server._hear(server._lines["a"], deaf)
+    assert not server._lines["a"].waiting and not server._lines["a"].connections
+    b.ask()
+    (other,) = server._lines["b"].connections
+    server._hear(server._lines["b"], other)
+    server._advance()
+    assert b.told() > 0
+    for name in "ab":
+        server.obey({"op": "close", "slice": name})
+
+
 def test_who_leaves_is_forgotten(turns: Turns) -> None:
     path = turns.prepare(cell("a")).turns
     b = Client(turns.prepare(cell("b")).turns)
@@ -270,7 +299,7 @@ def test_a_slice_of_a_cpu_device_has_its_cores_in_its_turn(turns: Turns) -> None
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "turns").mkdir()
-    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(IsolationFailed, match="another user's"):
         Turns(tmp_path).prepare(cell("a"))
 
@@ -347,6 +376,7 @@ def test_another_user_gets_no_turn() -> None:
         turns = Turns(Path(name))
         path = turns.prepare(cell("a")).turns
         assert as_stranger(path) == "PermissionError"
+        os.chmod(name, 0o755)
         os.chmod(Path(path).parent, 0o755)
         os.chmod(path, 0o666)
         assert as_stranger(path) == "nothing"

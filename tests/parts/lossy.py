@@ -23,7 +23,7 @@ import ray
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants
-from flexray.model.commands import ResizeSlice, StartSlice, StopSlice
+from flexray.model.commands import GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.devices import Device, DeviceType, Family, Inventory
 from flexray.model.events import (
     NodeLost,
@@ -42,7 +42,7 @@ from flexray.runtime.conversations import Conversations
 from flexray.runtime.engine import Engine
 from flexray.runtime.packing import PackedFunction
 from flexray.runtime.performing import read_batch
-from flexray.runtime.protocol import Code, Environment, JoinAgain, Reply, Reports, SliceSpec
+from flexray.runtime.protocol import Code, Environment, Granted, JoinAgain, Reply, Reports, SliceSpec
 from flexray.runtime.service import Service
 from flexray.runtime.session import Session
 from flexray.runtime.targets import Target
@@ -320,7 +320,9 @@ class Scheduler:
         self.core = build_scheduler(CONFIG, epoch)
         clock = pool.clock.time
         self.news: dict[Any, asyncio.Event] = {}
-        self.conversations = Conversations(epoch, self.apply, self.changed, self.has_news, clock)
+        self.conversations = Conversations(
+            epoch, self.apply, self.changed, self.has_news, clock, lambda ticket, lease: True
+        )
         self.window = Window(pool.sessions, clock(), CONFIG.rejoin_seconds)
         self.reported: set[str] = set()
         self.environments: dict[str, Environment] = {}
@@ -376,7 +378,8 @@ class Scheduler:
             self.links[command.node].send(command)
         else:
             assert not isinstance(command, ResizeSlice)
-            self.conversations.put(command.session, command)
+            message = Granted(command, b"") if isinstance(command, GrantLease) else command
+            self.conversations.put(command.session, message)
 
     def join(self, ticket: Any, environment: Environment, first: int, events: list[Any]) -> Any:
         self.environments[environment.id] = environment
@@ -442,10 +445,10 @@ class Link:
     def look(self) -> None:
         pass
 
-    def live(self, session: Any) -> None:
+    def live(self, ticket: Any) -> None:
         pass
 
-    def leave(self, session: Any) -> None:
+    def leave(self, ticket: Any) -> None:
         pass
 
     def is_over(self) -> bool:

@@ -30,7 +30,7 @@ def target(calls: int, leases: int, mean: float | None) -> Target:
         lease = LeaseId(request, 1)
         placement = Placement("node", ("device",), Share(250), MemoryMiB(0))
         held = Lease(lease, SliceId(f"s1.{number}"), placement, "cpu/generic", "none")
-        made.leases[lease] = HeldLease(held, None, Token(1, 1, SessionId("me"), lease), made)
+        made.leases[lease] = HeldLease(held, None, Token(1, 1, SessionId("me"), lease, b""), made)
     return made
 
 

@@ -25,7 +25,7 @@ from flexray.runtime.engine import Engine
 from flexray.runtime.gang_run import memberships
 from flexray.runtime.packing import PackedFunction, pack_error
 from flexray.runtime.performing import read_batch
-from flexray.runtime.protocol import Code, Member, Reply
+from flexray.runtime.protocol import Code, Granted, Member, Reply
 from flexray.runtime.targets import Target
 
 ME = SessionId("me")
@@ -112,7 +112,7 @@ class World:
         for lease in members:
             place = Placement(node, ("d",), Share(250), MemoryMiB(0))
             found = Lease(lease, SliceId(str(lease)), place, "cpu/generic", Isolation.NONE)
-            self.engine.orders.on_message(GrantLease(ME, found, roster or members))
+            self.engine.orders.on_message(Granted(GrantLease(ME, found, roster or members), b""))
 
     def starts(self, size: int, attempt: int = 1) -> list[FakeSlice]:
         """Grant so many, and let them meet; returns their slices."""

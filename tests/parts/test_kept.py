@@ -121,7 +121,7 @@ E = Environment("E", "job")  # type: ignore[arg-type]
 def conversations() -> tuple[Conversations, list[object], list[float]]:
     applied: list[object] = []
     now = [0.0]
-    made = Conversations(5, applied.append, lambda *_: None, lambda *_: None, lambda: now[0])
+    made = Conversations(5, applied.append, lambda *_: None, lambda *_: None, lambda: now[0], lambda *_: False)
     return made, applied, now
 
 

@@ -58,7 +58,7 @@ def hold(made: Target, *nodes: str) -> list[HeldLease]:
         lease = LeaseId(RequestId(f"me.{number}"), 1)
         placement = Placement(node, (f"{node}/gpu0",), Share(250), MemoryMiB(0))
         held = Lease(lease, SliceId(f"s1.{number}"), placement, "cpu/generic", "none")
-        made.leases[lease] = HeldLease(held, None, Token(1, 1, SessionId("me"), lease), made)
+        made.leases[lease] = HeldLease(held, None, Token(1, 1, SessionId("me"), lease, b""), made)
     return list(made.leases.values())
 
 

@@ -35,10 +35,10 @@ class FakeLink:
         if self.gone:
             raise ClusterUnreachable("no pool")
 
-    def live(self, session: str) -> None:
+    def live(self, ticket: Ticket) -> None:
         pass
 
-    def leave(self, session: str) -> None:
+    def leave(self, ticket: Ticket) -> None:
         pass
 
     def is_over(self) -> bool:
@@ -102,7 +102,9 @@ def names(events: list[Any]) -> list[str]:
 
 def test_it_joins_the_scheduler_that_answers(client: Client) -> None:
     assert client.session.epoch == 5 and client.link.methods() == ["poll"]
-    assert client.link.said[0][1] == (Ticket("me", 5, 0), 0)  # type: ignore[arg-type]
+    ticket, seen = client.link.said[0][1]
+    assert (ticket[:3], seen) == (("me", 5, 0), 0)
+    assert len(ticket.secret) == 32 and Client().session._ticket.secret != ticket.secret
 
 
 def test_what_may_not_have_arrived_is_said_again_in_order(client: Client) -> None:

@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -272,3 +273,24 @@ def test_an_actor_made_by_a_scripts_end(script: Callable[..., Any]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "1" in done.stdout.splitlines()
+
+
+def test_one_that_was_stopped_before_it_had_a_slice_keeps_nobody_waiting() -> None:
+    holders = [Counter.options(accelerator=1).remote() for _ in range(2)]
+    assert [one.add.remote(1).result(WAIT) for one in holders] == [1, 1]
+    third = Counter.options(accelerator=1).remote()
+    failed: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            pickle.dumps(third)  # a handle that is sent needs the actor to be there
+        except BaseException as error:
+            failed.append(error)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    third.stop()
+    sender.join(WAIT)
+    assert [type(error) for error in failed] == [errors.LeaseLost]
+    for one in holders:
+        one.stop()

@@ -6,6 +6,7 @@ read back. cgroup v2 comes first, then a part of it that systemd hands over, the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -33,6 +34,7 @@ from flexray.model.isolation import Isolation, Strength
 _TRIAL_SHARE = Share(250)
 _TRIAL_MEMORY = MemoryMiB(64)
 _PROCS = "cgroup.procs"
+_END_SECONDS = 2.0
 
 
 class Cgroup:
@@ -197,7 +199,8 @@ def _try_for_real(tree: Tree, cell: Cell) -> bool:
         return held
     finally:
         scratch.kill()
-        scratch.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # held by the kernel: the tree's removal says so
+            scratch.wait(_END_SECONDS)
         _remove_quietly(tree, cell)
 
 

@@ -143,7 +143,7 @@ class Tree:
     def _hold(self, node: Path) -> None:
         if node not in self._locks:
             self._locks[node] = os.open(node, os.O_RDONLY)
-            fcntl.flock(self._locks[node], fcntl.LOCK_SH)
+            fcntl.flock(self._locks[node], fcntl.LOCK_SH)  # unbounded: others only look (_is_free)
 
     def _let_go(self, node: Path) -> None:
         if node in self._locks:

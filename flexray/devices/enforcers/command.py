@@ -1,13 +1,13 @@
-"""Runs the makers' commands: each with a time limit, and what it starts cannot hold its caller."""
+"""Runs the commands of enforcers (see ``devices/commands.py``), with errors that hold all that a command said."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Mapping
-from typing import IO, Protocol
+from typing import Protocol
 
+from flexray.devices.commands import run_to_end
 from flexray.errors import DeviceError
 
 SECONDS = 30.0
@@ -42,32 +42,13 @@ class Run(Protocol):
 
 
 def run_command(*command: str, stdin: str = "", env: Mapping[str, str] | None = None, timeout: float = SECONDS) -> str:
-    """What the command printed on standard output.
-
-    It prints into files, not pipes: a daemon that it leaves behind may keep them open as long as it likes.
-    """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        try:
-            done = subprocess.run(
-                command,
-                input=stdin.encode(),
-                stdout=output,
-                stderr=errors,
-                env={**os.environ, **(env or {})},
-                timeout=timeout,
-                start_new_session=True,  # an interrupt of the terminal is not for it
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise CommandFailed(command, 124, f"no answer within {timeout:g} s") from None
-        except OSError as error:
-            raise CommandFailed(command, _MISSING, f"cannot be run: {error.strerror}") from None
-        said = _read(output)
-        if done.returncode:
-            raise CommandFailed(command, done.returncode, said + _read(errors))
-        return said
-
-
-def _read(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
+    """What the command printed on standard output."""
+    try:
+        done = run_to_end(command, timeout, {**os.environ, **(env or {})}, stdin)
+    except subprocess.TimeoutExpired:
+        raise CommandFailed(command, 124, f"no answer within {timeout:g} s") from None
+    except OSError as error:
+        raise CommandFailed(command, _MISSING, f"cannot be run: {error.strerror}") from None
+    if done.status:
+        raise CommandFailed(command, done.status, done.output + done.errors)
+    return done.output

@@ -9,6 +9,7 @@ A child that lives for less than a second, or that has left its parent before it
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -28,7 +29,8 @@ from flexray.devices.enforcers.duty_lending import Lending
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.framework import told
 from flexray.devices.enforcers.process_use import Known, cpu_seconds, descendants, known, private_memory, state_of
-from flexray.errors import IsolationFailed
+from flexray.devices.private import only_mine, private_folder
+from flexray.errors import DeviceError, IsolationFailed
 from flexray.model.devices import Device
 from flexray.model.isolation import Isolation, Strength
 
@@ -83,10 +85,10 @@ class Duty:
             if worked is None:
                 file = self._folder / file_name(cell.slice) / _PIDS
                 try:
-                    file.parent.mkdir(parents=True, exist_ok=True)
+                    private_folder(file.parent)
                     file.touch()
-                except OSError as error:
-                    raise IsolationFailed(f"{file}: cannot be made: {error.strerror}") from None
+                except (OSError, DeviceError) as error:
+                    raise IsolationFailed(f"{file}: cannot be made: {error}") from None
                 worked = self._slices[cell.slice] = _Worked(cell, file, time.monotonic())
             else:
                 self._set(worked, cell)
@@ -215,7 +217,8 @@ class Duty:
             return f"duty: {error}"
         finally:
             scratch.kill()
-            scratch.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                scratch.wait(_SCRATCH_SECONDS)
 
 
 def _named_in(proc: Path, file: Path) -> set[Known]:
@@ -231,7 +234,8 @@ def _note(file: Path, family: Sequence[Known]) -> None:
     """Who belongs to the slice, as a control group's file says it; after a crash it tells who may be stopped."""
     fresh = file.with_name(f"{file.name}.new")
     try:
-        fresh.write_text("".join(f"{one.pid}\n" for one in family))
+        with open(fresh, "w", opener=only_mine) as out:
+            out.writelines(f"{one.pid}\n" for one in family)
         os.replace(fresh, file)
     except OSError:
         pass  # the folder is gone or full; the slice is held without

@@ -18,7 +18,8 @@ from flexray.devices.enforcers.command import CommandFailed, Run, run_command
 from flexray.devices.enforcers.elf import exported
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.nvidia_smi import NvidiaSmi
-from flexray.errors import IsolationFailed
+from flexray.devices.private import private_folder
+from flexray.errors import DeviceError, IsolationFailed
 from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device
 from flexray.model.isolation import Isolation, Strength
@@ -101,9 +102,9 @@ class Hami:
         file = self._file(cell.slice)
         try:
             file.unlink(missing_ok=True)
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(file.parent)
             (self._root / _LOCKS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, DeviceError) as error:
             raise IsolationFailed(f"{cell.slice}: no place for HAMi's files: {error}") from error
         return SliceSetup(
             self.isolation,

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flexray.devices.private import only_mine, private_folder
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,9 +50,9 @@ def read_records(file: Path) -> list[Record]:
 def write_records(file: Path, records: Iterable[Record]) -> None:
     """Replace them in one step, sorted by GPU and place."""
     rows = [dataclasses.asdict(r) for r in sorted(records, key=lambda r: (r.gpu, r.start))]
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parent)
     fresh = file.with_suffix(".new")
-    with open(fresh, "w", encoding="utf-8") as out:
+    with open(fresh, "w", encoding="utf-8", opener=only_mine) as out:
         json.dump(rows, out)
         out.flush()
         os.fsync(out.fileno())

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from flexray.devices.enforcers.command import CommandFailed, Run
 from flexray.devices.enforcers.nvidia_smi import NvidiaSmi
+from flexray.devices.private import private_folder
 
 _CONTROL = "nvidia-cuda-mps-control"
 _QUIT_SECONDS = 10
@@ -65,7 +66,7 @@ class Daemon:
 
     def enter(self, slice_id: str) -> None:
         """Note that a slice uses it."""
-        self._slices.mkdir(parents=True, exist_ok=True)
+        private_folder(self._slices)
         (self._slices / slice_id).touch()
 
     def leave(self, slice_id: str) -> None:
@@ -110,7 +111,7 @@ class Daemon:
     def start(self) -> None:
         """Start it and see that it answers; none is running."""
         self._drop_pipe()  # of one that was killed
-        (self._folder / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._folder / "log")
         pipe = tempfile.mkdtemp(prefix="flexray-mps-")
         self._link.symlink_to(pipe)
         if len(longest := f"{pipe}/{_LONGEST_SOCKET}") > _SOCKET_PATH:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import stat
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,9 @@ from pathlib import Path
 
 from flexray.devices.enforcers.enforcer import Cell, NotResizable, SliceSetup, Support, Usage
 from flexray.devices.enforcers.framework import THREAD_VARIABLES
+from flexray.devices.private import private_folder
 from flexray.devices.turns.keeper import TurnKeeper
-from flexray.errors import IsolationFailed
+from flexray.errors import DeviceError, IsolationFailed
 from flexray.model.amounts import WHOLE
 from flexray.model.devices import Device, Family
 from flexray.model.isolation import Isolation, Strength
@@ -185,13 +185,10 @@ def _short(folder: Path) -> Path:
 def _make_private(folder: Path) -> None:
     """Only this user can reach the sockets in it. Raises IsolationFailed where somebody else made it."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise IsolationFailed(f"{folder} is another user's, or no folder: remove it, or give another state folder")
-        folder.chmod(0o700)
-    except OSError as error:
-        raise IsolationFailed(f"the folder of the turns' sockets cannot be made: {error}") from None
+        private_folder(folder.parent)
+        private_folder(folder)
+    except DeviceError as error:
+        raise IsolationFailed(f"no folder for the turns' sockets: {error}") from None
 
 
 def _is_served(path: Path) -> bool:

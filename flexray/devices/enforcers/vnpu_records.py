@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from flexray.errors import IsolationFailed
+from flexray.devices.private import only_mine, private_folder
+from flexray.errors import DeviceError, IsolationFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,11 @@ class VnpuRecords:
     def _write(self, records: dict[str, Record]) -> None:
         fresh = self._file.with_suffix(".new")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with open(fresh, "w") as file:
+            private_folder(self._file.parent)
+            with open(fresh, "w", opener=only_mine) as file:
                 json.dump({name: dataclasses.asdict(record) for name, record in records.items()}, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(fresh, self._file)
-        except OSError as error:
+        except (OSError, DeviceError) as error:
             raise IsolationFailed(f"virtual NPUs cannot be noted in {self._file}: {error}") from error

@@ -118,7 +118,8 @@ class TurnKeeper:
             process.wait(_END_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds it; it gives no turns any more
+                process.wait(_END_S)
         _pipe(process.stdout).close()
 
 

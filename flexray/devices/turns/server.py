@@ -160,8 +160,12 @@ class TurnServer:
             said = b""
         *whole, rest = (line.connections[connection] + said).split(b"\n")
         line.connections[connection] = rest
-        understood = bool(said) and len(rest) <= _LONGEST_LINE and all(self._take(line, connection, w) for w in whole)
-        if not understood:
+        understood = bool(said) and len(rest) <= _LONGEST_LINE
+        for message in whole:
+            if connection not in line.connections:  # the answer to the message before could not be sent
+                return
+            understood = understood and self._take(line, connection, message)
+        if not understood and connection in line.connections:
             self._drop(line, connection)
 
     def _take(self, line: Line, connection: socket.socket, message: bytes) -> bool:
