@@ -33,6 +33,7 @@ from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
 from flexray.runtime.kept import Kept, RayKeyValues
 from flexray.runtime.nodes import Nodes
+from flexray.runtime.processes import be_spared
 from flexray.runtime.protocol import NAMESPACE, Environment, JoinAgain, SliceSpec, Ticket, Versions, Welcome, agent_name
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
@@ -51,6 +52,7 @@ class SchedulerActor:
     """Detached and named; Ray restarts it when it dies."""
 
     def __init__(self, config: PoolConfig, address: str) -> None:
+        be_spared()
         self._config = config
         self._address = address
         self._kept = Kept(RayKeyValues())
