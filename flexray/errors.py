@@ -193,8 +193,8 @@ class MemoryLimitExceeded(DeviceError):
     """The slice used more memory than it was granted, of its device or of its node; the task is not repeated.
 
     Or its node ran out of memory, more often than ``retries`` allows, and it was the slice that exceeded most what it
-    had booked. ``used`` and ``limit`` are bytes, of all processes of the slice. Where the kernel ended them they are the
-    same: how much more was wanted nobody knows.
+    had booked. ``used`` and ``limit`` are bytes, of all processes of the slice. Where the kernel ended them they are
+    the same: how much more was wanted nobody knows.
     """
 
     def __init__(self, message: str, used: int = 0, limit: int = 0) -> None:
