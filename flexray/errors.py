@@ -18,7 +18,7 @@
     │   ├── ClusterUnreachable       no Ray cluster, or no pool, at that address
     │   └── IncompatibleVersion      pool and client differ in protocol, Ray or Python
     ├── LeaseError                   the right to run was lost
-    │   ├── LeaseLost                slice or node died more often than `retries` allows
+    │   ├── LeaseLost                slice or node died more often than `retries` allows, or took a result with it
     │   ├── Preempted                a task raises it to give way when ``should_yield()``; it starts again elsewhere
     │   ├── Cancelled                the task was cancelled (also a concurrent.futures.CancelledError)
     │   └── TaskTimeout              the task ran longer than its `timeout` (also a TimeoutError)
@@ -158,7 +158,7 @@ class LeaseError(FlexrayError):
 
 
 class LeaseLost(LeaseError):
-    """The slice or its node died more often than ``retries`` allows."""
+    """The slice or its node died more often than ``retries`` allows, before the call was done or its result fetched."""
 
 
 class Preempted(LeaseError):
@@ -190,10 +190,11 @@ class DeviceLost(DeviceError, LeaseLost):
 
 
 class MemoryLimitExceeded(DeviceError):
-    """The slice used more memory than it was granted; the task is not repeated.
+    """The slice used more memory than it was granted, of its device or of its node; the task is not repeated.
 
-    ``used`` and ``limit`` are bytes, of all processes of the slice. Where the kernel ended them they are the same: how
-    much more was wanted nobody knows.
+    Or its node ran out of memory, more often than ``retries`` allows, and it was the slice that exceeded most what it
+    had booked. ``used`` and ``limit`` are bytes, of all processes of the slice. Where the kernel ended them they are
+    the same: how much more was wanted nobody knows.
     """
 
     def __init__(self, message: str, used: int = 0, limit: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -139,8 +140,9 @@ class ExecutorFuture(concurrent.futures.Future[T]):
             TimeoutError: it is not there after ``timeout`` seconds; the call goes on.
             CancelledError: it was cancelled.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         super().result(timeout)
-        return self.call.result(0)
+        return self.call.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def _follow(self, call: Future[T]) -> None:
         """The call is done."""

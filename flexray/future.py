@@ -34,15 +34,20 @@ class Future(Call, Generic[T]):
             TaskError: the task raised; also an instance of the original's class.
             FlexrayError: another reason from ``flexray.errors``.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         if self.phase is not Phase.DONE:
             self.client.wait((self,), timeout)
+        return self._result(deadline)
+
+    def _result(self, deadline: float | None = None) -> T:
+        """The result of a finished task, or raise what it raised."""
         failure = self.failure()
         if failure is not None:
             try:
                 raise failure
             finally:
                 del failure, self  # or the traceback's frames would keep each other, and what they hold, alive
-        return cast(T, self.value())
+        return cast(T, self.value(deadline))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait, and return the exception the task failed with, or None."""
@@ -88,7 +93,9 @@ class Future(Call, Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         yield from self.client.wait_async(self).__await__()
-        return self.result(0)
+        if self.large is not None:
+            return cast(T, (yield from self.client.repeats.fetch_async(self).__await__()))
+        return self._result()
 
     def __repr__(self) -> str:
         return f"<Future {self.target.name} {self.phase.name.lower()}>"
@@ -161,9 +168,10 @@ def get(futures: Future[T] | Iterable[Future[T]], timeout: float | None = None) 
     if isinstance(futures, (str, bytes)) or not isinstance(futures, Iterable):
         _check(futures, "flex.get")
     several = [future if type(future) is Future else _check(future, "flex.get") for future in futures]
+    deadline = None if timeout is None else time.monotonic() + timeout
     if several:
         several[0].client.wait(several, timeout)
-    return [future.outcome[1] if future.is_value else future.result(0) for future in several]
+    return [future.outcome[1] if future.is_value else future._result(deadline) for future in several]
 
 
 def wait(

@@ -231,8 +231,10 @@ class SliceEnded:
     Attributes:
         message: what is known of why.
         running: calls (numbers of the client) that had started and not finished.
-        cause: why the pool or the slice itself ended it: "timeout", "cancel", "memory" or "".
-        overrun: for "memory": MiB it used, and MiB it holds.
+        cause: why the pool or the slice itself ended it: "timeout", "cancel"; "memory" of its device, "host_memory",
+            "node_memory" (host memory, when that of its node ran out); "died" when its process ended and nobody had
+            asked for that; "" otherwise.
+        overrun: where it was memory: MiB it used, and MiB it holds.
     """
 
     slice: SliceId

@@ -44,7 +44,8 @@ class Request:
         burst: how far the slice may use idle share of its device; None means its own share.
         types: allowed device types, patterns such as ``nvidia/A100*``; () means any.
         cpus: thousandths of host cores booked beside the device.
-        host_memory: MiB of host memory booked beside the device, or text such as ``"16GiB"``.
+        host_memory: MiB of host memory booked beside the device, or text such as ``"16GiB"``; more than that its slice
+            may not use. 0: none is booked, and it is not limited.
         queue: name of the queue.
         priority: higher goes first within the queue.
         isolation: at least this strength of both compute and memory, such as ``"hard"``, or what a mechanism gives,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flexray.errors import LeaseLost
-from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
+from flexray.runtime.arguments import failure_of_arguments, pack_arguments, when_ready
 from flexray.runtime.call import Call
 from flexray.runtime.engine import Engine
 from flexray.runtime.targets import Target
@@ -34,16 +34,21 @@ def start_actor(
 
     def start(call: Call, failure: BaseException | None) -> None:
         with engine.calls.step():
-            fill_slots(first)
             target.arguments = first.slots
             target.failed, target.unready = failure, False
             if failure is not None:
                 engine.calls.fail_backlog(target, failure)
             engine.advance(target)
 
+    def ready(call: Call, failure: BaseException | None) -> None:
+        if failure is None:
+            engine.repeats.ready(first, start)
+        else:
+            start(first, failure)
+
     target.unready = True
-    if when_ready(first, start):
-        start(first, failure_of_arguments(first))
+    if when_ready(first, ready):
+        ready(first, failure_of_arguments(first))
 
 
 def end_actor(engine: Engine, target: Target, *, now: bool) -> None:

@@ -17,6 +17,7 @@ from flexray.errors import NotSerializable, UsageError
 from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.packing import LARGE, Slot, is_plain, pack, unpack
 from flexray.runtime.protocol import Payload
+from flexray.runtime.results import check_owners, outcome_of, read
 
 
 def pack_arguments(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -87,17 +88,37 @@ def failure_of_arguments(call: Call) -> BaseException | None:
 
 
 def fill_slots(call: Call) -> None:
-    """Replace finished calls among the slots by their results: bytes when small, else an ObjectRef."""
+    """Replace finished calls among the slots by their results: bytes when small, else an ObjectRef.
+
+    One whose result is an ObjectRef stays, since that may be lost and made again before the call begins. Raises
+    ResultLost where it is lost already.
+    """
     call.slots = tuple(_filled(slot) if isinstance(slot, Call) else slot for slot in call.slots)
 
 
 def _filled(source: Call) -> Any:
-    kind, outcome = source.outcome
-    if kind in (Kind.PACKED, Kind.REFERENCE):
+    kind, outcome = outcome_of(source)
+    if kind is Kind.PACKED:
         return outcome
-    outcome = source.value()
-    packed = pack(outcome)
-    return ray.put(outcome) if packed.held or packed.size > LARGE else packed.data
+    if kind is Kind.REFERENCE:
+        check_owners(source, outcome)
+        return source
+    value = read(source, kind, outcome)
+    packed = pack(value)
+    return ray.put(value) if packed.held or packed.size > LARGE else packed.data
+
+
+def sent_as(slot: Any) -> Any:
+    """What goes to a slice for a filled slot: bytes or an ObjectRef."""
+    if not isinstance(slot, Call):
+        return slot
+    kind, outcome = slot.outcome
+    if kind is Kind.REFERENCE:
+        return outcome
+    if kind is Kind.ERROR:  # it was lost and could not be made again: the slice says so, as of any lost argument
+        assert slot.large is not None
+        return slot.large.lost[-1]
+    return _filled(slot)
 
 
 def unpack_arguments(

@@ -8,13 +8,13 @@ outcome wins, later ones are dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from flexray.errors import NotConnected, TaskError
 from flexray.model.explanation import Explanation
-from flexray.model.lease import LeaseId, RequestId
+from flexray.model.lease import LeaseId, RequestId, SliceId
 from flexray.runtime.packing import unpack, unpack_error
 from flexray.runtime.protocol import Payload
 
@@ -56,6 +56,23 @@ class Kind(IntEnum):
     """Kind and outcome of each member of a gang, by rank: the result is the list of their results."""
 
 
+@dataclass(slots=True)
+class Large:
+    """What is known of a finished call whose result is in Ray's object store (see repeats.py).
+
+    Attributes:
+        repeatable: whether the call still has what it was called with.
+        slices: those that own objects which the result refers to.
+        again: the call that makes the result again, while it does.
+        lost: ObjectRefs of the results that were there before and are gone.
+    """
+
+    repeatable: bool
+    slices: tuple[SliceId, ...] = ()
+    again: Call | None = None
+    lost: list[Any] = field(default_factory=list)
+
+
 class Call:
     """A call of a task or an actor method. Never pickled; ``Future`` says so."""
 
@@ -70,6 +87,7 @@ class Call:
         "awaited",
         "held",
         "kept",
+        "large",
         "lease",
         "method",
         "number",
@@ -93,6 +111,8 @@ class Call:
         self.held: tuple[Any, ...] = ()
         #: its last checkpoint, if it has stored one.
         self.kept: Kept | None = None
+        #: more about its result, once there is a large one.
+        self.large: Large | None = None
         #: how many arguments are not ready yet.
         self.waits_for = 0
         self.attempts = 0
@@ -117,10 +137,39 @@ class Call:
         """The outcome, once. Called with the client's lock held; returns the callbacks to run without it."""
         if self.phase is Phase.DONE:
             return ()
-        self.phase, self._kind, self._outcome = Phase.DONE, kind, outcome
-        self.payload, self.slots, self.held, self.kept = None, (), (), None
+        self.take(kind, outcome)
+        self.phase, self.kept = Phase.DONE, None
         callbacks, self._callbacks = self._callbacks, None
         return callbacks or ()
+
+    def take(self, kind: Kind, outcome: Any) -> None:
+        """Have this outcome, also instead of one that is lost. Called with the client's lock held."""
+        self._kind, self._outcome = kind, outcome
+        if self.large is None:
+            if not references_of(kind, outcome):
+                self.payload, self.slots, self.held = None, (), ()
+                return
+            self.large = Large(not self.target.actor and not self.streams)
+        if not self.repeatable or not references_of(kind, outcome):
+            self.forget_arguments()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may run again if its result is lost."""
+        return self.large is not None and self.large.repeatable and self.attempts < self.target.retries
+
+    def forget_arguments(self) -> None:
+        """It will not run again."""
+        self.payload, self.slots, self.held = None, (), ()
+        if self.large is not None:
+            self.large.repeatable = False
+
+    def repeat(self) -> Call:
+        """A call like this one, to make its lost result again."""
+        again = Call(self._client, self.target, self._client.next_number(), self.method)
+        again.payload, again.slots, again.held = self.payload, self.slots, self.held
+        again.attempts = self.attempts + 1
+        return again
 
     def on_done(self, callback: Callable[[Any], None]) -> bool:
         """Run ``callback(call)`` when done. False when it is done already; the caller runs it then."""
@@ -161,24 +210,37 @@ class Call:
         failure: BaseException = self._outcome
         return failure
 
-    def value(self) -> Any:
-        """The result of a finished call that did not fail; unpacked on first use and kept, but for a gang's."""
+    def value(self, deadline: float | None = None) -> Any:
+        """The result of a finished call that did not fail; unpacked on first use and kept, but for large ones.
+
+        Args:
+            deadline: until when to wait where it has to be made again, by time.monotonic(); None: for ever.
+        """
+        if self.large is not None:
+            return self._client.repeats.fetch(self, deadline)
         if self._kind is Kind.PARTS:
-            return [self._value_of(*part) for part in self._outcome]
-        value = self._value_of(self._kind, self._outcome)
+            return [value_of(*part) for part in self._outcome]
+        value = value_of(self._kind, self._outcome)
         if self._kind is Kind.PACKED:
             self._kind, self._outcome = Kind.VALUE, value
         return value
 
-    def _value_of(self, kind: Kind, outcome: Any) -> Any:
-        if kind is Kind.REFERENCE:
-            return self._client.get_object(outcome, self.target.name)
-        if kind is Kind.PACKED:
-            try:
-                return unpack(outcome)
-            except Exception as error:
-                raise TaskError(f"the result cannot be unpickled here: {type(error).__name__}: {error}") from error
-        return outcome
+
+def value_of(kind: Kind, outcome: Any) -> Any:
+    """What an outcome that is no reference stands for."""
+    if kind is Kind.PACKED:
+        try:
+            return unpack(outcome)
+        except Exception as error:
+            raise TaskError(f"the result cannot be unpickled here: {type(error).__name__}: {error}") from error
+    return outcome
+
+
+def references_of(kind: Kind, outcome: Any) -> tuple[Any, ...]:
+    """The ObjectRefs of an outcome: one, or those among a gang's parts."""
+    if kind is Kind.REFERENCE:
+        return (outcome,)
+    return tuple(part for of, part in outcome if of is Kind.REFERENCE) if kind is Kind.PARTS else ()
 
 
 def describe_call(phase: Phase, ahead: int, found: Explanation | None, request: RequestId | None) -> Explanation:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flexray.runtime.call import Call, Kind, Phase
+from flexray.runtime.lineage import Lineage
 from flexray.runtime.targets import Target
 
 
@@ -24,6 +25,7 @@ class Calls:
         #: calls in all backlogs.
         self.waiting = 0
         self._flush = flush
+        self._lineage = Lineage()
         self._callbacks: list[tuple[Callable[[Any], None], Call]] = []
         self._changed = False
         #: how many threads want to know of every change, not of a call they wait for.
@@ -72,6 +74,8 @@ class Calls:
             self.waiting -= 1
         for callback in call.settle(kind, outcome):
             self._callbacks.append((callback, call))
+        if call.repeatable:
+            self._lineage.add(call)
         if call.awaited or self._watching:
             self._changed = True
 

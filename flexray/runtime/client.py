@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import ray
 
 from flexray.config import PoolConfig, load_config
-from flexray.errors import FlexrayError, InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
+from flexray.errors import InvalidRequest, LeaseLost, NotConnected, UsageError, WaitTimeout
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.explanation import Explanation
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.runtime.actors import end_actor, start_actor
-from flexray.runtime.arguments import failure_of_arguments, fill_slots, pack_arguments, when_ready
+from flexray.runtime.arguments import failure_of_arguments, pack_arguments, when_ready
 from flexray.runtime.asking import RESTART_SECONDS, ask_scheduler
 from flexray.runtime.call import Call, Kind, Phase, describe_call
 from flexray.runtime.cancelling import cancel_call
@@ -33,6 +33,7 @@ from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
 from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_plan, wait_ready
 from flexray.runtime.protocol import SliceIdentity
+from flexray.runtime.repeats import Repeats
 from flexray.runtime.resizing import ask_size
 from flexray.runtime.router import Router
 from flexray.runtime.session import RayLink, Session
@@ -188,16 +189,25 @@ class Client:
 
     def _arguments_ready(self, call: Call, failure: BaseException | None) -> None:
         if failure is not None:
-            with self._engine.calls.step():
-                self._engine.calls.settle(call, Kind.ERROR, failure)
+            self._go(call, failure)
+        else:
+            self.repeats.ready(call, self._go)
+
+    def _go(self, call: Call, failure: BaseException | None) -> None:
+        if failure is None:
+            self._engine.submit(call)
             return
-        try:
-            fill_slots(call)
-        except FlexrayError as error:  # large results of a gang that are lost
-            with self._engine.calls.step():
-                self._engine.calls.settle(call, Kind.ERROR, error)
-            return
-        self._engine.submit(call)
+        with self._engine.calls.step():
+            self._engine.calls.settle(call, Kind.ERROR, failure)
+
+    def next_number(self) -> int:
+        """A number for one more call."""
+        return next(self._numbers)
+
+    @property
+    def repeats(self) -> Repeats:
+        """Reads large results."""
+        return self._engine.repeats
 
     def wait(self, calls: Iterable[Call], timeout: float | None) -> None:
         """Return when all calls are done. Raises WaitTimeout, cancelling nothing, when time runs out."""
@@ -252,14 +262,6 @@ class Client:
     def cancel(self, call: Call, force: bool) -> bool:
         """True when the call will not run to its end; see ``Future.cancel``."""
         return cancel_call(self._engine, call, force)
-
-    @staticmethod
-    def get_object(reference: Any, name: str) -> Any:
-        """The value of a large result of the task of that name."""
-        try:
-            return ray.get(reference)  # unbounded: it is there, or Ray fails it as lost
-        except ray.exceptions.RayError as error:
-            raise LeaseLost(f"the result of {name} was lost with the node that held it") from error
 
     def object_ref(self, call: Call) -> Any:
         """An ObjectRef of a finished call's result."""

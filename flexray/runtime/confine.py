@@ -10,7 +10,7 @@ from pathlib import Path
 from flexray.devices.enforcers.enforcer import SliceSetup
 from flexray.errors import IsolationFailed
 from flexray.runtime.memory_fraction import limit_memory
-from flexray.runtime.processes import MARK
+from flexray.runtime.processes import MARK, be_taken_first
 from flexray.runtime.protocol import Environment
 from flexray.runtime.turns import enter_turns
 
@@ -27,6 +27,7 @@ def confine(setup: SliceSetup, slice_id: str) -> None:
     Raises IsolationFailed when one of them cannot be set; the process must not go on then.
     """
     os.environ.update(setup.env)
+    be_taken_first()
     os.environ[MARK] = slice_id  # children inherit it; that is how they are found
     for file in setup.join:
         _join(file)

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from flexray.runtime.arguments import sent_as
 from flexray.runtime.call import Call, Phase
 from flexray.runtime.near import home_of
 from flexray.runtime.packing import LARGE
@@ -175,7 +176,7 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int, patience: flo
             items.append((call.number, call.payload))
             continue
         filled: list[Any] = []
-        for slot in call.slots:
+        for slot in map(sent_as, call.slots):
             if not isinstance(slot, bytes):
                 values.append(slot)
                 slot = len(values) - 1

@@ -27,6 +27,7 @@ from flexray.runtime.leases import Leases
 from flexray.runtime.orders import Orders
 from flexray.runtime.packing import PackedFunction
 from flexray.runtime.protocol import NAMESPACE
+from flexray.runtime.repeats import Repeats
 from flexray.runtime.targets import HeldLease, Loan, Target
 
 
@@ -39,9 +40,10 @@ class Engine:
         self.calls = Calls(lambda: self.leases.session.flush())
         self.leases = Leases(self.calls, config, later, self.advance, lambda lease: self._keeping.look(lease))
         self._keeping = Keeping(self.calls, self.leases, post)
-        self._exchange = Exchange(self.calls, self.leases, config, post, later, self.advance)
+        self.repeats = Repeats(self.calls, self._restart, post)
+        self._exchange = Exchange(self.calls, self.leases, self.repeats, config, post, later, self.advance)
         grace = config.grace_seconds
-        self._gangs = Gangs(self.calls, self.leases, self._exchange, grace, post, later)
+        self._gangs = Gangs(self.calls, self.leases, self._exchange, self.repeats, grace, post, later)
         self.orders = Orders(self.calls, self.leases, self._exchange, self.advance)
         self._config = config
 
@@ -75,6 +77,23 @@ class Engine:
             target.backlog.append(call)
             # In a burst this thread keeps the interpreter to itself, and slices would idle until it has ended.
             self.advance(target, BURST_DEPTH if burst else DEPTH)
+
+    def _restart(self, call: Call) -> None:
+        """Put a call at the head of its line, whatever waits there: one that makes a lost result again, or needs it."""
+        target = call.target
+        failed = target.failed or self.orders.dead
+        if failed is not None:
+            self.calls.settle(call, Kind.ERROR, failed)
+            return
+        if target.actor and not target.constructed:  # its constructor, which waits for nothing in the backlog
+            lease = self.leases.get(call.lease) if call.lease is not None else None
+            if lease is not None and lease.usable:  # otherwise the next lease gets another one
+                self._exchange.send(lease, [call])
+            return
+        if target.request.gang is not None and (target.gang is None or target.gang.whole is not call):
+            self._gangs.take_in(call)
+        self.calls.put_back([call])
+        self.advance(call.target)
 
     def advance(self, target: Target, depth: int = DEPTH) -> None:
         """Send what can be sent, then ask for the leases that are missing, or stop asking."""

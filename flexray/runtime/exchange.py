@@ -22,6 +22,7 @@ from flexray.runtime.dispatch import mark_idle, send_batch
 from flexray.runtime.leases import Leases
 from flexray.runtime.losses import argument_error, failed_elsewhere
 from flexray.runtime.protocol import Code, Reply
+from flexray.runtime.repeats import Repeats
 from flexray.runtime.targets import HeldLease, Target
 
 #: A slice that fails a call is given up when the scheduler says nothing about it for this long.
@@ -37,12 +38,13 @@ class Exchange:
         self,
         calls: Calls,
         leases: Leases,
+        repeats: Repeats,
         config: PoolConfig,
         post: Callable[..., None],
         later: Callable[[float, Callable[[], None]], None],
         advance: Callable[[Target], None],
     ) -> None:
-        self._calls, self._leases, self._config = calls, leases, config
+        self._calls, self._leases, self._repeats, self._config = calls, leases, repeats, config
         self._post, self._later, self._advance = post, later, advance
 
     def send(self, lease: HeldLease, calls: list[Call], seconds: float = 0.0) -> None:
@@ -118,9 +120,9 @@ class Exchange:
     def _finish(self, lease: HeldLease, call: Call, code: int, payload: Any, refs: list[Any]) -> None:
         if code == Code.KEPT:
             lease.target.large_results = True
-            ref = lease.handle.fetch.remote(lease.token, call.number)
+            header, result = lease.handle.fetch.options(num_returns=2).remote(lease.token, call.number)
             # The lease is kept until the slice has handed the result over.
-            ref._on_ready(lambda *_: self._post(self._fetched, lease, call, ref))
+            header._on_completed(lambda answer: self._post(self._fetched, lease, call, result, payload, answer))
             return
         del lease.in_flight[call.number]
         if code != Code.YIELDED:
@@ -130,7 +132,8 @@ class Exchange:
         elif code == Code.VALUE:
             self._calls.settle(call, Kind.PACKED, payload)
         elif code == Code.SLOT:
-            self._calls.settle(call, Kind.REFERENCE, refs[1 + payload])
+            index, owns = payload
+            self._store(lease, call, refs[1 + index], owns)
         elif code == Code.ERROR:
             self._calls.settle(call, Kind.ERROR, payload)
         elif code == Code.YIELDED:
@@ -158,11 +161,21 @@ class Exchange:
             mark_idle(lease)
             self._go_on(lease)
 
-    def _fetched(self, lease: HeldLease, call: Call, ref: Any) -> None:
+    def _store(self, lease: HeldLease, call: Call, result: Any, owns: bool) -> None:
+        """A call's result is an object; ``owns`` says whether it refers to others that end with its slice."""
+        self._calls.settle(call, Kind.REFERENCE, result)
+        if owns and call.large is not None:
+            call.large.slices = (lease.lease.slice,)
+            lease.owing.add(call)
+
+    def _fetched(self, lease: HeldLease, call: Call, result: Any, owns: bool, answer: Any) -> None:
         with self._calls.step():
+            if not isinstance(answer, bytes):  # the slice died with it: the call runs again, as if it had not finished
+                self._broken(lease, answer)
+                return
             if lease.in_flight.pop(call.number, None) is not None:
                 self._call_is_over(lease, call)
-                self._calls.settle(call, Kind.REFERENCE, ref)
+                self._store(lease, call, result, owns)
             mark_idle(lease)
             self._advance(lease.target)
             self._leases.plan_sweep()
@@ -181,7 +194,8 @@ class Exchange:
         calls = [call for call in batch if lease.in_flight.pop(call.number, None) is not None]
         lease.functions.discard(lease.target.function.key)
         if len(calls) == 1:
-            self._calls.settle(calls[0], Kind.ERROR, argument_error(lease.target, error))
+            if not self._repeats.mend(calls[0], error):
+                self._calls.settle(calls[0], Kind.ERROR, argument_error(lease.target, error))
         else:  # one by one: that shows whose argument it is
             for call in calls:
                 call.alone = True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flexray.errors import Cancelled, LeaseLost, TaskTimeout
 from flexray.model.gang import Gang
-from flexray.model.lease import LeaseId, RequestId
+from flexray.model.lease import LeaseId, RequestId, SliceId
 from flexray.runtime.call import Call, Kind, Phase
 from flexray.runtime.packing import rename_error
 from flexray.runtime.protocol import Member
@@ -151,6 +151,10 @@ class GangRun:
         for lease, member in zip(team, memberships([lease.node for lease in team], rendezvous), strict=True):
             lease.member = member
             self.members[lease.id] = MemberCall(self.whole)
+
+    def owners(self) -> tuple[SliceId, ...]:
+        """The slices that own objects which the members' results refer to; both end with the gang."""
+        return tuple(name for call in self.members.values() if call.large is not None for name in call.large.slices)
 
     def close(self) -> Verdict:
         """All members have ended: what becomes of the gang's call."""

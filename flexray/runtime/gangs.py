@@ -20,6 +20,7 @@ from flexray.runtime.calls import Calls
 from flexray.runtime.exchange import Exchange
 from flexray.runtime.gang_run import GangRun, MemberCall
 from flexray.runtime.leases import Leases
+from flexray.runtime.repeats import Repeats
 from flexray.runtime.targets import HeldLease
 
 #: What could not be done because a slice did not answer, or had not got its call yet, is tried again after this long.
@@ -34,18 +35,19 @@ class Gangs:
         calls: Calls,
         leases: Leases,
         exchange: Exchange,
+        repeats: Repeats,
         grace: float,
         post: Callable[..., None],
         later: Callable[[float, Callable[[], None]], None],
     ) -> None:
-        self._calls, self._leases, self._exchange = calls, leases, exchange
+        self._calls, self._leases, self._exchange, self._repeats = calls, leases, exchange, repeats
         self._grace, self._post, self._later = grace, post, later
 
     @staticmethod
     def take_in(call: Call) -> None:
         """A gang's call gets a target of its own: nothing else may run on its leases."""
         run = GangRun(call)
-        call.target = replace(call.target, gang=run, backlog=deque(), leases={}, asked={})
+        call.target = replace(call.target, gang=run, backlog=deque(), leases={}, asked={}, ended=False)
 
     def advance(self, run: GangRun) -> None:
         """Do what follows from the state of a gang. Safe to call at any time."""
@@ -71,6 +73,8 @@ class Gangs:
         for lease in list(target.leases.values()):
             if lease.idle and (lease.recalled or lease.id not in run.roster):
                 self._leases.release(lease)
+        if run.whole.phase is Phase.NEW:  # an argument is made again
+            return
         team = run.team()
         if len(team) < run.gang.enough:
             run.meeting = ()
@@ -156,9 +160,16 @@ class Gangs:
                 self.advance(run)
 
     def _judge(self, run: GangRun) -> None:
+        slices = run.owners()
         verdict = run.close()
-        if verdict.kind is not None:
+        lost = getattr(verdict.outcome, "lost_argument", None)
+        if lost is not None and self._repeats.mend(run.whole, lost):
+            pass
+        elif verdict.kind is not None:
             self._calls.settle(run.whole, verdict.kind, verdict.outcome)
+            if slices and run.whole.large is not None:
+                run.whole.large.slices = slices
+                run.whole.forget_arguments()  # they would be lost again
         elif not run.over:
             self._calls.put_back([run.whole])
         self.advance(run)

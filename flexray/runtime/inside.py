@@ -122,7 +122,7 @@ class Inside:
         running.set(Running(Stage(self._identity, here.token, _begun), guest))
         kind, outcome = Kind.VALUE, None
         try:
-            args, kwargs = unpack_arguments(call.payload, call.slots, call.held, ray.get)
+            args, kwargs = unpack_arguments(call.payload, call.slots, call.held, _value_of)
             outcome = call.target.callable(*args, **kwargs)
             if asyncio.iscoroutine(outcome):
                 outcome = asyncio.run(outcome)
@@ -180,8 +180,15 @@ def wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> Callable[[Any]
 
 
 def _with_arguments(calls: Iterable[Call]) -> Iterator[Call]:
-    """The calls and, for those that wait for arguments, the calls these come from."""
+    """The calls and, for those that wait for arguments, the calls these come from, or that make them again."""
     for call in calls:
         if call.phase is Phase.NEW:
             yield from _with_arguments(a for a in call.slots if isinstance(a, Call))
+        if call.large is not None and call.large.again is not None:
+            yield from _with_arguments([call.large.again])
         yield call
+
+
+def _value_of(slot: Any) -> Any:
+    """What stands for an argument that is not bytes."""
+    return slot.value() if isinstance(slot, Call) else ray.get(slot)  # unbounded: it is there, or Ray fails it as lost

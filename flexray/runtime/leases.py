@@ -224,7 +224,7 @@ class Leases:
                     continue
                 if target.streams_waiting and not lease.recalled:  # a thread is about to take it
                     continue
-                if target.ended or lease.recalled or lease.idle_since <= before:
+                if target.ended or lease.recalled or (lease.idle_since <= before and not lease.lingers):
                     self.release(lease)
             for target in {id(t): t for t in self._by_request.values()}.values():
                 self.ask_less(target)

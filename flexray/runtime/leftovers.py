@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flexray.devices.private import only_mine
 from flexray.errors import DeviceError
+from flexray.runtime.last_words import words_of
 from flexray.runtime.notes import all_notes, notes_directory
 from flexray.runtime.processes import Process, end_all, family, identify, is_alive
 
@@ -61,6 +62,7 @@ def _end_recorded(directory: Path, timeout: float) -> None:
             raise DeviceError(f"processes {[p.pid for p in members]} of slice {slice_id} cannot be ended")
         path.unlink(missing_ok=True)
         (directory / slice_id).unlink(missing_ok=True)
+        words_of(directory, slice_id).unlink(missing_ok=True)
 
 
 def _is_orphaned(directory: Path) -> bool:

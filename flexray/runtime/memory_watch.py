@@ -2,7 +2,8 @@
 
 The kernel or the device may limit a slice's memory too (see docs/isolation.md); this is the watchdog behind that, for
 all processes of the slice together. On CPU stand-ins it counts memory that belongs to the processes themselves, beyond
-what the bare process had when the slice started; on other devices what their maker says of the processes.
+what the bare process had when the slice started; on other devices what their maker says of the processes, and of the
+host's memory the same as on stand-ins, where some was booked (``Request.host_memory``).
 """
 
 from __future__ import annotations
@@ -20,10 +21,17 @@ from flexray.devices.enforcers.enforcer import Cell
 from flexray.errors import FlexrayError
 from flexray.model.devices import Device, Family
 from flexray.model.isolation import Strength
+from flexray.runtime.node_memory import Gauge, NodeMemory, last_reserve
 
 LOOK_SECONDS = 0.05
 """Between two looks at the memory of the slices on CPU stand-ins; a look costs some 10 microseconds a process."""
 
+LEAST_EXCESS = 64
+"""MiB: ending a slice that uses less beyond what it booked would help nobody."""
+
+#: The node's memory is looked at as often when less than so many times its last reserve is left, else now and then.
+_CLOSE, _FAR_SECONDS = 4, 0.25
+_END_SECONDS = 10.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 2**20
 _PROC = Path("/proc")
@@ -31,14 +39,24 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Overrun:
-    """A slice used more memory than it holds: MiB each."""
+    """A slice used more memory than it holds: MiB each.
+
+    Attributes:
+        cause: "memory": of its device, or of the CPU stand-in; "host_memory": beside its device; "node_memory": beside
+            its device, and its node was running out.
+        why: more about that, for messages.
+    """
 
     used: int
     limit: int
+    cause: str = "memory"
+    why: str = ""
 
     def describe(self) -> str:
         """For messages."""
-        return f"it used {self.used} MiB of memory and holds {self.limit} MiB"
+        if self.cause == "memory":
+            return f"it used {self.used} MiB of memory and holds {self.limit} MiB"
+        return f"it used {self.used} MiB of host memory and had booked {self.limit} MiB{self.why}"
 
 
 def with_watchdog(device: Device) -> Device:
@@ -94,6 +112,7 @@ class Watched(Protocol):
         cell: what it holds; None until its part was asked for.
         members: its processes, as far as they are known.
         base: bytes that its bare process had.
+        host_memory: MiB of host memory that are booked for it beside its device; 0: none, and no limit.
     """
 
     @property
@@ -104,6 +123,9 @@ class Watched(Protocol):
 
     @property
     def base(self) -> int: ...
+
+    @property
+    def host_memory(self) -> int: ...
 
 
 W = TypeVar("W", bound=Watched)
@@ -129,12 +151,36 @@ class MemoryWatch(Generic[W]):
         self._slices, self._over, self._sample, self._sample_seconds = slices, over, sample, sample_seconds
 
     async def watch_host(self) -> None:
-        """Slices on CPU stand-ins."""
+        """Slices on CPU stand-ins, and those that have booked host memory beside their device."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            here = [one for one in self._slices() if one.cell is not None and on_host(one.cell)]
+            here = [one for one in self._slices() if one.cell is not None and (on_host(one.cell) or one.host_memory)]
             if here:
                 await self._look(here, _host_overrun)
+
+    async def watch_node(self, look: Callable[[], NodeMemory] | None = None) -> None:
+        """The node as a whole: before its memory runs out, the slice that exceeds most what it booked is ended.
+
+        Ray's memory monitor would end the scheduler first, which restarts, then the newest slices, whatever they use.
+        """
+        look = look or Gauge().look
+        while True:
+            try:
+                now = look()
+            except (OSError, KeyError, ValueError):  # no Linux
+                return
+            reserve = last_reserve(now.total)
+            if now.available < reserve:
+                await self._make_room(now)
+            await asyncio.sleep(LOOK_SECONDS if now.available < _CLOSE * reserve else _FAR_SECONDS)
+
+    async def _make_room(self, now: NodeMemory) -> None:
+        found = most_excessive([one for one in self._slices() if one.cell is not None])
+        if found is not None:
+            one, used = found
+            pids = list(one.members)
+            self._over(one, Overrun(used, booked(one), "node_memory", _running_out(now)))
+            await _gone(pids)
 
     async def watch_devices(self) -> None:
         """Slices on devices that can tell what each process uses."""
@@ -165,7 +211,37 @@ class MemoryWatch(Generic[W]):
 
 
 def _host_overrun(one: Watched, cell: Cell) -> Overrun | None:
-    return host_overrun(one.members, one.base, cell.memory * len(cell.devices))
+    overrun = host_overrun(one.members, one.base, booked(one))
+    return overrun if overrun is None or on_host(cell) else dataclasses.replace(overrun, cause="host_memory")
+
+
+def booked(one: Watched) -> int:
+    """MiB of host memory that a slice holds: on CPU stand-ins its memory, else what is booked beside its device."""
+    assert one.cell is not None
+    return one.cell.memory * len(one.cell.devices) if on_host(one.cell) else one.host_memory
+
+
+def most_excessive(slices: Iterable[W]) -> tuple[W, int] | None:
+    """The slice that uses most beyond what it has booked, and MiB that it uses; None where that is little for each."""
+    use = [(one, (sum(map(own_memory, one.members)) - one.base) // _MIB) for one in slices]
+    over = [(used - booked(one), used, one) for one, used in use if used - booked(one) >= LEAST_EXCESS]
+    if not over:
+        return None
+    _, used, one = max(over, key=lambda row: row[:2])
+    return one, used
+
+
+def _running_out(now: NodeMemory) -> str:
+    left, total = now.available // _MIB, now.total // _MIB
+    return f", and its node was running out: {left} of {total} MiB were left"
+
+
+async def _gone(pids: Collection[int]) -> None:
+    """Wait until the memory of processes that are being ended is free, so that nobody else is ended for it."""
+    for _ in range(int(_END_SECONDS / LOOK_SECONDS)):
+        if not any(map(own_memory, pids)):
+            return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def on_host(cell: Cell) -> bool:

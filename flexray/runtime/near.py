@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-import ray
 from ray.experimental.locations import get_local_object_locations
 
 from flexray.runtime.call import Call
+from flexray.runtime.lineage import references_in
 from flexray.runtime.targets import Target
 
 #: So many calls and arguments are looked at for one request, and so many nodes are named in it.
@@ -48,7 +48,7 @@ def home_of(call: Call) -> str | None:
 
 
 def _near(slots: Iterable[object]) -> Near:
-    references = [slot for slot in slots if isinstance(slot, ray.ObjectRef)]
+    references = references_in(slots)
     if not references:
         return ()
     once = list(dict.fromkeys(references))[:_ARGUMENTS]

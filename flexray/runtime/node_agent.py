@@ -33,7 +33,9 @@ from flexray.runtime.device_watch import DeviceWatch
 from flexray.runtime.environment import with_variables
 from flexray.runtime.leftovers import end_leftovers
 from flexray.runtime.memory_watch import MemoryWatch, with_watchdog
+from flexray.runtime.node_memory import host_memory
 from flexray.runtime.notes import notes_directory
+from flexray.runtime.processes import be_spared
 from flexray.runtime.protocol import AgentCommand, Reports, SliceSpec
 from flexray.runtime.service import Service
 from flexray.runtime.slice_host import END_SECONDS, LiveSlice, SliceHost, in_thread
@@ -48,6 +50,7 @@ class NodeAgent:
     """Runs on one node, as long as the node is in the pool."""
 
     def __init__(self, node: str, name: str, resources: dict[str, float], labels: dict[str, str], config: PoolConfig):
+        be_spared()
         self._node = node
         self._name = name
         self._config = config
@@ -94,7 +97,7 @@ class NodeAgent:
                 self._claims.append(await in_thread(make_or_adopt_claim, self._node, resource, number))
         memory = MemoryWatch(self._host.running, self._host.ran_over, self._probe.sample, self._config.poll_seconds)
         usage = UsageWatch(self._host.running, self._usage_of, self._note_usage)
-        for watch in (memory.watch_host, memory.watch_devices, usage.watch):
+        for watch in (memory.watch_host, memory.watch_node, memory.watch_devices, usage.watch):
             self.spawn(watch())
         self.spawn(self._watch_claims())
         self.spawn(self._watch_health())
@@ -257,10 +260,9 @@ class NodeAgent:
 def _facts(node: str, resources: dict[str, float], labels: dict[str, str], config: PoolConfig) -> NodeFacts:
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     cores = tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
-    host_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     # Ray leaves the variables of a worker without devices as the raylet has them: these are the node's own masks.
     visible = masks_of(os.environ)
-    return NodeFacts(node, resources, labels, cores, host_memory, 0, config.fake_devices, visible=visible)
+    return NodeFacts(node, resources, labels, cores, host_memory(), 0, config.fake_devices, visible=visible)
 
 
 async def _probe(claim: Claim) -> str | None:

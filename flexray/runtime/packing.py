@@ -87,6 +87,14 @@ def pack(value: object) -> Packed:
     return Packed(data, tuple(packer.held), len(data))
 
 
+def owns_any(held: Sequence[Any]) -> bool:
+    """Whether some of these references are to what this process made, and what therefore ends with it."""
+    if not held:
+        return False
+    me = ray.put(None).owner_address()
+    return any(one._ray_original_handle if isinstance(one, ActorHandle) else one.owner_address() == me for one in held)
+
+
 def unpack(data: bytes, held: Sequence[Any] = ()) -> Any:
     """The value that ``pack`` packed, with its references put back."""
     if not held:

@@ -175,9 +175,11 @@ class Code(IntEnum):
     PLAIN = 6
     """Payload: the result itself (see packing.is_plain)."""
     SLOT = 1
-    """The result is a return value of this very actor call; payload: its index."""
+    """The result is a return value of this very actor call; payload: its index, and whether it refers to objects that
+    the slice owns."""
     KEPT = 2
-    """The result is large or holds references: fetch it by a call of its own; payload: its size."""
+    """The result is large or holds references: fetch it by a call of its own; payload: whether it refers to objects
+    that the slice owns."""
     ERROR = 3
     """Payload: the packed exception."""
     CANCELLED = 4

@@ -34,6 +34,7 @@ from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
 from flexray.runtime.kept import Kept, RayKeyValues
 from flexray.runtime.nodes import Nodes
+from flexray.runtime.processes import be_spared
 from flexray.runtime.protocol import (
     NAMESPACE,
     Environment,
@@ -68,6 +69,7 @@ class SchedulerActor:
     """Detached and named; Ray restarts it when it dies."""
 
     def __init__(self, config: PoolConfig, address: str) -> None:
+        be_spared()
         self._config = config
         self._address = address
         self._kept = Kept(RayKeyValues())

@@ -25,10 +25,11 @@ from flexray.runtime.channel import Channel, Pump
 from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
 from flexray.runtime.confine import confine, limit_heap, take_on
 from flexray.runtime.current import Running, Stage, running
+from flexray.runtime.last_words import note_last_words, words_of
 from flexray.runtime.log_tags import tag_output
 from flexray.runtime.membership import meeting_place, run_as
 from flexray.runtime.notes import Notes, notes_directory
-from flexray.runtime.packing import LARGE, Packed, is_plain, pack, pack_error
+from flexray.runtime.packing import LARGE, Packed, is_plain, owns_any, pack, pack_error
 from flexray.runtime.performing import LazyFunction, part_of, perform, read_batch
 from flexray.runtime.processes import identify
 from flexray.runtime.protocol import Batch, Code, Reply, SliceIdentity, Token
@@ -75,7 +76,9 @@ class SliceActor:
         self._channels: dict[tuple[SessionId, int], Channel] = {}
         self._channels_lock = threading.Lock()
         self._desk = Desk()
-        self._notes = Notes(notes_directory(identity.placement.node) / identity.slice)
+        directory = notes_directory(identity.placement.node)
+        self._notes = Notes(directory / identity.slice)
+        note_last_words(words_of(directory, identity.slice))
         self._runs = RunQueue(self._encode, self._notes.running, self._give_up, grace)
 
     # -- control ---------------------------------------------------------------------------
@@ -162,9 +165,9 @@ class SliceActor:
         return self._reply(token, slots)
 
     @_run
-    def fetch(self, token: Token, number: int) -> Any:
-        """A large result, as an object that the caller owns."""
-        return self._kept.pop((self._holder(token)[0], number))
+    def fetch(self, token: Token, number: int) -> tuple[bytes, Any]:
+        """A large result, as an object that the caller owns, behind a word that says that it is one."""
+        return b"", self._kept.pop((self._holder(token)[0], number))
 
     @_run
     def next_checkpoint(self, token: Token, taken: int) -> tuple[bytes, Any]:
@@ -274,7 +277,7 @@ class SliceActor:
             failure.__cause__ = error
             return Code.ERROR, pack_error(failure)
         if packed.held or packed.size > LARGE:
-            return Code.KEPT, (result, packed.size)
+            return Code.KEPT, (result, owns_any(packed.held))
         return Code.VALUE, packed.data
 
     def _reply(self, token: Token, slots: int) -> Any:
@@ -283,13 +286,13 @@ class SliceActor:
         returned: list[Any] = []
         for run, (code, payload) in finished:
             if code is Code.KEPT:
-                result, size = payload
+                result, owns = payload
                 if len(returned) < slots:
-                    code, payload = Code.SLOT, len(returned)
+                    code, payload = Code.SLOT, (len(returned), owns)
                     returned.append(result)
                 else:
                     self._kept[token.session, run.id] = result
-                    payload = size
+                    payload = owns
             done.append((run.id, int(code), payload))
         return self._pad(Reply(tuple(done), unfinished, count, seconds), returned, slots)
 

@@ -26,6 +26,7 @@ from flexray.model.events import (
 from flexray.model.lease import Placement, SliceId
 from flexray.model.lifecycle import SliceState
 from flexray.runtime.environment import with_variables
+from flexray.runtime.last_words import last_words, words_of
 from flexray.runtime.leftovers import forget_process, record_process
 from flexray.runtime.memory_watch import Overrun, on_host, own_memory
 from flexray.runtime.notes import notes_directory, read_notes
@@ -74,6 +75,11 @@ class LiveSlice:
             except (OSError, ValueError):
                 pass
         return list(dict.fromkeys([*own, *self.known]))
+
+    @property
+    def host_memory(self) -> int:
+        """MiB of host memory that are booked for it beside its device."""
+        return self.spec.host[1]
 
     @property
     def name(self) -> SliceId:
@@ -256,11 +262,17 @@ class SliceHost:
             if not live.stopping:
                 live.stopping = True
                 live.overrun = overrun = await in_thread(live.ended_by_kernel, self._enforcement)
-                why = f"its process died ({type(error).__name__})" if overrun is None else overrun.describe()
-                await self._end(live, why)
+                if overrun is None:
+                    await self._end(live, "", error)
+                else:
+                    await self._end(live, overrun.describe())
 
-    async def _end(self, live: LiveSlice, message: str) -> None:
-        """Make sure that nothing of a slice is left, then report its end with what it noted."""
+    async def _end(self, live: LiveSlice, message: str, died: Exception | None = None) -> None:
+        """Make sure that nothing of a slice is left, then report its end with what it noted.
+
+        Args:
+            died: what Ray says of its process, which ended without being asked to.
+        """
         name = live.spec.slice
         while live.process is None and name in self.live:  # still starting: its start ends first
             await asyncio.sleep(0.02)
@@ -273,11 +285,18 @@ class SliceHost:
             # A process that cannot be ended still uses the device: it must not be given to anybody.
             await asyncio.sleep(1.0)
         await in_thread(self._enforcement.release, name)
-        running, cause = read_notes(notes_directory(self._name) / name)
+        directory = notes_directory(self._name)
+        running, cause = read_notes(directory / name)
+        words = words_of(directory, name)
+        if died is not None and not cause:
+            message, cause = last_words(words, died), "died"
+        words.unlink(missing_ok=True)
         forget_process(self._name, name)
         del self.live[name]
-        over = None if live.overrun is None else (live.overrun.used, live.overrun.limit)
-        self._node.report(SliceEnded(name, message, running, "memory" if over else cause, over))
+        over = None
+        if live.overrun is not None:
+            over, cause = (live.overrun.used, live.overrun.limit), live.overrun.cause
+        self._node.report(SliceEnded(name, message or f"it ended itself ({cause})", running, cause, over))
 
 
 def cell_of(spec: SliceSpec, devices: tuple[Device, ...]) -> Cell:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from flexray.errors import LeaseLost
-from flexray.runtime.arguments import failure_of_arguments, fill_slots, when_ready
+from flexray.runtime.arguments import when_ready
 from flexray.runtime.call import Call
 from flexray.runtime.packing import unpack_error
 from flexray.runtime.targets import HeldLease
@@ -82,12 +82,19 @@ class StreamSource:
         import threading
 
         ready = threading.Event()
+        failures: list[BaseException | None] = []
+
+        def go(_: Call, failure: BaseException | None) -> None:
+            failures.append(failure)
+            ready.set()
+
         if not when_ready(self._call, lambda *_: ready.set()):
             ready.wait()  # unbounded: the user waits for what is an argument
-        failure = failure_of_arguments(self._call)
-        if failure is not None:
-            raise failure
-        fill_slots(self._call)
+            ready.clear()
+        self._engine.repeats.ready(self._call, go)
+        ready.wait()  # unbounded: what was lost is being made again
+        if failures[0] is not None:
+            raise failures[0]
 
 
 def _item(pair: tuple[bool, Any]) -> Any:

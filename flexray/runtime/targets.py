@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from flexray.model.lease import Lease, LeaseId, RequestId
 from flexray.model.request import Request
@@ -19,6 +20,9 @@ from flexray.runtime.protocol import Member, Token
 
 if TYPE_CHECKING:
     from flexray.runtime.gang_run import GangRun
+
+OWNING_SECONDS = 60.0
+"""A lease is kept this long after its last call for the objects that its slice owns and somebody may still ask for."""
 
 #: How much weight the newest batch has in the mean run time, when it took longer and when it did not: small tasks
 #: that are taken for long ones travel alone, which costs more than the other mistake.
@@ -62,6 +66,8 @@ class HeldLease:
     borrowed: bool = False
     #: what the calls on it are of a gang.
     member: Member | None = None
+    #: finished calls whose results refer to objects that the slice owns, as long as somebody holds their Futures.
+    owing: WeakSet[Call] = field(default_factory=WeakSet)
 
     @property
     def idle(self) -> bool:
@@ -72,6 +78,11 @@ class HeldLease:
     def free(self) -> bool:
         """Whether it may be handed back by itself: nothing is on it, and no gang decides about it."""
         return self.idle and self.target.gang is None
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it is kept though nothing is on it, for objects that would end with its slice."""
+        return bool(self.owing) and time.monotonic() - self.idle_since < OWNING_SECONDS
 
     @property
     def usable(self) -> bool:

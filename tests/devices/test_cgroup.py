@@ -93,15 +93,15 @@ def test_a_resize_is_in_the_kernel_and_one_it_refuses_changes_nothing(v1: Cgroup
         v1.resize(QUARTER)
 
 
-BURN = """
+BURN = r"""
 import os, sys, threading
 fd = os.open(sys.argv[1], os.O_WRONLY)
 idle = threading.Thread(target=threading.Event().wait, daemon=True)
 idle.start()
 os.write(fd, str(os.getpid()).encode())
 child = os.fork()
-print(open(f"/proc/self/task/{idle.native_id}/cgroup").read() if child else "", end="", flush=True)
-print(os.getpid(), flush=True)
+text = open(f"/proc/self/task/{idle.native_id}/cgroup").read() if child else ""
+os.write(1, f"{text}{os.getpid()}\n".encode())  # in one piece: both write to the same pipe
 while True: pass
 """
 
@@ -117,6 +117,7 @@ def test_what_joins_is_held_with_its_threads_and_its_children(v1: Cgroup) -> Non
         lines = []
         while len(pids) < 2:
             lines.append(process.stdout.readline())
+            assert lines[-1], "it ended"
             pids |= {int(lines[-1])} if lines[-1].strip().isdigit() else set()
         assert any(line.startswith("1:cpu:") or f"/{NAME}/n/cpu0/s1/run" in line for line in lines), "an older thread"
         assert {int(pid) for pid in Path(joined).read_text().split()} == pids
@@ -130,8 +131,8 @@ def test_what_joins_is_held_with_its_threads_and_its_children(v1: Cgroup) -> Non
         v1.sweep([])
         assert Path(joined).exists(), "a group with processes stays"
     finally:
-        for pid in pids:
-            os.kill(pid, 9)
+        for pid in Path(joined).read_text().split():
+            os.kill(int(pid), 9)
         process.wait()
     v1.release(cell)
 

@@ -458,11 +458,11 @@ def test_when_the_pool_is_gone_it_fails(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_large_result_is_fetched_before_its_slice_goes(world: Callable[..., World]) -> None:
     w = world(size=1)
     (a,) = w.starts(1)
+    header, stored = Ref(), object()
     a.fetch = Method()  # type: ignore[attr-defined]
-    stored = Ref()
-    stored._on_ready = stored._on_completed  # type: ignore[attr-defined]
-    a.fetch.remote = lambda token, number: stored  # type: ignore[attr-defined]
-    a.answers(Code.KEPT, 10**6)
+    a.fetch.options = lambda num_returns: a.fetch  # type: ignore[attr-defined]
+    a.fetch.remote = lambda token, number: (header, stored)  # type: ignore[attr-defined]
+    a.answers(Code.KEPT, False)
     assert not w.call.settled and not w.said(LeaseReleased)
-    stored.callback(None)
+    header.callback(b"")
     assert w.call.outcome == (Kind.PARTS, ((Kind.REFERENCE, stored),))

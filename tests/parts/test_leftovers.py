@@ -6,21 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flexray.runtime import leftovers, notes
+from flexray.runtime import notes
 from flexray.runtime.leftovers import end_leftovers, record_process
 from flexray.runtime.processes import MARK, Process, identify
 
 
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (notes, leftovers):
-        monkeypatch.setattr(module, "all_notes", lambda: tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture

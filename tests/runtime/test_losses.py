@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -79,6 +80,63 @@ def test_a_task_that_kills_its_slice_pays_alone(marks: Marks) -> None:
     assert marks.count("attempt") == 3
     assert len(set(marks.lines("attempt"))) == 3  # each time on a slice of its own
     assert flex.get([*before, *after], timeout=WAIT) == list(range(100))
+
+
+def crash(marks: Marks, name: str) -> None:
+    marks.leave(name, os.getpid())
+    ctypes.string_at(0)
+
+
+def leave_process(marks: Marks, name: str) -> None:
+    marks.leave(name, os.getpid())
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [(crash, r"Segmentation fault in string_at .*called by crash"), (leave_process, r"os\._exit\(7\)")],
+)
+def test_a_poison_task_is_told_what_it_does_and_nobody_else_pays(marks: Marks, end: Any, words: str) -> None:
+    beside = hold.remote(marks, "beside")  # in a slice of its own, next to the others
+    (pid,) = map(int, marks.wait("beside"))
+    calls = call.options(retries=2)
+    others = [calls.remote(abs, -i) for i in range(50)]
+    poison = calls.remote(end, marks, "attempt")
+    others += [calls.remote(abs, -i) for i in range(50, 100)]
+    with pytest.raises(errors.LeaseLost, match=rf"3 times .*{words}.*retries=2.*3 slices") as caught:
+        poison.result(WAIT)
+    assert "no other call was charged" in str(caught.value)
+    assert len(set(marks.lines("attempt"))) == 3
+    assert flex.get(others, timeout=WAIT) == list(range(100))
+    assert {other.attempts for other in others} == {0}
+    assert not beside.done()
+    marks.leave("release")
+    assert beside.result(WAIT) == pid
+
+
+class Poison:
+    """Ends the process that reads it, before the task it is an argument of begins."""
+
+    def __init__(self, marks: Marks) -> None:
+        self.marks = marks
+
+    def __reduce__(self) -> Any:
+        return _explode, (self.marks, bytes(200_000))
+
+
+def _explode(marks: Marks, data: bytes) -> None:
+    leave_process(marks, "attempt")
+
+
+def test_a_poison_argument_ends_only_so_many_slices(marks: Marks) -> None:
+    calls = call.options(retries=1)
+    poison = calls.remote(echo, Poison(marks))
+    others = [calls.remote(abs, -i) for i in range(30)]
+    with pytest.raises(errors.LeaseLost, match=r"2 times .*os\._exit\(7\).*retries=1"):
+        poison.result(WAIT)
+    assert marks.count("attempt") == 3, "at first nobody knows whose argument it was"
+    assert flex.get(others, timeout=WAIT) == list(range(30))
+    assert {other.attempts for other in others} == {0}
 
 
 def test_no_retries_means_one_attempt(marks: Marks) -> None:
