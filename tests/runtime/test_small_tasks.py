@@ -128,7 +128,7 @@ def test_a_session_that_was_taken_for_dead_gets_its_tasks_done_and_leaves_nothin
     running = hold.remote(marks, "started", "release")
     marks.wait("started")
     futures = [sleep.remote(0.01, n) for n in range(50)]
-    ray.get(process.client()._link.scheduler.leave.remote(session.id))
+    ray.get(process.client()._link.scheduler.leave.remote(session._ticket))
     marks.leave("release")
     assert flex.get(futures, timeout=WAIT) == list(range(50))
     assert running.result(WAIT) > 0

@@ -44,7 +44,7 @@ def lease() -> Iterator[Any]:
 
 @pytest.fixture
 def scheduler() -> Any:
-    return process.client()._session.scheduler
+    return process.client()._link.scheduler
 
 
 def ask(reference: Any) -> Any:
