@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Ray would start a Python process per CPU for the first driver, which nothing here uses.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_QUIET)
 settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 _HERE = Path(__file__).parent
-#: What takes long, longest first: these begin first. Each directory shares a Ray cluster, and so do the tests of a file.
+#: What takes long, longest first: these begin first. Tests of such a directory share a Ray cluster.
 _LONG = (
     "runtime",
     "cluster/one_node",
