@@ -74,10 +74,12 @@ class Log:
         """All lines so far."""
         with self._lock:
             if self.path.exists():
-                with self.path.open() as file:
+                with self.path.open("rb") as file:
                     file.seek(self._offset)
-                    fresh = [json.loads(line) for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
-                    self._offset = file.tell()
+                    whole = file.read().rpartition(b"\n")[0]  # of the last line there may be only the beginning
+                if whole:
+                    self._offset += len(whole) + 1
+                fresh = [json.loads(line) for line in whole.splitlines()]
                 self.lines += [Line(c, e, pid, tuple(devices), share, at) for c, e, pid, devices, share, at in fresh]
             return list(self.lines)
 

@@ -3,7 +3,7 @@
     RecoveryBegan ── SliceFound from nodes: booked at once ── LeaseFound from sessions: held again ──> RecoveryEnded
 
 Until it ends nothing is granted, started or taken back. What nobody has said to hold then is stopped, since nobody can
-tell what runs there; everybody stands in line by the time of their first submission. A lease is held again if its slice
+tell what runs there, unless it was still starting: the next of its class takes it. Everybody stands in line by the time of their first submission. A lease is held again if its slice
 is there, is of its environment and class, and nobody else has said to hold it; otherwise its session is told that it is
 lost, and its request starts again where it may. What is said of a lease before its session has said to hold it
 (sessions speak in any order) waits until then.
@@ -79,7 +79,7 @@ def slice_found(state: State, event: SliceFound, now: float) -> list[Event]:
     if recovery is None:  # its node was away for too long: its holder was told that it is lost
         state.stop(record, StopReason.SESSION_ENDED, now)
         return []
-    recovery.unclaimed[record.id] = None
+    recovery.unclaimed[record.id] = event.state is not SliceState.STARTING
     claim = recovery.claims.get(record.id) if record.state in _TAKEN_UP_FROM else None
     if claim is None:
         return []
@@ -128,9 +128,9 @@ def end(state: State, now: float) -> list[Event]:
     for claim in list(recovery.claims.values()):
         events += _refuse(state, claim, "its node has not reported it since the scheduler was restarted", now)
     events += [event for said in recovery.later.values() for event in said]
-    for name in recovery.unclaimed:
+    for name, may_run in recovery.unclaimed.items():
         record = state.slices.by_id.get(name)
-        if record is not None and record.request is None:
+        if record is not None and record.request is None and (may_run or not record.reusable):
             state.stop(record, StopReason.SESSION_ENDED, now)
     state.recovery = None
     state.order_by_age()

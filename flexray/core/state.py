@@ -40,13 +40,13 @@ class Recovering:
     """What was left by an earlier incarnation and is not put together yet.
 
     Attributes:
-        unclaimed: slices that were found, and that no session has said to hold.
+        unclaimed: slices that were found, and that no session has said to hold; whether a lease may have been on it.
         claims: leases of sessions, by slice, whose slice its node has not reported, or is stopping.
         later: what was said of leases before their session has said to hold them.
         resizes: what may begin only afterwards.
     """
 
-    unclaimed: dict[SliceId, None] = field(default_factory=dict)
+    unclaimed: dict[SliceId, bool] = field(default_factory=dict)
     claims: dict[SliceId, LeaseFound] = field(default_factory=dict)
     later: dict[LeaseId, list[Event]] = field(default_factory=dict)
     resizes: list[ResizeAsked] = field(default_factory=list)

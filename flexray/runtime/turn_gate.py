@@ -14,6 +14,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from _thread import get_ident
 from time import monotonic
 
 from flexray.devices.turns.book import HANG, SECOND, TURN
@@ -85,10 +86,9 @@ class Gate:
 
     def begin(self) -> None:
         """A step begins: returns when it is this process's turn."""
-        me, busy = threading.get_ident(), self._busy
-        depth = busy.get(me)
-        if depth:
-            busy[me] = depth + 1
+        me, busy = get_ident(), self._busy
+        if me in busy:
+            busy[me] += 1
             return
         busy[me] = 1
         if monotonic() >= self._until:
@@ -100,24 +100,30 @@ class Gate:
 
     def end(self) -> None:
         """It is over."""
-        me, busy = threading.get_ident(), self._busy
+        me, busy = get_ident(), self._busy
         depth = busy.get(me, 0)
         if depth > 1:
             busy[me] = depth - 1
-            return
+        else:
+            self._outermost_ends(me)
+
+    def _outermost_ends(self, thread: int) -> None:
         self._last = monotonic()
-        busy.pop(me, None)
+        self._busy.pop(thread, None)
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()
 
     def finish(self) -> None:
         """It is over, and so is what it gave the device to do."""
-        try:
-            if self._busy.get(threading.get_ident()) == 1:
-                self._synchronise()
-        finally:
+        me = get_ident()
+        if self._busy.get(me) != 1:
             self.end()
+            return
+        try:
+            self._synchronise()
+        finally:
+            self._outermost_ends(me)
 
     def stay_open(self, begun: float) -> None:
         """A training step's forward pass, begun then (``time.monotonic()``), is done: the rest follows soon."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 from types import TracebackType
@@ -14,8 +15,9 @@ from flexray.runtime.turn_gate import Gate
 SWITCH = "FLEXRAY_TURNS"
 """``off`` in a task's environment: torch's steps take no turns by themselves; ``flex.turn()`` still does."""
 
-_BACKENDS = ("cuda", "npu", "xpu")
-"""Modules of torch for devices that work while the program goes on."""
+_BACKENDS: dict[str, tuple[str, ...]] = {"cuda": ("cuda", "hip"), "npu": (), "xpu": ("xpu",)}
+"""Modules of torch for devices that work while the program goes on, with what ``torch.version`` says of a build that
+has them. torch_npu is a package of its own, which may be imported later."""
 
 _gate: Gate | None = None
 _looked = False
@@ -106,7 +108,13 @@ def synchronise() -> None:
     if torch is None:
         return
     found = vars(torch)  # what torch lacks it looks for elsewhere first, at length
-    for name in _BACKENDS:
-        backend = found.get(name)
-        if backend is not None and backend.is_initialized():
-            backend.synchronize()
+    for name in _backends():
+        if name in found and found[name].is_initialized():
+            found[name].synchronize()
+
+
+@functools.cache
+def _backends() -> list[str]:
+    """Those that this build of torch may have: they are looked at after each step. Torch is loaded."""
+    version = vars(sys.modules["torch"].version)
+    return [name for name, built in _BACKENDS.items() if not built or any(version.get(word) for word in built)]

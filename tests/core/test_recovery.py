@@ -123,10 +123,22 @@ def test_a_slice_that_nobody_says_to_hold_is_stopped(core: World) -> None:
     core.submit("a", gpu=1)
     core.submit("b", gpu=1, session="S")
     core.settle()
-    restarted(core, found(core, "a"), found(core, "b", SliceState.STARTING))
+    restarted(core, found(core, "a"), found(core, "b"))
     assert core.decide() == []
     core.apply(RecoveryEnded())
     assert sorted(kinds(core.decide())) == ["stop s1.1 session_ended", "stop s1.2 session_ended"]
+
+
+def test_one_that_was_still_starting_is_for_the_next_of_its_class(core: World) -> None:
+    core.submit("a", gpu=1)
+    core.submit("b", gpu=1, reusable=False)
+    core.settle()
+    restarted(core, found(core, "a", SliceState.STARTING), found(core, "b", SliceState.STARTING))
+    core.apply(core.again("a"))
+    core.apply(RecoveryEnded())
+    assert kinds(core.decide()) == ["stop s1.2 session_ended"], "an actor's is nobody else's"
+    core.started("s1.1")
+    assert core.leases["a"].slice == "s1.1" and core.snapshot().running[0].id == "a"
 
 
 def test_what_was_handed_back_meanwhile_stays_warm(core: World) -> None:

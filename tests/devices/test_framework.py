@@ -26,8 +26,8 @@ def test_a_slice_gets_all_cores_and_its_share_of_threads(share: int, threads: in
     setup = Framework().prepare(cell(devices_of(4, 1), share))
     assert (setup.isolation, setup.threads) == (Isolation.FRAMEWORK, threads)
     assert setup.cores in ((0, 1, 2, 3), ()), "() where the system cannot bind"
-    assert setup.env == {name: str(threads) for name in THREAD_VARIABLES}
-    assert "OMP_NUM_THREADS" in setup.env
+    assert {name: setup.env[name] for name in THREAD_VARIABLES} == dict.fromkeys(THREAD_VARIABLES, str(threads))
+    assert "OMP_NUM_THREADS" in THREAD_VARIABLES and setup.env["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_a_slice_of_several_devices_gets_the_cores_of_all() -> None:

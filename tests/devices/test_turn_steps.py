@@ -304,9 +304,14 @@ def test_no_socket_no_turns(gate: None) -> None:
 
 def test_devices_that_work_by_themselves_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("cuda"))
-    turns_of_process.synchronise()
+    turns_of_process._backends.cache_clear()
+    try:
+        turns_of_process.synchronise()
+    finally:
+        turns_of_process._backends.cache_clear()
     assert done == ["cuda"]
 
 

@@ -29,6 +29,10 @@ THREAD_VARIABLES = (
 )
 """What numeric libraries read, once, when they are loaded."""
 
+_SLEEPS_WHILE_IT_WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""OpenMP's threads, GNU's and Intel's, spin at the end of each operation until the last is there. In a slice whose
+threads share a quota or their cores with others, that uses up what the last one needs."""
+
 
 def told(cell: Cell) -> SliceSetup:
     """Bound to all cores of the devices, with as many threads as its cap fills, and a limit of its heap.
@@ -40,7 +44,7 @@ def told(cell: Cell) -> SliceSetup:
     limited = data_limit_strength() is not Strength.NONE
     return SliceSetup(
         isolation=Isolation.FRAMEWORK,
-        env=dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        env=dict.fromkeys(THREAD_VARIABLES, str(threads)) | _SLEEPS_WHILE_IT_WAITS,
         data_limit=cell.memory * len(cell.devices) if limited else 0,
         cores=cores if hasattr(os, "sched_setaffinity") else (),  # macOS cannot bind; threads are still limited
         threads=threads,
