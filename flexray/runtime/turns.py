@@ -107,7 +107,7 @@ def synchronise() -> None:
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    found = vars(torch)  # what torch lacks it looks for elsewhere first, at length
+    found = torch.__dict__  # what torch lacks it looks for elsewhere first, at length
     for name in _backends():
         if name in found and found[name].is_initialized():
             found[name].synchronize()
