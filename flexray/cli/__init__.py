@@ -1,4 +1,4 @@
-"""The ``flexray`` command: start, run, status, explain, plan, cordon, simulate and so on. Thin: Python can do all of it."""
+"""The ``flexray`` command: start, run, status, explain, simulate and so on. Thin: Python can do all of it."""
 
 from __future__ import annotations
 

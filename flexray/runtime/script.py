@@ -72,9 +72,9 @@ def _used_by_others() -> bool:
 
 
 def _wait_for_script(command: Sequence[str], address: str) -> int:
-    with subprocess.Popen([sys.executable, *command], env={**os.environ, "RAY_ADDRESS": address}) as script:
-        with _signals_go_to(script):
-            code = script.wait()  # unbounded: user code
+    script = subprocess.Popen([sys.executable, *command], env={**os.environ, "RAY_ADDRESS": address})
+    with script, _signals_go_to(script):
+        code = script.wait()  # unbounded: user code
     return code if code >= 0 else 128 - code
 
 

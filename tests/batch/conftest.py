@@ -1,0 +1,99 @@
+"""A machine that ``examples/cluster.yaml`` has made a Ray cluster with flexray: this one, reached through doubles of ssh and rsync."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+EXAMPLE = Path(__file__).parents[2] / "examples/cluster.yaml"
+DOUBLES = Path(__file__).with_name("doubles")
+BIN = Path(sys.executable).parent  # not resolved: the environment's own
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a user sits, and the cluster that is made from there."""
+
+    folder: Path
+    env: dict[str, str]
+    dashboard: str
+
+    def run(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(str(BIN / "ray"), *arguments)
+
+
+@pytest.fixture(scope="package")
+def machine() -> Iterator[Machine]:
+    """No cluster yet: the first ``ray submit --start`` makes it."""
+    folder = Path(tempfile.mkdtemp(prefix="fxb", dir="/tmp"))  # socket paths must stay short
+    install(folder / "flexray/bin")
+    (folder / "dist").mkdir()
+    (folder / "constraints.txt").touch()
+    ports = dict(zip(("port", "dashboard-port", "dashboard-agent-listen-port"), free_ports(3), strict=True))
+    options = " ".join(f"--{name}={port}" for name, port in ports.items())
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    env |= {"HOME": str(folder), "PATH": f"{DOUBLES}{os.pathsep}{env['PATH']}", "REAL_BIN": str(BIN)}
+    env |= {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    env |= {"RAY_PORTS": f"{options} --num-cpus=4", "PYTHONPATH": str(EXAMPLE.parents[1])}
+    (folder / "cluster.yaml").write_text(for_here(yaml.safe_load(EXAMPLE.read_text())))
+    yield Machine(folder, env, address)
+    stop(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def install(target: Path) -> None:
+    """What the setup commands would install: they find it there already."""
+    target.mkdir(parents=True)
+    (target / "ray").symlink_to(DOUBLES / "ray")
+    for name in ("python", "flexray"):
+        (target / name).write_text(f'#!/bin/sh\nexec "{BIN / name}" "$@"\n')
+        (target / name).chmod(0o755)
+
+
+def for_here(config: dict[str, object]) -> str:
+    """The example with what it says is to be changed, and no workers."""
+    config["provider"] = {"type": "local", "head_ip": "127.0.0.1", "worker_ips": []}
+    config["auth"] = {"ssh_user": "nobody"}
+    config |= {"min_workers": 0, "max_workers": 0}
+    return yaml.safe_dump(config)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def stop(folder: Path) -> None:
+    """End what the double of Ray has started, all of it."""
+    pid = folder / "ray.pid"
+    if not pid.exists():
+        return
+    group = int(pid.read_text())
+    for number in (15, 9):
+        try:
+            os.killpg(group, number)
+            for _ in range(100):
+                os.killpg(group, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:
+            return
