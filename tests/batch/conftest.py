@@ -1,4 +1,4 @@
-"""A machine that ``examples/cluster.yaml`` has made a Ray cluster with flexray: this one, reached through doubles of ssh and rsync."""
+"""``examples/cluster.yaml`` on a machine of its own: this one, reached through doubles of ssh and rsync."""
 
 from __future__ import annotations
 
