@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-EXAMPLE = Path(__file__).parents[2] / "examples/cluster.yaml"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/cluster.yaml"
 DOUBLES = Path(__file__).with_name("doubles")
 BIN = Path(sys.executable).parent  # not resolved: the environment's own
 
@@ -34,9 +35,6 @@ class Machine:
             command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
         )
 
-    def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run(str(BIN / "ray"), *arguments)
-
 
 @pytest.fixture(scope="package")
 def machine() -> Iterator[Machine]:
@@ -49,9 +47,9 @@ def machine() -> Iterator[Machine]:
     options = " ".join(f"--{name}={port}" for name, port in ports.items())
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    env |= {"HOME": str(folder), "PATH": f"{DOUBLES}{os.pathsep}{env['PATH']}", "REAL_BIN": str(BIN)}
+    env |= {"HOME": str(folder), "PATH": os.pathsep.join((str(DOUBLES), str(BIN), env["PATH"])), "REAL_BIN": str(BIN)}
     env |= {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    env |= {"RAY_PORTS": f"{options} --num-cpus=4", "PYTHONPATH": str(EXAMPLE.parents[1])}
+    env |= {"RAY_PORTS": f"{options} --num-cpus=4", "PYTHONPATH": str(ROOT)}
     (folder / "cluster.yaml").write_text(for_here(yaml.safe_load(EXAMPLE.read_text())))
     yield Machine(folder, env, address)
     stop(folder)
@@ -61,7 +59,7 @@ def machine() -> Iterator[Machine]:
 def install(target: Path) -> None:
     """What the setup commands would install: they find it there already."""
     target.mkdir(parents=True)
-    (target / "ray").symlink_to(DOUBLES / "ray")
+    (target / "ray").symlink_to(DOUBLES / "head/ray")
     for name in ("python", "flexray"):
         (target / name).write_text(f'#!/bin/sh\nexec "{BIN / name}" "$@"\n')
         (target / name).chmod(0o755)
