@@ -1,4 +1,4 @@
-"""Scripts submitted to a cluster: by ``ray submit``, as jobs, by ``flexray run``; the commands are those of docs/batch.md."""
+"""Scripts submitted by ``ray submit``, as jobs, and run by ``flexray run``: the commands are those of docs/batch.md."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_flexray_run_joins_what_is_there_and_leaves_it(cluster: Machine) -> None
 def test_flexray_run_stops_what_it_started(cluster: Machine) -> None:
     """A pool on a Ray that goes on, for a script that is ended by a signal; and a Ray of its own."""
     assert cluster.run("flexray", "stop").returncode == 0
-    script = job(cluster, "run", 'print("begun", flush=True)' + SLEEPS.format(more=""))
+    script = job(cluster, "run", SLEEPS.format(more='print("begun", flush=True)'))
     (cluster.folder / "exits.py").write_text("import sys, flexray as flex\nflex.init()\nsys.exit(len(sys.argv))\n")
     quiet = {"cwd": cluster.folder, "env": cluster.env, "stdout": subprocess.PIPE, "text": True}
     own = subprocess.Popen(["flexray", "run", "--address", "local", "exits.py", "--a", "--", "b"], **quiet)
