@@ -34,8 +34,8 @@ def run_script(command: Sequence[str], address: str | None, config: PoolConfig |
     connect_ray(address)
     try:
         started = not _pool_runs()
+        scheduler = ensure_pool(config or PoolConfig())
         try:
-            scheduler = ensure_pool(config or PoolConfig())
             greet(scheduler, config)
             wait_ready(scheduler)
             return _wait_for_script(command, ray.get_runtime_context().gcs_address)
