@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,13 @@ BIN = Path(sys.executable).parent  # not resolved: the environment's own
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a user sits, and the cluster that is made from there."""
+    """Where a user sits, and the cluster that is made from there.
+
+    Attributes:
+        folder: the user's own.
+        env: with which commands are run there.
+        dashboard: address of the cluster's dashboard.
+    """
 
     folder: Path
     env: dict[str, str]
@@ -40,19 +47,20 @@ class Machine:
 def machine() -> Iterator[Machine]:
     """No cluster yet: the first ``ray submit --start`` makes it."""
     folder = Path(tempfile.mkdtemp(prefix="fxb", dir="/tmp"))  # socket paths must stay short
-    install(folder / "flexray/bin")
-    (folder / "dist").mkdir()
-    (folder / "constraints.txt").touch()
+    here, home, temporary = (folder / name for name in ("here", "home", "tmp"))
+    install(home / "flexray/bin")
+    temporary.mkdir()
+    (here / "dist").mkdir(parents=True)
+    (here / "constraints.txt").touch()
+    (here / "cluster.yaml").write_text(for_here(yaml.safe_load(EXAMPLE.read_text())))
     ports = dict(zip(("port", "dashboard-port", "dashboard-agent-listen-port"), free_ports(3), strict=True))
     options = " ".join(f"--{name}={port}" for name, port in ports.items())
-    address = f"http://127.0.0.1:{ports['dashboard-port']}"
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    env |= {"HOME": str(folder), "PATH": os.pathsep.join((str(DOUBLES), str(BIN), env["PATH"])), "REAL_BIN": str(BIN)}
-    env |= {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    env |= {"RAY_PORTS": f"{options} --num-cpus=4", "PYTHONPATH": str(ROOT)}
-    (folder / "cluster.yaml").write_text(for_here(yaml.safe_load(EXAMPLE.read_text())))
-    yield Machine(folder, env, address)
-    stop(folder)
+    env |= {"HOME": str(home), "PATH": os.pathsep.join((str(DOUBLES), str(BIN), env["PATH"])), "REAL_BIN": str(BIN)}
+    env |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    env |= {"RAY_TMPDIR": str(temporary), "TMPDIR": str(temporary), "RAY_PORTS": f"{options} --num-cpus=4"}
+    yield Machine(here, env, f"http://127.0.0.1:{ports['dashboard-port']}")
+    stop(home / "ray.pid")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -81,17 +89,17 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def stop(folder: Path) -> None:
+def stop(pid_file: Path) -> None:
     """End what the double of Ray has started, all of it."""
-    pid = folder / "ray.pid"
-    if not pid.exists():
+    if not pid_file.exists():
         return
-    group = int(pid.read_text())
-    for number in (15, 9):
-        try:
-            os.killpg(group, number)
-            for _ in range(100):
-                os.killpg(group, 0)
-                time.sleep(0.1)
-        except ProcessLookupError:
-            return
+    pid = int(pid_file.read_text())
+    try:
+        os.kill(pid, signal.SIGTERM)  # it ends the node's processes before itself
+        for _ in range(100):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                break
+            time.sleep(0.1)
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, FileNotFoundError):
+        return

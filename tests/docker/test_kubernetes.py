@@ -119,6 +119,21 @@ def test_pods_have_no_rights_that_they_do_not_need(manifest: Manifest) -> None:
             assert devices == {name: amount for name, amount in requests.items() if "/" in name}
 
 
+def test_what_the_page_says_to_put_in_their_place_is_valid() -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    state, selector = map(yaml.safe_load, re.findall(r"^  ```yaml\n(.*?)^  ```", page, re.DOTALL | re.MULTILINE))
+    by_kind = {one["kind"]: copy.deepcopy(one) for one in of_kuberay()}
+    by_kind["RayCluster"]["spec"].update(state)
+    job = by_kind["RayJob"]["spec"]
+    for name in ("rayClusterSpec", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit"):
+        assert f"`{name}`" in page
+        job.pop(name)
+    job.update(selector)
+    assert selector["clusterSelector"]["ray.io/cluster"] == by_kind["RayCluster"]["metadata"]["name"]
+    check(by_kind["RayCluster"])
+    jsonschema.Draft202012Validator(schema("kuberay")).validate(by_kind["RayJob"])
+
+
 def test_state_outlives_the_head_by_the_redis_there() -> None:
     [service] = [one for one in everything() if one["kind"] == "Service"]
     [redis] = [one for one in everything() if one["kind"] == "StatefulSet"]
