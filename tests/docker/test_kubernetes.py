@@ -144,6 +144,13 @@ def test_state_outlives_the_head_by_the_redis_there() -> None:
     assert redis["spec"]["volumeClaimTemplates"]
 
 
+def test_what_the_service_says_to_serve() -> None:
+    schemas = pytest.importorskip("ray.serve.schema", reason="Ray has no Serve here")
+    [service] = [one for one in of_kuberay() if one["kind"] == "RayService"]
+    config = schemas.ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    assert [deployment.name for app in config.applications for deployment in app.deployments] == ["Front"]
+
+
 def test_the_settings_of_the_pool() -> None:
     [settings] = [json.loads(one["data"]["pool.json"]) for one in everything() if "pool.json" in one.get("data", {})]
     assert PoolConfig.model_validate(settings).queues
