@@ -57,7 +57,8 @@ def machine() -> Iterator[Machine]:
     options = " ".join(f"--{name}={port}" for name, port in ports.items())
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {"HOME": str(home), "PATH": os.pathsep.join((str(DOUBLES), str(BIN), env["PATH"])), "REAL_BIN": str(BIN)}
-    env |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    env |= {"RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0"}
+    env |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
     env |= {"RAY_TMPDIR": str(temporary), "TMPDIR": str(temporary), "RAY_PORTS": f"{options} --num-cpus=4"}
     yield Machine(here, env, f"http://127.0.0.1:{ports['dashboard-port']}")
     stop(home / "ray.pid")

@@ -92,7 +92,6 @@ def wheel(folder: Path) -> Path:
 ASKS_MODULE = """
     import sys
     import flexray as flex
-    import {module}
 
     @flex.task(accelerator=0.25)
     def word():
@@ -100,7 +99,7 @@ ASKS_MODULE = """
         print("a print of", {module}.WORD)
         return {module}.WORD
 
-    print("slice says", word.remote().result(100), "script says", {module}.WORD)
+    print("the slice says", word.remote().result(100))
     sys.exit({code})
 """
 
@@ -132,8 +131,8 @@ def test_jobs_at_once_have_code_packages_logs_and_exit_codes_of_their_own(cluste
     assert [result.driver_exit_code for result in results] == [0, 3]
     assert [str(result.status) for result in results] == ["SUCCEEDED", "FAILED"]
     logs = [jobs.get_job_logs(name) for name in names]
-    assert "slice says packed script says packed" in logs[0] and "sent" not in logs[0]
-    assert "slice says sent script says sent" in logs[1] and "packed" not in logs[1]
+    assert "the slice says packed" in logs[0] and "sent" not in logs[0]
+    assert "the slice says sent" in logs[1] and "packed" not in logs[1]
     output, _ = plain.communicate(timeout=120)
     assert plain.returncode == 0 and ANSWER in output, output
 
@@ -149,12 +148,12 @@ SLEEPS = """
     import flexray as flex
 
     @flex.task(accelerator=0.25)
-    def sleep():
-        print("asleep", flush=True)
+    def sleep(number):
+        print("asleep", number, flush=True)
         time.sleep(1000)
 
     {more}
-    futures = [sleep.remote() for _ in range(2)]
+    futures = [sleep.remote(number) for number in range(2)]
     flex.get(futures)
 """
 
