@@ -10,7 +10,7 @@ import subprocess
 import textwrap
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,37 +104,39 @@ ASKS_MODULE = """
 """
 
 
-def test_jobs_at_once_have_code_packages_logs_and_exit_codes_of_their_own(cluster: Machine, jobs: Any) -> None:
-    plain = subprocess.Popen(
+@pytest.fixture(scope="module")
+def submitted(cluster: Machine) -> Iterator[subprocess.Popen[str]]:
+    """The page's ``ray job submit``, which takes seconds to end after its job: other tests go on meanwhile."""
+    with subprocess.Popen(
         command_of_page("ray job submit"),
         cwd=cluster.folder,
         env={**cluster.env, "RAY_API_SERVER_ADDRESS": cluster.dashboard},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    packages = {"packages": [str(wheel(cluster.folder))], "pip_install_options": ["--no-index"]}
+    ) as command:
+        yield command
+        command.kill()
+
+
+def test_jobs_at_once_have_code_packages_logs_and_exit_codes_of_their_own(
+    cluster: Machine, submitted: subprocess.Popen[str], jobs: Any
+) -> None:
+    """A package as a wheel and a folder; not by ``pip``, for which Ray would copy the environment that runs this."""
     library = cluster.folder / "lib/fxmodule"
     library.mkdir(parents=True)
     (library / "__init__.py").write_text("WORD = 'sent'\n")
-    names = [
-        jobs.submit_job(
-            entrypoint="python main.py",
-            runtime_env={"working_dir": job(cluster, module, ASKS_MODULE.format(module=module, code=code)), **more},
-        )
-        for module, code, more in (
-            ("fxwheel", 0, {"pip": packages}),
-            ("fxmodule", 3, {"py_modules": [str(library)]}),
-        )
-    ]
+    names = []
+    for module, code, path in (("fxwheel", 0, wheel(cluster.folder)), ("fxmodule", 3, library)):
+        folder = job(cluster, module, ASKS_MODULE.format(module=module, code=code))
+        needs = {"working_dir": folder, "py_modules": [str(path)]}
+        names.append(jobs.submit_job(entrypoint="python main.py", runtime_env=needs))
     results = [ended(jobs, name) for name in names]
-    assert [result.driver_exit_code for result in results] == [0, 3]
-    assert [str(result.status) for result in results] == ["SUCCEEDED", "FAILED"]
     logs = [jobs.get_job_logs(name) for name in names]
+    assert [result.driver_exit_code for result in results] == [0, 3], logs
+    assert [str(result.status) for result in results] == ["SUCCEEDED", "FAILED"]
     assert "the slice says packed" in logs[0] and "sent" not in logs[0]
     assert "the slice says sent" in logs[1] and "packed" not in logs[1]
-    output, _ = plain.communicate(timeout=120)
-    assert plain.returncode == 0 and ANSWER in output, output
 
 
 def status(cluster: Machine) -> dict[str, Any]:
@@ -158,18 +160,24 @@ SLEEPS = """
 """
 
 
-@pytest.mark.parametrize("more", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["", "deaf"])
-def test_what_a_stopped_job_held_is_free(cluster: Machine, jobs: Any, more: str) -> None:
-    """Also of a job that does not listen, which Ray kills three seconds later."""
-    folder = job(cluster, f"sleeps{len(more)}", SLEEPS.format(more=more))
-    name = jobs.submit_job(entrypoint="python main.py", runtime_env={"working_dir": folder})
-    try:
-        until(lambda: jobs.get_job_logs(name).count("asleep") == 2, 100)
-        assert len(status(cluster)["running"]) == 2
-    finally:
+def test_what_stopped_jobs_held_is_free(cluster: Machine, jobs: Any) -> None:
+    """Also what one held that does not listen, which Ray kills three seconds later."""
+    names = []
+    for name, more in (("listens", ""), ("deaf", "signal.signal(signal.SIGTERM, signal.SIG_IGN)")):
+        needs = {"working_dir": job(cluster, name, SLEEPS.format(more=more)), "env_vars": {"RAY_DEDUP_LOGS": "0"}}
+        names.append(jobs.submit_job(entrypoint="python main.py", runtime_env=needs))
+    for name in names:
+        until(lambda name=name: jobs.get_job_logs(name).count("asleep") == 2, 100)
+    assert len(status(cluster)["running"]) == 4
+    for name in names:
         jobs.stop_job(name)
-    assert str(ended(jobs, name).status) == "STOPPED"
+    assert [str(ended(jobs, name).status) for name in names] == ["STOPPED", "STOPPED"]
     until(lambda: not (now := status(cluster))["running"] and not now["slices"])
+
+
+def test_ray_job_submit_waits_for_the_end_of_its_job(submitted: subprocess.Popen[str]) -> None:
+    output, _ = submitted.communicate(timeout=120)
+    assert submitted.returncode == 0 and ANSWER in output, output
 
 
 def test_flexray_run_joins_what_is_there_and_leaves_it(cluster: Machine) -> None:
