@@ -180,23 +180,34 @@ def test_ray_job_submit_waits_for_the_end_of_its_job(submitted: subprocess.Popen
     assert submitted.returncode == 0 and ANSWER in output, output
 
 
-def test_flexray_run_joins_what_is_there_and_leaves_it(cluster: Machine) -> None:
+@pytest.fixture(scope="module")
+def on_its_own(machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
+    """A ``flexray run`` on a Ray of its own, beside what the tests do with the cluster."""
+    (machine.folder / "exits.py").write_text("import sys, flexray as flex\nflex.init()\nsys.exit(len(sys.argv))\n")
+    line = ["flexray", "run", "--address", "local", "exits.py", "--a", "--", "b"]
+    with subprocess.Popen(line, cwd=machine.folder, env=machine.env) as command:
+        yield command
+        command.kill()
+
+
+def test_flexray_run_joins_what_is_there_and_leaves_it(cluster: Machine, on_its_own: subprocess.Popen[bytes]) -> None:
     done = cluster.run(*command_of_page("flexray run"))
     assert (done.returncode, done.stdout) == (0, f"{ANSWER}\n"), done.stderr
     assert len(status(cluster)["devices"]) == 1
 
 
-def test_flexray_run_stops_what_it_started(cluster: Machine) -> None:
-    """A pool on a Ray that goes on, for a script that is ended by a signal; and a Ray of its own."""
+def test_flexray_run_on_a_ray_of_its_own_exits_as_the_script(on_its_own: subprocess.Popen[bytes]) -> None:
+    assert on_its_own.wait(timeout=100) == 4
+
+
+def test_flexray_run_stops_a_pool_that_it_started(cluster: Machine) -> None:
+    """On a Ray that goes on, for a script that is ended by a signal."""
     assert cluster.run("flexray", "stop").returncode == 0
     script = job(cluster, "run", SLEEPS.format(more='print("begun", flush=True)'))
-    (cluster.folder / "exits.py").write_text("import sys, flexray as flex\nflex.init()\nsys.exit(len(sys.argv))\n")
-    quiet = {"cwd": cluster.folder, "env": cluster.env, "stdout": subprocess.PIPE, "text": True}
-    own = subprocess.Popen(["flexray", "run", "--address", "local", "exits.py", "--a", "--", "b"], **quiet)
-    with subprocess.Popen(["flexray", "run", f"{script}/main.py"], **quiet) as run:
+    line = ["flexray", "run", f"{script}/main.py"]
+    with subprocess.Popen(line, cwd=cluster.folder, env=cluster.env, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == "begun\n"
         run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=100) == 128 + signal.SIGTERM
-    assert own.wait(timeout=100) == 4
     after = cluster.run("flexray", "status")
     assert after.returncode == 1 and "has no flexray pool" in after.stderr
