@@ -24,6 +24,7 @@ _LONG = (
     "runtime",
     "cluster/one_node",
     "cluster/test_cluster.py",
+    "batch/test_batch.py",
     "runtime/test_environment.py",
     "examples",
 )

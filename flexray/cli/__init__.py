@@ -1,4 +1,4 @@
-"""The ``flexray`` command: start, status, explain, plan, cordon, simulate and so on. Thin: Python can do all of it."""
+"""The ``flexray`` command: start, run, status, explain, simulate and so on. Thin: Python can do all of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from flexray.cli.devices import cordon, drain, uncordon
 from flexray.cli.frame import ADDRESS, one_line_errors
+from flexray.cli.script import run
 from flexray.errors import UsageError
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     """One pool of accelerators on Ray: exact fractions, warm slices, every decision explained."""
 
 
-for _command in (cordon, drain, uncordon):
+for _command in (cordon, drain, run, uncordon):
     main.add_command(_command)
 
 
