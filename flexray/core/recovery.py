@@ -3,10 +3,10 @@
     RecoveryBegan ── SliceFound from nodes: booked at once ── LeaseFound from sessions: held again ──> RecoveryEnded
 
 Until it ends nothing is granted, started or taken back. What nobody has said to hold then is stopped, since nobody can
-tell what runs there, unless it was still starting: the next of its class takes it. Everybody stands in line by the time of their first submission. A lease is held again if its slice
-is there, is of its environment and class, and nobody else has said to hold it; otherwise its session is told that it is
-lost, and its request starts again where it may. What is said of a lease before its session has said to hold it
-(sessions speak in any order) waits until then.
+tell what runs there, unless it was still starting: the next of its class takes that. Everybody stands in line by the
+time of their first submission. A lease is held again if its slice is there, is of its environment and class, and nobody
+else has said to hold it; otherwise its session is told that it is lost, and its request starts again where it may. What
+is said of a lease before its session has said to hold it (sessions speak in any order) waits until then.
 """
 
 from __future__ import annotations

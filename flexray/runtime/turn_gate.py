@@ -13,8 +13,8 @@ import contextlib
 import select
 import socket
 import threading
-from collections.abc import Callable
 from _thread import get_ident
+from collections.abc import Callable
 from time import monotonic
 
 from flexray.devices.turns.book import HANG, SECOND, TURN
