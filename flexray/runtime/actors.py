@@ -16,7 +16,7 @@ from flexray.runtime.targets import Target
 class Standing(NamedTuple):
     """Where an actor is in its life.
 
-    ``waiting`` for a slice, ``starting`` its constructor, ``ready``, ``leaving`` (it works, and its slice has to be left),
+    ``waiting`` for a slice, ``starting`` its constructor, ``ready``, ``leaving`` (it works; its slice has to be left),
     ``lost`` for good.
 
     Attributes:
