@@ -37,7 +37,7 @@ def deployment(*, retries: int = 3, recover_seconds: float = 60.0, **options: An
         recover_seconds: how long requests wait for a slice in place of a lost one; after that the replica is
             unhealthy, and Serve replaces it.
         options: of the slice, as for ``flex.actor`` (``gpu=``, ``memory=``, ``queue=``, ``priority=``, and
-            ``timeout=`` of one call), and those of ``serve.deployment`` (``num_replicas=``, ``autoscaling_config=``, ...).
+            ``timeout=`` of one call), and those of ``serve.deployment`` (``num_replicas=``, ``autoscaling_config=``).
 
     Raises:
         InvalidRequest: an option that does not exist, or makes no sense.
