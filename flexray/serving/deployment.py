@@ -47,6 +47,7 @@ def deployment(*, retries: int = 3, recover_seconds: float = 60.0, **options: An
     if isinstance(recover_seconds, bool) or not isinstance(recover_seconds, (int, float)) or recover_seconds < 0:
         raise InvalidRequest(f"recover_seconds={recover_seconds!r} must be a number of seconds, 0 or more")
     on_slice, for_serve = divide_options(options)
+    actor(**on_slice)  # raises at once what makes no sense
 
     def decorate(cls: type) -> Any:
         if not inspect.isclass(cls):
@@ -65,7 +66,6 @@ def divide_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, A
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InvalidRequest(f"unknown option {name!r}{hint} It takes those of flex.actor and of serve.deployment")
     on_slice = {name: value for name, value in options.items() if name in SLICE_OPTIONS}
-    actor(**on_slice)  # raises at once what makes no sense
     for_serve = {name: value for name, value in options.items() if name not in SLICE_OPTIONS}
     for_serve["ray_actor_options"] = {"num_cpus": 0, **for_serve.get("ray_actor_options", {})}
     return on_slice, for_serve

@@ -170,7 +170,7 @@ class Keeper:
                     self._lose(old, found.reason)
                 if self._seat is None:
                     self._why = await seat.explain()
-            arrival.result()
+            await arrival  # unbounded: it is done, and raises what went wrong
         finally:
             arrival.cancel()
 

@@ -62,7 +62,8 @@ def model(
         idle_seconds: a replica that has had no request for so long is parked or stopped.
         replicas: least, which are loaded from the start, and most.
         max_ongoing_requests: how many run on one replica before another one is wanted, and before others wait.
-        wait_seconds: how long a request waits for a replica before it fails with ``WaitTimeout``.
+        wait_seconds: how long a request waits for a replica before it fails with ``WaitTimeout``; one whose model
+            cannot be loaded fails at once with ``StartFailed``.
         parked: what a parked replica keeps, such as ``{"gpu": 0.01, "memory": "1GiB"}``. The loader's object has
             methods ``park()``, which lets go of device memory (vLLM: ``sleep``), and ``unpark()``.
         options: of the slice, as for ``flex.actor``.

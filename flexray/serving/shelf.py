@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any
 
 from flexray import pool
-from flexray.errors import FlexrayError, InvalidRequest, LeaseLost, ResizeRefused, WaitTimeout
+from flexray.errors import FlexrayError, InvalidRequest, LeaseLost, ResizeRefused, StartFailed, WaitTimeout
 from flexray.serving.model import Model
 from flexray.serving.seat import Seat, has_ended
 from flexray.serving.store import Copy, Do, Room, State, Store
@@ -90,12 +90,14 @@ class Shelf:
         if found is not None:
             return found
         model, record = self.store.models[name], self.store.records[name]
-        deadline = time.monotonic() + model.wait_seconds
+        deadline, failures = time.monotonic() + model.wait_seconds, record.failures
         record.waiting += 1
         self._news.set()
         try:
             async with self._changed:
                 while (found := self.store.choose(name)) is None:
+                    if record.failures > failures and not self.store.has(name):
+                        raise StartFailed(f"model {name!r} could not be loaded: {record.failure}")
                     left = deadline - time.monotonic()
                     try:
                         await asyncio.wait_for(self._changed.wait(), max(0.0, left))
@@ -109,8 +111,6 @@ class Shelf:
     async def _why_late(self, model: Model) -> str:
         copies = [c for c in self.store.copies if c.model is model]
         text = f"model {model.name!r} was not there within {model.wait_seconds:g} s"
-        if failure := self.store.records[model.name].failure:
-            return f"{text}: {failure}"
         loading = next((c for c in copies if c.state is State.LOADING), None)
         if loading is not None:
             return f"{text}: {await self._seats[loading].explain()}"
@@ -167,6 +167,7 @@ class Shelf:
             if copy in self._seats:
                 self.store.failed(copy, f"{type(error).__name__}: {error}", time.monotonic())
                 self._drop(copy)
+                await self._tell()
             return
         copy.device, copy.share, copy.memory = facts.device, facts.share, facts.memory // _MIB
         self.store.loaded(copy, seat.seconds, time.monotonic())

@@ -73,7 +73,8 @@ class Record:
     evicted: int = 0
     heat: float = 0.0
     heated_at: float = 0.0
-    #: why the last load failed, and when the next may be tried.
+    #: how many loads have failed, why the last one did, and when the next may be tried.
+    failures: int = 0
     failure: str = ""
     again_at: float = -math.inf
 
@@ -126,6 +127,10 @@ class Store:
         able = [c for c in self._of(name, State.READY) if not c.leaving and c.in_flight < most]
         return min(able, key=lambda c: (c.in_flight, c.number), default=None)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a replica of a model, or one is on its way."""
+        return bool(self._of(name))
+
     def next_steps(self, now: float) -> list[tuple[Do, Copy]]:
         """What is to be done now. Copies that are to be loaded are in the books from here on."""
         steps: list[tuple[Do, Copy]] = []
@@ -173,6 +178,7 @@ class Store:
     def failed(self, copy: Copy, why: str, now: float) -> None:
         """A replica could not be loaded; the next try waits as long as this one took, within limits."""
         record = self.records[copy.model.name]
+        record.failures += 1
         record.failure, record.again_at = why, now + min(30.0, max(1.0, now - copy.since))
         self.gone(copy)
 

@@ -33,6 +33,8 @@ CONFIG = {
     "queues": [{"name": "serving", "quota": 2}, {"name": "batch"}],
 }
 BATCH_STEPS = 20
+#: Serve looks whether a replica is done this often when it stops; two seconds otherwise.
+QUICK = {"graceful_shutdown_wait_loop_s": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ class Words:
 
 
 def test_a_deployment_answers_from_its_slices(url: str, run: Any) -> None:
-    declared = flex.serving.deployment(gpu=0.25, memory="300MiB", queue="serving", num_replicas=2)(Echo)
+    declared = flex.serving.deployment(**QUICK, gpu=0.25, memory="300MiB", queue="serving", num_replicas=2)(Echo)
     handle = run(declared.options(user_config={"factor": 3}).bind(2))
     held = [piece for piece in flex.pool().slices if piece.request]
     assert [(piece.share, piece.memory) for piece in held] == [(0.25, 300)] * 2
@@ -117,16 +119,16 @@ def test_a_deployment_answers_from_its_slices(url: str, run: Any) -> None:
 
 
 def test_batches_and_streams(url: str, run: Any) -> None:
-    handle = run(flex.serving.deployment(gpu=0.25)(Echo).bind())
+    handle = run(flex.serving.deployment(**QUICK, gpu=0.25)(Echo).bind())
     answers = [response.result() for response in [handle.together.remote(n) for n in range(8)]]
     assert [answer for answer, _ in answers] == [2 * n for n in range(8)]
     assert {size for _, size in answers} == {4}
-    run(flex.serving.deployment(gpu=0.25)(Words).bind())
+    run(flex.serving.deployment(**QUICK, gpu=0.25)(Words).bind())
     assert ask(f"{url}/?say=one-two-three") == (200, "one two three ")
 
 
 def test_a_killed_slice_comes_back_and_its_requests_run_again(url: str, run: Any) -> None:
-    run(flex.serving.deployment(gpu=0.5, num_replicas=2)(Echo).bind())
+    run(flex.serving.deployment(**QUICK, gpu=0.5, num_replicas=2)(Echo).bind())
     with ThreadPoolExecutor(8) as threads:
         asked = [threads.submit(ask, url, {"x": x, "seconds": 1.5}) for x in range(6)]
         victim = next(piece for piece in flex.pool().slices if piece.request)
@@ -139,7 +141,7 @@ def test_a_killed_slice_comes_back_and_its_requests_run_again(url: str, run: Any
 
 
 def test_a_replica_leaves_a_drained_device_and_loses_nothing(url: str, run: Any) -> None:
-    run(flex.serving.deployment(gpu=0.5)(Echo).bind())
+    run(flex.serving.deployment(**QUICK, gpu=0.5)(Echo).bind())
     first = json.loads(ask(url, {"x": 1})[1])["device"]
     with ThreadPoolExecutor(2) as threads:
         long = threads.submit(ask, url, {"x": 21, "seconds": 4})
@@ -161,7 +163,7 @@ def operate(*arguments: str) -> None:
 
 
 def test_another_share_under_load_loses_no_request(url: str, run: Any) -> None:
-    run(flex.serving.deployment(gpu=0.25, num_replicas=2)(Echo).bind())
+    run(flex.serving.deployment(**QUICK, gpu=0.25, num_replicas=2)(Echo).bind())
     stop, found = threading.Event(), []
 
     def load() -> None:
@@ -171,7 +173,7 @@ def test_another_share_under_load_loses_no_request(url: str, run: Any) -> None:
     with ThreadPoolExecutor(4) as threads:
         callers = [threads.submit(load) for _ in range(4)]
         until(lambda: len(found) > 20)
-        run(flex.serving.deployment(gpu=0.5, num_replicas=2)(Echo).bind())
+        run(flex.serving.deployment(**QUICK, gpu=0.5, num_replicas=2)(Echo).bind())
         before = len(found)
         until(lambda: len(found) > before + 20)
         stop.set()
@@ -208,7 +210,7 @@ def test_serving_takes_from_batch_work_and_never_the_other_way_round(url: str, r
         "metrics_interval_s": 0.2,
     }
     declared = flex.serving.deployment(
-        gpu=1, queue="serving", autoscaling_config=scaling, max_ongoing_requests=2, graceful_shutdown_wait_loop_s=0.1
+        **QUICK, gpu=1, queue="serving", autoscaling_config=scaling, max_ongoing_requests=2
     )
     run(declared(Echo).bind())
     batch = [count_up.remote(BATCH_STEPS) for _ in range(3)]
@@ -223,3 +225,87 @@ def test_serving_takes_from_batch_work_and_never_the_other_way_round(url: str, r
     done = [future.result(120) for future in batch]  # Serve has let go of its replicas by then
     assert [steps for steps, _ in done] == [BATCH_STEPS] * 3 and any(resumed for _, resumed in done)
     assert not [one for one in flex.pool().preemptions if one.victim_queue == "serving"]
+
+
+class Sleeper:
+    """A model that takes a while to load, and can park."""
+
+    def __init__(self, seconds: float = 0.5) -> None:
+        time.sleep(seconds)
+        self.awake, self.parked = True, 0
+
+    async def __call__(self, request: Any) -> dict[str, Any]:
+        body = await request.json()
+        await asyncio.sleep(body.get("seconds", 0))
+        return self.where()
+
+    def where(self) -> dict[str, Any]:
+        here = flex.current()
+        assert self.awake
+        return {"pid": os.getpid(), "share": here.share, "parked": self.parked, "device": here.device.id}
+
+    def park(self) -> None:
+        self.awake, self.parked = False, self.parked + 1
+
+    def unpark(self) -> None:
+        self.awake = True
+
+
+def test_many_models_share_few_devices(url: str, run: Any) -> None:
+    """Three models of 0.75 and one of 0.25 on two devices."""
+    model = flex.serving.model
+    large = {"gpu": 0.75, "wait_seconds": 30, "idle_seconds": 600}
+    small = {"gpu": 0.25, "parked": {"gpu": 0.05}, "idle_seconds": 0.5}
+    handle = run(
+        flex.serving.models(
+            *(model(name, Sleeper, **large) for name in ("a", "b", "c")), model("d", Sleeper, **small), **QUICK
+        )
+    )
+    status, text = ask(f"{url}/e", {})
+    assert (status, text) == (404, "InvalidRequest: there is no model 'e'; there are a, b, c, d")
+    answers = {name: json.loads(ask(f"{url}/{name}", {})[1]) for name in "abd"}
+    assert len({answer["pid"] for answer in answers.values()}) == 3
+    assert answers["a"]["device"] != answers["b"]["device"]
+    for _ in range(3):
+        assert json.loads(ask(f"{url}/a", {})[1])["pid"] == answers["a"]["pid"], "kept warm"
+
+    until(lambda: shown(url)["d"]["replicas"][0]["state"] == "parked")
+    assert shown(url)["d"]["replicas"][0]["gpu"] == 0.05
+    again = handle.call.remote("d", "where").result()
+    assert again["pid"] == answers["d"]["pid"] and (again["share"], again["parked"]) == (0.25, 1)
+
+    there = json.loads(ask(f"{url}/c", {})[1])
+    assert there["share"] == 0.75 and there["device"] == answers["b"]["device"], "b was asked for least"
+    found = shown(url)
+    assert {name: found[name]["evicted"] for name in "abc"} == {"a": 0, "b": 1, "c": 0}
+    assert found["c"]["cold_starts"] == 1 and found["c"]["cold_seconds"] > 0.5
+    assert found["d"]["cold_starts"] == 1 and found["d"]["unpark_seconds"] < found["d"]["cold_seconds"]
+    assert found["b"]["replicas"] == []
+
+
+def test_a_request_waits_for_its_model_with_a_bound(url: str, run: Any) -> None:
+    whole = {"gpu": 1, "idle_seconds": 600}
+    names = ("a", "b")
+    late = flex.serving.model("late", Sleeper, gpu=1, wait_seconds=1.5)
+    broken = flex.serving.model("broken", no_model, gpu=0.1, wait_seconds=60)
+    run(flex.serving.models(*(flex.serving.model(name, Sleeper, **whole) for name in names), late, broken, **QUICK))
+    status, text = ask(f"{url}/broken", {})
+    assert status == 503 and "StartFailed: model 'broken' could not be loaded: " in text and "no such weights" in text
+    with ThreadPoolExecutor(2) as threads:
+        busy = [threads.submit(ask, f"{url}/{name}", {"seconds": 6}) for name in names]
+        until(lambda: all(shown(url)[name]["replicas"][0]["ongoing"] for name in names if shown(url)[name]["replicas"]))
+        until(lambda: all(shown(url)[name]["replicas"] for name in names))
+        until(lambda: all(shown(url)[name]["replicas"][0]["ongoing"] for name in names))
+        status, text = ask(f"{url}/late", {})
+        assert status == 503 and "model 'late' was not there within 1.5 s" in text and "no_room" in text
+        assert [one.result()[0] for one in busy] == [200, 200], "nobody who works is evicted"
+    assert ask(f"{url}/late", {})[0] == 200
+    assert shown(url)["late"]["late"] == 1
+
+
+def no_model() -> None:
+    raise ValueError("no such weights")
+
+
+def shown(url: str) -> dict[str, Any]:
+    return json.loads(ask(url)[1])
