@@ -17,6 +17,8 @@ from flexray.serving.seat import Seat, has_ended
 
 #: How often the slice is looked at, and how long after a failed start the next is tried.
 _LOOK_SECONDS, _AGAIN_SECONDS = 0.25, 1.0
+#: How often the pool is asked why there is no slice in place of a lost one: it costs the scheduler a replay.
+_EXPLAIN_SECONDS = 10.0
 
 
 class Keeper:
@@ -162,14 +164,14 @@ class Keeper:
 
     async def _arrives(self, seat: Seat) -> None:
         """Wait for a seat, and now and then note why it is not there; the old one may be lost meanwhile."""
-        arrival = asyncio.ensure_future(seat.ready())
+        arrival, explained = asyncio.ensure_future(seat.ready()), 0.0
         try:
             while not (await asyncio.wait((arrival,), timeout=_AGAIN_SECONDS))[0]:
-                old = self._seat
+                old, now = self._seat, time.monotonic()
                 if old is not None and (found := old.standing).state == "lost":
                     self._lose(old, found.reason)
-                if self._seat is None:
-                    self._why = await seat.explain()
+                elif old is None and self._why and now - explained >= _EXPLAIN_SECONDS:
+                    self._why, explained = await seat.explain(), now
             await arrival  # unbounded: it is done, and raises what went wrong
         finally:
             arrival.cancel()

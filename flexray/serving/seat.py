@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexray.errors import LeaseLost, MemoryLimitExceeded, TaskError
+from flexray.errors import FlexrayError, LeaseLost, MemoryLimitExceeded, TaskError
 from flexray.serving.host import Facts, host_class
 from flexray.tasks import actor, standing
 
@@ -56,7 +56,7 @@ class Seat:
             try:
                 return await future  # unbounded: the request's own limit
             except asyncio.CancelledError:
-                future.cancel()
+                asyncio.get_running_loop().run_in_executor(None, _cancel, future)  # it waits for the slice's answer
                 raise
 
     async def stream(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
@@ -98,6 +98,11 @@ class Seat:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
+
+
+def _cancel(future: Any) -> None:
+    with contextlib.suppress(FlexrayError):  # its slice is gone, and the call with it
+        future.cancel()
 
 
 def has_ended(error: BaseException) -> bool:
