@@ -136,6 +136,7 @@ class Shelf:
     def _look(self) -> None:
         for copy, seat in list(self._seats.items()):
             found = seat.standing
+            copy.in_line = found.state == "waiting"
             if found.state == "lost" and copy.state is not State.LOADING:
                 self._drop(copy)
             elif found.state == "leaving":

@@ -53,6 +53,8 @@ class Copy:
     device: str = ""
     share: float = 0.0
     memory: int = 0
+    #: it has no slice yet; a load that has one goes on, whoever waits for it.
+    in_line: bool = True
     #: it has to leave its slice: it finishes what runs.
     leaving: bool = False
     #: when room was last made for it.
@@ -167,7 +169,7 @@ class Store:
                 yield Do.STOP, copy
         loading = self._of(model.name, State.LOADING)
         for copy in loading[max(0, model.least - len(ready)) :] if not record.waiting else ():
-            if not copy.device and now - copy.since > model.wait_seconds:  # nobody waits for it any more
+            if copy.in_line and now - copy.since > model.wait_seconds:  # nobody waits for it any more
                 yield Do.STOP, copy
 
     def gone(self, copy: Copy) -> None:

@@ -110,6 +110,18 @@ def test_a_load_that_failed_is_tried_again_later() -> None:
     assert steps(books, 7.9) == [] and steps(books, 8.1) == ["load a2"]
 
 
+def test_a_load_that_nobody_waits_for_any_more_leaves_the_line_but_goes_on_once_it_has_a_slice() -> None:
+    books = store(declared("a", wait_seconds=10), declared("b", wait_seconds=10))
+    for name in "ab":
+        books.records[name].waiting = 1
+    first, second = (copy for _, copy in books.next_steps(0.0))
+    second.in_line = False
+    assert steps(books, 11) == []
+    for name in "ab":
+        books.records[name].waiting = 0
+    assert steps(books, 9) == [] and steps(books, 11) == ["stop a1"] and first is not second
+
+
 def test_a_replica_that_has_to_leave_is_replaced_and_stopped_when_it_is_done() -> None:
     books = store(declared("a", replicas=(1, 1)))
     ((_, copy),) = books.next_steps(0.0)

@@ -299,8 +299,8 @@ def test_a_request_waits_for_its_model_with_a_bound(url: str, run: Any) -> None:
         status, text = ask(f"{url}/late", {})
         assert status == 503 and "model 'late' was not there within 1.5 s" in text and "no_room" in text
         assert [one.result()[0] for one in busy] == [200, 200], "nobody who works is evicted"
-    assert ask(f"{url}/late", {})[0] == 200
-    assert shown(url)["late"]["late"] == 1
+    until(lambda: ask(f"{url}/late", {})[0] == 200)  # a load that takes longer than a request waits goes on
+    assert shown(url)["late"]["late"] >= 1 and shown(url)["late"]["cold_starts"] == 1
 
 
 def no_model() -> None:
