@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Ray would start a Python process per CPU for the first driver, which nothing here uses.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_QUIET)
 settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-_HERE = Path(__file__).parent
-#: What takes long, longest first: these begin first. Each of these shares one Ray cluster.
+#: What takes long, longest first: these begin first. Tests of such a directory share a Ray cluster.
 _LONG = (
     "runtime",
     "cluster/one_node",
@@ -26,17 +29,29 @@ _LONG = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
+def _group(nodeid: str) -> str:
+    """The tests that have to run in the same process as this one: those of its file, or of its directory."""
+    file = nodeid.partition("::")[0].removeprefix("tests/")
+    return next((name for name in (file, file.rpartition("/")[0]) if name in _LONG), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several processes (``-n``) share the tests out by group."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Several processes (``-n``) share the tests out in groups; the rest of a file stays together."""
-    order: dict[pytest.Item, int] = {}
-    for item in items:
-        file = item.path.relative_to(_HERE)
-        group = next((name for name in (str(file), str(file.parent)) if name in _LONG), str(file))
-        order[item] = _LONG.index(group) if group in _LONG else len(_LONG)
-        item.add_marker(pytest.mark.xdist_group(group))
-    if hasattr(config, "workerinput"):  # in one process the short ones come first
-        items.sort(key=order.__getitem__)
+    """With several processes the longest groups begin first; in one, the short ones."""
+    if hasattr(config, "workerinput"):
+        order = {name: number for number, name in enumerate(_LONG)}
+        items.sort(key=lambda item: order.get(_group(item.nodeid), len(_LONG)))
 
 
 def _refuse(*args: object, **kwargs: object) -> None:

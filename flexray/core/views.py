@@ -183,8 +183,10 @@ def _check_gang(state: State, gang: GangRecord) -> None:
     have = gang.running or gang.coming
     if 0 < len(have) < gang.needed:
         raise InternalError(f"gang {gang.id} holds slices for {len(have)} members and needs {gang.needed}")
-    kinds = {state.pool.kind_of(s.placement)[0] for m in gang.live if (s := state.slice_of(m)) is not None}
-    if len(kinds) > 1:
+    names = [m.slice for m in (*gang.running, *gang.reserved)] + [m.next for m in gang.leaving]
+    together = [state.slices.by_id[name] for name in names if name is not None]
+    kinds = {state.pool.kind_of(record.placement)[0] for record in together}
+    if len(kinds) > 1:  # what members are leaving may be of another type than where they go on
         raise InternalError(f"gang {gang.id} is on several device types: {sorted(kinds)}")
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from flexray.devices.private import only_mine
+
 _MOST_FRAMES = 3
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$')
 _FATAL = "Fatal Python error: "
@@ -28,7 +30,7 @@ def words_of(directory: Path, slice_id: str) -> Path:
 
 def note_last_words(path: Path) -> None:
     """In the slice's process: from now on write them down."""
-    file = open(path, "wb", buffering=0)  # noqa: SIM115 (open as long as the process lives)
+    file = open(path, "wb", buffering=0, opener=only_mine)  # noqa: SIM115 (open as long as the process lives)
     faulthandler.enable(file, all_threads=False)
     os.register_at_fork(after_in_child=faulthandler.disable)  # a child's crash is not the slice's
     os._exit = _noting(os._exit, file, os.getpid())  # type: ignore[assignment]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,69 +83,81 @@ def test_plain_ray_tasks_never_share_a_pooled_card(pool: Any) -> None:
     ray.cancel(waiting, force=True)
 
 
-def test_a_node_that_joins_is_found_and_one_that_leaves_is_dropped(pool: Any) -> None:
+T4_FIRST = flex.Request(throughput={"nvidia/T4": 1.0, "declared/gpu": 0.1})
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A node that joined, took work, and died."""
+
+    node: str
+    ran_on: str
+    plain: flex.Future[str]
+    keeping: flex.Future[tuple[str, Any]]
+    newest_is_safe: bool
+    """Whether all that was kept of ``keeping``, before the node died, was its newest checkpoint, with a copy."""
+
+
+@flex.task(gpu=0.5, types="nvidia/T4", retries=0)
+def on_t4() -> str:
+    return flex.current().device.type.name
+
+
+@flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2, request=T4_FIRST)
+def stay_on_t4(started: Path) -> str:
+    started.touch()
+    while flex.current().device.type.name == "nvidia/T4":
+        time.sleep(0.05)
+    return flex.current().device.type.name
+
+
+@flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2, request=T4_FIRST)
+def store_on_t4(stored: Path) -> tuple[str, Any]:
+    here = flex.current()
+    found = here.restored
+    if here.device.type.name == "nvidia/T4":
+        for number in range(1, 4):
+            here.checkpoint(np.full(300_000, number))
+        stored.touch()
+        while True:
+            time.sleep(0.05)
+    return here.device.type.name, None if found is None else set(found.tolist())
+
+
+@pytest.fixture(scope="module")
+def lost(pool: Any, tmp_path_factory: pytest.TempPathFactory) -> Lost:
+    folder = tmp_path_factory.mktemp("lost")
+    started, stored = folder / "started", folder / "stored"
     before = {node.id for node in flex.pool().nodes}
     added = pool.add_node(num_cpus=4, labels={"flexray.fake": "2xT4"})
     until(lambda: len(flex.pool().nodes) == len(before) + 1)
-    new = ({node.id for node in flex.pool().nodes} - before).pop()
-
-    @flex.task(gpu=0.5, types="nvidia/T4", retries=0)
-    def on_t4() -> str:
-        return flex.current().device.type.name
-
-    assert on_t4.remote().result(60) == "nvidia/T4"
+    ran_on = on_t4.remote().result(60)
+    plain, keeping = stay_on_t4.remote(started), store_on_t4.remote(stored)
+    until(started.exists)
+    until(stored.exists)
+    until(lambda: keeping.kept is not None and keeping.kept.safe is not None and keeping.kept.coming is None)
+    safe = keeping.kept.references == (keeping.kept.newest,)
+    (node,) = {node.id for node in flex.pool().nodes} - before
     pool.remove_node(added, allow_graceful=False)
-    until(lambda: new not in {node.id for node in flex.pool().nodes}, 60)
+    return Lost(node, ran_on, plain, keeping, safe)
+
+
+def test_a_node_that_joins_is_found_and_one_that_leaves_is_dropped(lost: Lost) -> None:
+    assert lost.ran_on == "nvidia/T4"
+    until(lambda: lost.node not in {node.id for node in flex.pool().nodes}, 60)
+    assert all(d.type != "nvidia/T4" for d in flex.pool().devices)
     with pytest.raises(Infeasible):
         on_t4.remote().result(60)
 
 
-def test_work_of_a_lost_node_runs_again_elsewhere(pool: Any, tmp_path: Any) -> None:
-    doomed = pool.add_node(num_cpus=4, labels={"flexray.fake": "1xT4"})
-    until(lambda: any(d.type == "nvidia/T4" and d.state == "ready" for d in flex.pool().devices))
-    started, go = tmp_path / "started", tmp_path / "go"
-
-    t4_first = flex.Request(throughput={"nvidia/T4": 1.0, "declared/gpu": 0.1})
-
-    @flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2, request=t4_first)
-    def stubborn() -> str:
-        started.touch()
-        while flex.current().device.type.name == "nvidia/T4" and not go.exists():
-            time.sleep(0.05)
-        return flex.current().device.type.name
-
-    future = stubborn.remote()
-    until(started.exists)
-    pool.remove_node(doomed, allow_graceful=False)
-    assert future.result(90) == "declared/gpu"
-    until(lambda: all(d.type != "nvidia/T4" for d in flex.pool().devices))
+def test_work_of_a_lost_node_runs_again_elsewhere(lost: Lost) -> None:
+    assert lost.plain.result(90) == "declared/gpu"
 
 
-def test_a_checkpoint_outlives_its_node_once_its_copy_has_arrived(pool: Any, tmp_path: Path) -> None:
-    doomed = pool.add_node(num_cpus=4, labels={"flexray.fake": "1xT4"})
-    until(lambda: any(d.type == "nvidia/T4" and d.state == "ready" for d in flex.pool().devices))
-    stored = tmp_path / "stored"
-    t4_first = flex.Request(throughput={"nvidia/T4": 1.0, "declared/gpu": 0.1})
-
-    @flex.task(accelerator=0.1, types=["nvidia/T4", "declared/gpu"], retries=2, request=t4_first)
-    def stubborn() -> tuple[str, Any]:
-        here = flex.current()
-        found = here.restored
-        if here.device.type.name == "nvidia/T4":
-            for number in range(1, 4):
-                here.checkpoint(np.full(300_000, number))
-            stored.touch()
-            while True:
-                time.sleep(0.05)
-        return here.device.type.name, None if found is None else set(found.tolist())
-
-    future = stubborn.remote()
-    until(stored.exists)
-    until(lambda: future.kept is not None and future.kept.safe is not None and future.kept.coming is None)
-    assert future.kept.references == (future.kept.newest,)
-    pool.remove_node(doomed, allow_graceful=False)
-    assert future.result(90) == ("declared/gpu", {3})
-    assert future.kept is None
+def test_a_checkpoint_outlives_its_node_once_its_copy_has_arrived(lost: Lost) -> None:
+    assert lost.newest_is_safe
+    assert lost.keeping.result(90) == ("declared/gpu", {3})
+    assert lost.keeping.kept is None
 
 
 def test_a_gang_over_three_nodes_goes_on_with_two_when_one_dies(pool: Any, tmp_path: Path) -> None:

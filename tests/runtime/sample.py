@@ -1,4 +1,8 @@
-"""Tasks and actors that several tests use: equal ones find the slices of earlier tests warm."""
+"""Tasks and actors that several tests use: equal ones find the slices of earlier tests warm.
+
+A burst asks for as many leases as could be of use, and each slice that starts for one takes a second: bursts of the
+tests ask for whole devices, so that two start and not eight.
+"""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ def test_a_script_that_ends_with_unfinished_tasks_ends(script: Callable[..., Any
         import time
         import flexray as flex
 
-        @flex.task(gpu=0.25)
+        @flex.task(gpu=1)
         def nap():
             time.sleep(600)
 

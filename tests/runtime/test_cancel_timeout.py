@@ -106,7 +106,7 @@ def test_cancelling_running_code_asks_it_to_yield(marks: Marks) -> None:
 
 
 def test_cancelling_by_force_kills_the_slice_and_nobody_else_pays(marks: Marks) -> None:
-    calls = call.options(retries=0)
+    calls = call.options(gpu=1, retries=0)
     future = calls.remote(deaf, marks)
     (pid,) = marks.wait("started")
     neighbours = [calls.remote(abs, -i) for i in range(20)]
@@ -155,7 +155,7 @@ def test_a_task_that_notices_its_timeout(marks: Marks) -> None:
 
 
 def test_a_task_that_ignores_its_timeout_costs_its_slice_only(marks: Marks) -> None:
-    calls = call.options(timeout=3.0, retries=0)
+    calls = call.options(gpu=1, timeout=3.0, retries=0)
     stuck = calls.remote(deaf, marks)
     neighbours = [calls.remote(abs, -i) for i in range(100)]
     with pytest.raises(errors.TaskTimeout):

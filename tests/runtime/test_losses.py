@@ -55,14 +55,16 @@ def actor_pid(name: str) -> int:
 
 
 def test_a_slice_killed_under_200_tasks_loses_none(marks: Marks) -> None:
-    futures = [call.remote(work, marks, i) for i in range(200)]
+    calls = call.options(gpu=0.5)
+    futures = [calls.remote(work, marks, i) for i in range(200)]
     victim = int(marks.wait("pids", 5)[-1])
     os.kill(victim, signal.SIGKILL)
     assert flex.get(futures, timeout=WAIT) == list(range(200))
 
 
 def test_every_slice_killed_at_once(marks: Marks) -> None:
-    futures = [call.remote(work, marks, i) for i in range(200)]
+    calls = call.options(gpu=0.5)
+    futures = [calls.remote(work, marks, i) for i in range(200)]
     for pid in {int(line) for line in marks.wait("pids", 20)}:
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
@@ -71,7 +73,7 @@ def test_every_slice_killed_at_once(marks: Marks) -> None:
 
 def test_a_task_that_kills_its_slice_pays_alone(marks: Marks) -> None:
     """Attempts are counted where they survive; its neighbours on the slice are not charged."""
-    calls = call.options(retries=2)
+    calls = call.options(gpu=1, retries=2)
     before = [calls.remote(abs, -i) for i in range(50)]
     killer = calls.remote(leave_and_die, marks, "attempt")
     after = [calls.remote(abs, -i) for i in range(50, 100)]
@@ -140,7 +142,7 @@ def test_a_poison_argument_ends_only_so_many_slices(marks: Marks) -> None:
 
 
 def test_no_retries_means_one_attempt(marks: Marks) -> None:
-    calls = call.options(retries=0)
+    calls = call.options(gpu=1, retries=0)
     killer = calls.remote(leave_and_die, marks, "attempt")
     neighbours = [calls.remote(abs, -i) for i in range(30)]
     with pytest.raises(errors.LeaseLost, match="retries=0"):
@@ -229,8 +231,8 @@ def test_children_of_a_task_that_is_done_end_with_the_slice(marks: Marks) -> Non
 def test_a_killed_scheduler_comes_back_and_no_task_is_lost(marks: Marks) -> None:
     from flexray.runtime.protocol import SCHEDULER_NAME
 
-    running = hold.remote(marks, "started")
-    futures = [sleep.remote(0.02, i) for i in range(100)]
+    running, naps = hold.remote(marks, "started"), sleep.options(gpu=1)
+    futures = [naps.remote(0.02, i) for i in range(100)]
     marks.wait("started")
     before, epoch = actor_pid(SCHEDULER_NAME), flex.pool().epoch
     os.kill(before, signal.SIGKILL)
@@ -247,8 +249,8 @@ def test_a_killed_node_agent_comes_back_and_no_task_is_lost(marks: Marks) -> Non
     from flexray.runtime.protocol import agent_name
 
     (node,) = flex.pool().nodes
-    running = hold.remote(marks, "started")
-    futures = [sleep.remote(0.02, i) for i in range(100)]
+    running, naps = hold.remote(marks, "started"), sleep.options(gpu=1)
+    futures = [naps.remote(0.02, i) for i in range(100)]
     (slice_pid,) = map(int, marks.wait("started"))
     before = actor_pid(agent_name(node.id))
     os.kill(before, signal.SIGKILL)

@@ -74,7 +74,8 @@ def test_tasks_of_one_batch_fail_each_for_itself() -> None:
 
 
 def test_cancelling_a_part_of_a_burst_leaves_the_rest() -> None:
-    futures = [sleep.remote(0.001, n) for n in range(2_000)]
+    naps = sleep.options(gpu=1)
+    futures = [naps.remote(0.001, n) for n in range(2_000)]
     cancelled = {n for n in range(1, 2_000, 3) if futures[n].cancel()}
     assert len(cancelled) > 100
     for number, future in enumerate(futures):
@@ -85,7 +86,7 @@ def test_cancelling_a_part_of_a_burst_leaves_the_rest() -> None:
 
 
 def test_a_burst_with_a_timeout_that_is_not_reached() -> None:
-    bounded = echo.options(timeout=30)
+    bounded = echo.options(gpu=1, timeout=30)
     assert flex.get([bounded.remote(n) for n in range(5_000)], timeout=WAIT) == list(range(5_000))
 
 
@@ -128,7 +129,7 @@ def test_a_session_that_was_taken_for_dead_gets_its_tasks_done_and_leaves_nothin
     running = hold.remote(marks, "started", "release")
     marks.wait("started")
     futures = [sleep.remote(0.01, n) for n in range(50)]
-    ray.get(process.client()._link.scheduler.leave.remote(session.id))
+    ray.get(process.client()._link.scheduler.leave.remote(session._ticket))
     marks.leave("release")
     assert flex.get(futures, timeout=WAIT) == list(range(50))
     assert running.result(WAIT) > 0

@@ -126,7 +126,7 @@ def test_map_raises_where_the_failed_item_is() -> None:
             raise LookupError(x)
         return x
 
-    results = flex.task(gpu=0.25)(check).map(range(6))
+    results = flex.task(gpu=1)(check).map(range(6))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(LookupError, match="3"):
         next(results)
@@ -520,7 +520,8 @@ def test_many_large_results_at_once() -> None:
     def block(i: int) -> Any:
         return np.full(40_000, i)
 
-    futures = [call.remote(block, i) for i in range(30)]
+    calls = call.options(gpu=1)
+    futures = [calls.remote(block, i) for i in range(30)]
     assert [int(a[0]) for a in flex.get(futures, timeout=WAIT)] == list(range(30))
 
 
@@ -624,7 +625,7 @@ def test_closures_may_hold_ray_references() -> None:
 def test_a_large_function_travels() -> None:
     table = np.arange(100_000)
 
-    @flex.task(gpu=0.25)
+    @flex.task(gpu=1)
     def look_up(i: int) -> int:
         return int(table[i])
 
@@ -689,9 +690,11 @@ def test_tasks_and_handles_as_arguments() -> None:
 def test_tasks_called_from_plain_ray_tasks() -> None:
     import ray
 
+    wide = echo.options(gpu=1)
+
     @ray.remote(num_cpus=0)
     def outer(n: int) -> list[int]:
-        return flex.get([echo.remote(i) for i in range(n)], timeout=WAIT)
+        return flex.get([wide.remote(i) for i in range(n)], timeout=WAIT)
 
     assert ray.get(outer.remote(20), timeout=WAIT) == list(range(20))
 
@@ -733,8 +736,10 @@ def test_current_outside_a_task_is_refused() -> None:
 
 
 def test_many_threads_get_their_own_results() -> None:
+    wide = echo.options(gpu=1)
+
     def work(thread: int) -> list[tuple[int, int]]:
-        return flex.get([echo.remote((thread, i)) for i in range(200)], timeout=WAIT)
+        return flex.get([wide.remote((thread, i)) for i in range(200)], timeout=WAIT)
 
     with concurrent.futures.ThreadPoolExecutor(8) as executor:
         results = list(executor.map(work, range(8)))

@@ -44,7 +44,7 @@ def lease() -> Iterator[Any]:
 
 @pytest.fixture
 def scheduler() -> Any:
-    return process.client()._session.scheduler
+    return process.client()._link.scheduler
 
 
 def ask(reference: Any) -> Any:
@@ -101,7 +101,7 @@ def test_it_resizes_no_slice_of_others(lease: Any, scheduler: Any) -> None:
     for token in forged(lease.token):
         placement, refused = ask(scheduler.resize.remote(token, 1000, None))
         assert placement is None and refused
-    (piece,) = flex.pool().slices
+    (piece,) = (one for one in flex.pool().slices if one.id == lease.lease.slice)
     assert piece.share == 0.5
 
 

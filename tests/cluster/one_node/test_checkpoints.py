@@ -62,7 +62,7 @@ class Training:
 
 
 def train(log: str) -> tuple[list[float], dict[str, Any], int]:
-    """Train to the end; on the T4 stay in the middle until asked to leave. Returns losses, parameters, attempt."""
+    """Train to the end; on the T4 to the middle, until asked to leave. Returns losses, parameters, attempt."""
     here, training = flex.current(), Training()
     if here.restored is not None:
         training.load(here.restored)
@@ -85,10 +85,13 @@ def test_a_training_loop_that_is_moved_ends_with_the_same_parameters(tmp_path: P
     request = flex.Request(runtime=36_000.0, throughput={"nvidia/A100*": 1.0, "nvidia/T4": 0.2}, preemptible=True)
     moved = flex.task(gpu=1, retries=0, request=request)(train).remote(str(log))
     until(lambda: log.exists() and log.read_text() == "nvidia/T4 0\n")
+    time.sleep(0.2)  # some steps
     busy.unlink()
     first.result(60)
     losses, parameters, attempt = moved.result(60)
-    assert log.read_text() == f"nvidia/T4 0\nnvidia/A100-80GB {STEPS // 2}\n" and attempt == 2
+    places = [line.split() for line in log.read_text().splitlines()]
+    assert [device for device, _ in places] == ["nvidia/T4", "nvidia/A100-80GB"] and attempt == 2
+    assert 0 < int(places[1][1]) <= STEPS // 2, "it goes on where it was"
     alone = Training()
     while len(alone.losses) < STEPS:
         alone.step()

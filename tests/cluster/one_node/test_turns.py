@@ -80,7 +80,7 @@ def test_a_crashed_holder_s_turn_goes_to_the_next(tmp_path: Path) -> None:
     lost = holder.die_in_turn.remote(str(holds), str(asked))
     until(holds.exists)
     assert other.ask.remote(str(asked)).result(60) == own
-    with pytest.raises(flex.errors.LeaseLost, match="its process died"):
+    with pytest.raises(flex.errors.LeaseLost, match="its process was killed"):
         lost.result(60)
     assert [other.step.remote().result(60) for _ in range(3)] == [own] * 3
 
