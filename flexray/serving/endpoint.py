@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse
 
 import flexray
 from flexray.errors import FlexrayError, InvalidRequest
-from flexray.serving.deployment import divide_options
+from flexray.serving.declared import Model
+from flexray.serving.deploying import divide_options
 from flexray.serving.host import streams
-from flexray.serving.model import Model
 from flexray.serving.shelf import Shelf
 from flexray.serving.web import is_refusal, refusal, sendable, streamed
 

@@ -12,12 +12,11 @@ from ray import serve
 from starlette.requests import Request
 
 import flexray
+from flexray.serving.batching import BATCH_MARK
 from flexray.serving.host import streams
 from flexray.serving.keeper import Keeper
 from flexray.serving.seat import Recipe, Seat
 from flexray.serving.web import is_refusal, refusal, sendable, streamed
-
-BATCH_MARK = "__flexray_batch__"
 
 
 @dataclass(frozen=True)

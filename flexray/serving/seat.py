@@ -13,6 +13,8 @@ from flexray.errors import FlexrayError, LeaseLost, MemoryLimitExceeded, TaskErr
 from flexray.serving.host import Facts, host_class
 from flexray.tasks import actor, standing
 
+#: What says which slice a model gets.
+SLICE_OPTIONS = ("gpu", "npu", "accelerator", "memory", "types", "queue", "priority", "cpus", "timeout", "request")
 #: What a call raises whose slice has ended; unless the model's own code raised it.
 _ENDED = (LeaseLost, MemoryLimitExceeded)
 

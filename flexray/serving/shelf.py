@@ -10,7 +10,7 @@ from typing import Any
 
 from flexray import pool
 from flexray.errors import FlexrayError, InvalidRequest, LeaseLost, ResizeRefused, StartFailed, WaitTimeout
-from flexray.serving.model import Model
+from flexray.serving.declared import Model
 from flexray.serving.seat import Seat, has_ended
 from flexray.serving.store import Copy, Do, Room, State, Store
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from flexray.model.devices import Family
 from flexray.model.request import Request
-from flexray.serving.model import Model
+from flexray.serving.declared import Model
 
 #: How fast past requests lose weight in what a model is worth, in seconds until they count half.
 _HALF_LIFE = 300.0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-
-pytest.importorskip("ray.serve")
 
 from flexray.errors import Infeasible, LeaseLost, MemoryLimitExceeded
 from flexray.runtime.actors import Standing
@@ -223,3 +223,10 @@ def test_a_stream_begins_again_before_its_first_item_only(at: int, items: list[i
                     pass
 
     played(scenario)
+
+
+def test_a_slice_imports_no_serve() -> None:
+    code = "import sys, flexray.serving.host, flexray.serving.declared; flexray.serving.batch; "
+    code += "print('ray.serve' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"

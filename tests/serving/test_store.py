@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("ray.serve")
-
 from flexray.errors import InvalidRequest
-from flexray.serving.model import Model, model
+from flexray.serving.declared import Model, model
 from flexray.serving.store import Copy, Do, Room, State, Store
 
 DEVICE = 1000

@@ -292,7 +292,7 @@ def test_a_request_waits_for_its_model_with_a_bound(url: str, run: Any) -> None:
     status, text = ask(f"{url}/broken", {})
     assert status == 503 and "StartFailed: model 'broken' could not be loaded: " in text and "no such weights" in text
     with ThreadPoolExecutor(2) as threads:
-        busy = [threads.submit(ask, f"{url}/{name}", {"seconds": 6}) for name in names]
+        busy = [threads.submit(ask, f"{url}/{name}", {"seconds": 4}) for name in names]
         until(lambda: all(shown(url)[name]["replicas"][0]["ongoing"] for name in names if shown(url)[name]["replicas"]))
         until(lambda: all(shown(url)[name]["replicas"] for name in names))
         until(lambda: all(shown(url)[name]["replicas"][0]["ongoing"] for name in names))

@@ -1,22 +1,19 @@
-"""``flex.serving.deployment`` and ``batch``: a plain class becomes a Ray Serve deployment on slices."""
+"""``flex.serving.deployment``: a plain class becomes a Ray Serve deployment on slices."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ray import serve
 
 from flexray.errors import InvalidRequest, UsageError
-from flexray.serving.replica import BATCH_MARK, Declared, replica_class
-from flexray.serving.seat import Recipe
+from flexray.serving.replica import Declared, replica_class
+from flexray.serving.seat import SLICE_OPTIONS, Recipe
 from flexray.tasks import actor
 
-M = TypeVar("M", bound=Callable[..., Any])
-#: What says which slice a model gets; everything else is Serve's.
-SLICE_OPTIONS = ("gpu", "npu", "accelerator", "memory", "types", "queue", "priority", "cpus", "timeout", "request")
 _SERVE_OPTIONS = tuple(name for name in inspect.signature(serve.deployment).parameters if not name.startswith("_"))
 
 
@@ -69,28 +66,3 @@ def divide_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, A
     for_serve = {name: value for name, value in options.items() if name not in SLICE_OPTIONS}
     for_serve["ray_actor_options"] = {"num_cpus": 0, **for_serve.get("ray_actor_options", {})}
     return on_slice, for_serve
-
-
-def batch(max_size: int = 8, wait_seconds: float = 0.01) -> Callable[[M], M]:
-    """Have calls of a method of a deployment run together: it gets a list of their arguments, and returns a list.
-
-        @flex.serving.batch(max_size=16, wait_seconds=0.005)
-        def classify(self, images: list) -> list: ...
-
-    Callers pass one argument each and get one result each. They are collected in the replica by Serve's own batching
-    and travel to the slice as one call, while the slice works on the ones before.
-
-    Args:
-        max_size: of a batch. ``max_ongoing_requests`` of the deployment should be twice that.
-        wait_seconds: how long the first of a batch waits for others.
-    """
-    if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
-        raise InvalidRequest(f"max_size={max_size!r} must be a whole number, 1 or more")
-    if isinstance(wait_seconds, bool) or not isinstance(wait_seconds, (int, float)) or wait_seconds < 0:
-        raise InvalidRequest(f"wait_seconds={wait_seconds!r} must be a number of seconds, 0 or more")
-
-    def mark(method: M) -> M:
-        setattr(method, BATCH_MARK, (max_size, wait_seconds))
-        return method
-
-    return mark

@@ -8,8 +8,7 @@ from typing import Any
 
 from flexray.errors import InvalidRequest
 from flexray.model.request import Request, parse_size, request_from_options
-from flexray.serving.deployment import SLICE_OPTIONS
-from flexray.serving.seat import Recipe
+from flexray.serving.seat import SLICE_OPTIONS, Recipe
 
 _PARKED_OPTIONS = ("gpu", "npu", "accelerator", "memory")
 
