@@ -1,34 +1,38 @@
-"""A PyTorch model behind an HTTP endpoint: an actor on a quarter of a device holds the model, plain Python serves.
+"""A PyTorch model behind HTTP with Ray Serve: replicas on a quarter of a device each, which run requests in batches.
 
     python serve_torch.py [--port 8000]           # prints its URL; Ctrl-C ends it
-    python serve_torch.py --self-test 20          # sends itself 20 requests and ends
+    python serve_torch.py --self-test 200         # sends itself 200 requests, some at a time, and ends
 
     curl -d '{"pixels": [0, 0, ..., 0.9, 0]}' http://127.0.0.1:8000      # 64 numbers in [0, 1]
     {"digit": 3, "sure": 0.98}
 
-Needs torch and scikit-learn: pip install "flexray-runtime[examples]"
+Needs torch, scikit-learn and Ray Serve: pip install "flexray-runtime[examples]"
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import json
+import socket
 import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import digits
 import numpy as np
+from ray import serve
+from starlette.responses import JSONResponse
 
 import flexray as flex
 
 train = flex.task(accelerator=0.25)(digits.train)
 
 
-@flex.actor(accelerator=0.25)
+@flex.serving.deployment(accelerator=0.25, num_replicas=2, max_ongoing_requests=32)
 class Classifier:
     """The model: loaded once, in the constructor, it stays on its slice."""
 
@@ -36,62 +40,58 @@ class Classifier:
         self.device = flex.current().torch_device
         self.model = digits.model(weights, self.device)
 
-    def classify(self, pixels: list[float]) -> dict[str, Any]:
-        found, sure = digits.classify(self.model, np.array([pixels], dtype=np.float32), self.device)
-        return {"digit": int(found[0]), "sure": round(float(sure[0]), 4)}
-
-
-def handler(classifier: Any) -> type[BaseHTTPRequestHandler]:
-    """Each request has a thread of its own, which waits for the actor's answer."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    @flex.serving.batch(max_size=16, wait_seconds=0.005)
+    async def __call__(self, requests: list[Any]) -> list[Any]:
+        """Requests that come together go through the network together; what is wrong with one is its own matter."""
+        images, wrong = [], {}
+        for number, request in enumerate(requests):
             try:
-                pixels = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["pixels"]
-                status, answer = 200, classifier.classify.remote(pixels).result(timeout=30)
-            except (ValueError, TypeError, KeyError, RuntimeError) as error:  # what is wrong with the input
-                status, answer = 400, {"error": str(error).partition("\n")[0]}
-            except flex.errors.FlexrayError as error:
-                status, answer = 503, {"error": str(error).partition("\n")[0]}
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            """Nothing per request."""
-
-    return Handler
+                images.append(np.array((await request.json())["pixels"], dtype=np.float32).reshape(64))
+            except (ValueError, TypeError, KeyError) as error:
+                images.append(np.zeros(64, dtype=np.float32))
+                wrong[number] = JSONResponse({"error": f"send 64 pixels: {error}"}, status_code=400)
+        found, sure = digits.classify(self.model, np.stack(images), self.device)
+        about = {"batch": len(requests), "slice": flex.current().slice}
+        answers = [{"digit": int(d), "sure": round(float(s), 4), **about} for d, s in zip(found, sure, strict=True)]
+        return [wrong.get(number, answer) for number, answer in enumerate(answers)]
 
 
 def self_test(url: str, count: int) -> None:
-    """Send test images, one request each."""
+    """Send test images, 32 requests at a time."""
     images, labels = (part[-count:] for part in digits.data())
-    began, right = time.perf_counter(), 0
-    for image, label in zip(images, labels, strict=True):
+
+    def ask(image: np.ndarray) -> tuple[dict[str, Any], float]:
+        began = time.perf_counter()
         with urllib.request.urlopen(url, json.dumps({"pixels": image.tolist()}).encode(), timeout=30) as response:
-            right += json.load(response)["digit"] == label
-    print(f"{right} of {count} right, {1000 * (time.perf_counter() - began) / count:.1f} ms per request")
+            return json.load(response), 1000 * (time.perf_counter() - began)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(32) as threads:
+        answers, times = zip(*threads.map(ask, images), strict=True)
+    seconds = time.perf_counter() - began
+    right = sum(answer["digit"] == label for answer, label in zip(answers, labels, strict=True))
+    print(f"{right} of {count} right, {count / seconds:.0f} requests/s, p50 {np.median(times):.0f} ms")
+    shared = collections.Counter(answer["slice"] for answer in answers)
+    batches = np.mean([answer["batch"] for answer in answers])
+    print(f"on {len(shared)} slices ({', '.join(map(str, shared.values()))} requests), {batches:.1f} to a batch")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve a digit classifier over HTTP from a slice of the pool.")
+    parser = argparse.ArgumentParser(description="Serve a digit classifier over HTTP from slices of the pool.")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--self-test", type=int, default=0, metavar="N", help="send N requests and end")
     options = parser.parse_args()
 
     flex.init()
-    classifier = Classifier.remote(train.remote())  # a Future as an argument: resolved before the constructor runs
-    classifier.classify.remote([0.0] * 64).result()  # the model is there, and warm
-    with ThreadingHTTPServer(("127.0.0.1", options.port), handler(classifier)) as server:
-        url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        print(f"serving at {url}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            self_test(url, options.self_test) if options.self_test else threading.Event().wait()
-        server.shutdown()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", options.port))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
+    serve.run(Classifier.bind(train.remote().result()))
+    print(f"serving at http://127.0.0.1:{port}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        self_test(f"http://127.0.0.1:{port}", options.self_test) if options.self_test else threading.Event().wait()
+    serve.shutdown()
     flex.shutdown()
 
 

@@ -52,6 +52,7 @@ _LAZY = {
     "current": "flexray.runtime.current",
     "errors": "flexray.errors",
     "get": "flexray.future",
+    "serving": "flexray.serving",
     "task": "flexray.tasks",
     "turn": "flexray.runtime.turns",
     "wait": "flexray.future",
@@ -80,6 +81,7 @@ __all__ = [
     "init",
     "plan",
     "pool",
+    "serving",
     "shutdown",
     "task",
     "turn",
@@ -91,7 +93,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'flexray' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
-    value = module if name == "errors" else getattr(module, name)
+    value = module if name in ("errors", "serving") else getattr(module, name)
     globals()[name] = value
     return value
 

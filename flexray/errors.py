@@ -127,7 +127,7 @@ class Deadlock(PoolError):
 
 
 class StartFailed(PoolError):
-    """A slice's process, or its runtime environment, could not be started."""
+    """A slice's process, or its runtime environment, could not be started; or a model of an endpoint not be loaded."""
 
 
 class ResizeRefused(PoolError):

@@ -17,6 +17,7 @@ from flexray.runtime import process
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
 
+    from flexray.runtime.actors import Standing
     from flexray.runtime.targets import Target
 
     P = ParamSpec("P")
@@ -282,6 +283,13 @@ class _StreamMethod(Method):
         return self.stream(*args, **kwargs)
 
 
+def standing(handle: ActorHandle) -> Standing:
+    """Where an actor is in its life: it waits, starts, is ready, has to leave its slice, or is lost. Asks nobody."""
+    client = process.client()
+    found: Standing = client.standing(handle._target_of(client))
+    return found
+
+
 def _borrow(loan: Any, methods: dict[str, bool]) -> ActorHandle:
     client = process.client()
     return ActorHandle(client, client.borrow(loan), methods)
@@ -356,4 +364,4 @@ def actor(**options: Any) -> Callable[[type[C]], Actor[C]]:
     return decorate
 
 
-__all__ = ["Actor", "ActorHandle", "Task", "actor", "task"]
+__all__ = ["Actor", "ActorHandle", "Task", "actor", "standing", "task"]

@@ -1,9 +1,9 @@
 """Work moves off devices that are sick, or that an operator drains; on one that is lost, it ends.
 
 At once: slices that nobody holds are stopped, and what may be preempted is (a gang as a whole): it has its grace
-period, and starts again elsewhere. Everything else is asked to hand its lease back when what runs is done. What is
-still there when the time for draining is over is preempted too, where it can start again; what cannot (an actor)
-ends: its lease is lost.
+period, and starts again elsewhere. Everything else is asked to hand its lease back when what runs is done; an actor's
+holder is told, so that it can have another one made elsewhere first. What is still there when the time for draining is
+over is preempted too, where it can start again; what cannot (an actor) ends: its lease is lost.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def move_off(state: State, now: float) -> None:
         device = state.pool.devices.get(name)
         if device is None or device.state not in MOVES_OFF:
             del state.emptying[name]
+            for record in state.slices.by_device.get(name, {}).values():
+                record.warned = False
             continue
         there = [r for r in state.slices.by_device.get(name, {}).values() if r.state is not SliceState.STOPPING]
         for record in there:
@@ -76,6 +78,9 @@ def _move(state: State, record: SliceRecord, why: RecallReason, now: float, over
         _lose(state, record, StopReason.DEVICE_DRAINS, overdue, now)
     elif record.reusable and request.state is RequestState.LEASED:
         _ask_back(state, record, request, why)
+    elif not record.reusable and not record.warned:
+        record.warned = True  # it may stay: nobody counts on its room before it is lost
+        state.out.append(RecallLease(request.session, request.lease, reason=why))
 
 
 def _may_be_stopped(state: State, record: SliceRecord, request: RequestRecord, *, late: bool) -> bool:

@@ -237,6 +237,8 @@ class SliceRecord:
     promised: bool = False
     #: whether it has another size than its class, or is getting one.
     resized: bool = False
+    #: whether its holder, an actor, was told that its device is to be empty.
+    warned: bool = False
     #: until when it may hold room that others have reserved (see ``backfill.py``); None: its room is its own.
     lent_until: float | None = None
     #: requests that wait for its lease to end, because it is on a fast device; some may have given up since.

@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from flexray.errors import LeaseLost
 from flexray.runtime.arguments import failure_of_arguments, pack_arguments, when_ready
 from flexray.runtime.call import Call
 from flexray.runtime.engine import Engine
 from flexray.runtime.targets import Target
+
+
+class Standing(NamedTuple):
+    """Where an actor is in its life.
+
+    ``waiting`` for a slice, ``starting`` its constructor, ``ready``, ``leaving`` (it works; its slice has to be left),
+    ``lost`` for good.
+
+    Attributes:
+        reason: why it is leaving or lost.
+        request: what the pool calls its request while it waits, "" otherwise.
+    """
+
+    state: Literal["waiting", "starting", "ready", "leaving", "lost"]
+    reason: str = ""
+    request: str = ""
+
+
+def standing_of(engine: Engine, target: Target) -> Standing:
+    """Where an actor is in its life, as far as this client knows; asks nobody."""
+    with engine.calls.mutex:
+        if target.failed is not None or target.ended:
+            return Standing("lost", str(target.failed or "it was stopped"))
+        if target.leases:
+            if target.leaving:
+                return Standing("leaving", target.leaving)
+            return Standing("ready" if target.constructed else "starting")
+        return Standing("waiting", request=next(iter(target.asked), ""))
 
 
 def start_actor(

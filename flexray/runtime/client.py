@@ -20,7 +20,7 @@ from flexray.model.explanation import Explanation
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
-from flexray.runtime.actors import end_actor, start_actor
+from flexray.runtime.actors import Standing, end_actor, standing_of, start_actor
 from flexray.runtime.arguments import failure_of_arguments, pack_arguments, when_ready
 from flexray.runtime.asking import RESTART_SECONDS, ask_scheduler
 from flexray.runtime.call import Call, Kind, Phase, describe_call
@@ -158,6 +158,10 @@ class Client:
     def end_actor(self, target: Target, *, now: bool) -> None:
         """Give an actor's slice back: at once, failing what is unfinished, or once its calls are done."""
         end_actor(self._engine, target, now=now)
+
+    def standing(self, target: Target) -> Standing:
+        """Where an actor is in its life."""
+        return standing_of(self._engine, target)
 
     def resize_actor(self, target: Target, share: Share | None, memory: MemoryMiB | None) -> None:
         """Give an actor's slice another size, once the actor is there."""

@@ -252,7 +252,7 @@ class Leases:
             self._calls.settle(call, Kind.ERROR, error)
         self._calls.put_back(again)
         if target.actor:
-            target.constructed = False
+            target.constructed, target.leaving = False, ""
             target.losses += 1
             if target.losses > target.retries:
                 target.failed = lost_error(target, revoke, target.losses)

@@ -88,6 +88,9 @@ class Orders:
         lease = self._leases.get(message.lease)
         if lease is None:
             return
+        if lease.target.actor:  # it keeps its slice as long as there is one; whoever looks can have another one made
+            lease.target.leaving = message.reason.value
+            return
         lease.recalled = True
         if message.stop and not lease.broken:
             lease.giving_way = True

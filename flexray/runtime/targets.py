@@ -159,6 +159,8 @@ class Target:
     unready: bool = False
     #: actors: how many of its slices were lost.
     losses: int = 0
+    #: actors: why its present slice has to be left, or "".
+    leaving: str = ""
 
     def learn(self, count: int, seconds: float) -> None:
         """Take in measured run times."""

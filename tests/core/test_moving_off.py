@@ -78,8 +78,17 @@ def test_other_work_runs_to_its_end_and_is_moved_by_force_when_that_takes_too_lo
 def test_an_actor_has_as_long_and_is_lost_then() -> None:
     world = running("a", spare="1xA100", **RUNS["actor"])
     report(world, "1xA100 sick")
-    assert world.settle() == []
+    assert kinds(world.settle()) == ["recall a#1"], "so that its holder can make another one elsewhere"
+    assert not world.commands[-1].stop
     assert kinds(world.wait(60)) == ["revoke a#1 device_lost", "stop s1.1 device_drains"]
+
+
+def test_an_actor_that_stayed_is_told_again_the_next_time() -> None:
+    world = running("a", **RUNS["actor"])
+    for state in ("sick", "", "sick"):
+        report(world, f"1xA100 {state}".strip())
+        assert kinds(world.settle()) == (["recall a#1"] if state else [])
+    assert world.wait(59) == [] and world.placed == {"a": "n1/gpu0"}
 
 
 @pytest.mark.parametrize("kind", RUNS)

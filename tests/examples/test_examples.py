@@ -36,11 +36,14 @@ def test_ddp(run_example: Run) -> None:
 @pytest.mark.ray
 def test_serve_torch(run_example: Run) -> None:
     pytest.importorskip("torch")
-    printed = run_example("serve_torch.py", "--self-test", 10)
+    pytest.importorskip("starlette")
+    printed = run_example("serve_torch.py", "--self-test", 64)
     assert re.search(r"serving at http://127\.0\.0\.1:\d+", printed)
     right, count = map(int, re.search(r"(\d+) of (\d+) right", printed).groups())
-    assert count == 10
-    assert right >= 8
+    assert count == 64
+    assert right >= 50
+    slices, batch = re.search(r"on (\d) slices \(.* requests\), ([\d.]+) to a batch", printed).groups()
+    assert slices == "2" and float(batch) > 1
 
 
 @pytest.mark.ray
