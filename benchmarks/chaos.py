@@ -97,17 +97,21 @@ def wait_until_on(kill: Kill, log: Log) -> GoneOn:
             str(log.path), call
         )
         wanted = {call}
-    if not wanted:
-        return GoneOn(kill.kind, None)
     noticed = None
-    while time.time() < kill.at + GO_ON_SECONDS:
-        started = [x.at for x in log.look() if x.event == "start" and x.at > kill.at and line_of(x.call) in wanted]
+    while wanted and time.time() < kill.at + GO_ON_SECONDS:
+        lines = log.look()
+        done = {
+            x.call for x in lines if x.event == "end" and (was := kill.interrupted.get(x.call)) and was.pid == x.pid
+        }
+        if kill.interrupted.keys() <= done and kill.kind != "scheduler":
+            break  # they had just ended: nothing was interrupted
+        started = [x.at for x in lines if x.event == "start" and x.at > kill.at and line_of(x.call) in wanted]
         if kill.kind == "node" and noticed is None and not _alive_for_ray(kill.node):
             noticed = time.time() - kill.at
         if started and (kill.kind != "node" or noticed is not None):
             return GoneOn(kill.kind, min(started) - kill.at, noticed)
         time.sleep(0.02)
-    return GoneOn(kill.kind, None, noticed, timed_out=True)
+    return GoneOn(kill.kind, None, noticed, timed_out=time.time() >= kill.at + GO_ON_SECONDS)
 
 
 def _alive_for_ray(node: str) -> bool:
