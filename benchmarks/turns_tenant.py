@@ -134,5 +134,5 @@ class Holder:
         gate.begin()
         self._link.send("held")
         self._link.recv()
-        gate.finish()
+        gate.end()
         return "let go"

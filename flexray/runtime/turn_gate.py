@@ -114,8 +114,10 @@ class Gate:
             with self._changed:
                 self._changed.notify_all()
 
-    def finish(self) -> None:
-        """It is over, and so is what it gave the device to do."""
+    #: ``with gate:`` is a step, over when what it gave the device to do is. Not a call of ``begin``: calls cost.
+    __enter__ = begin
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         me = get_ident()
         if self._busy.get(me) != 1:
             self.end()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import sys
-from types import TracebackType
 
 from flexray.devices.enforcers.turns import SOCKET
 from flexray.runtime.after_import import after_import
@@ -32,27 +32,10 @@ def enter_turns(path: str) -> None:
         after_import("torch", lambda torch: _install(torch, gate))
 
 
-class Turn:
-    """What ``flex.turn()`` gives: a context for ``with``. Nests; holds nothing, so one serves all."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        gate = _gate or _find()
-        if gate is not None:
-            gate.begin()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if _gate is not None:
-            _gate.finish()
+_NO_TURNS = contextlib.nullcontext()
 
 
-_TURN = Turn()
-
-
-def turn() -> Turn:
+def turn() -> contextlib.AbstractContextManager[None]:
     """Work on the device only while it is this slice's turn.
 
         with flex.turn():
@@ -63,7 +46,7 @@ def turn() -> Turn:
     take turns by themselves; this is for everything else. A turn inside a turn is part of it. Make it
     short: others wait until it ends, and for two seconds over their time they let it pass for hung and go on.
     """
-    return _TURN
+    return _gate or _find() or _NO_TURNS
 
 
 def _find() -> Gate | None:

@@ -260,7 +260,7 @@ def test_an_error_of_the_device_shows_and_ends_the_step(server: Server, clock: C
     gate = Gate(os.fspath(server.path), broken)
     take(gate, server, LONG)
     with pytest.raises(RuntimeError, match="CUDA error"):
-        gate.finish()
+        gate.__exit__(None, None, None)
     assert not gate._busy
     gate.forget()
 
