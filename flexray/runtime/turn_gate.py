@@ -13,8 +13,8 @@ import contextlib
 import select
 import socket
 import threading
-from _thread import get_ident
 from collections.abc import Callable
+from threading import get_ident
 from time import monotonic
 
 from flexray.devices.turns.book import HANG, SECOND, TURN

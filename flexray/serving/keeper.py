@@ -89,8 +89,9 @@ class Keeper:
         """Give every slice back."""
         for task in self._tasks:
             task.cancel()
-        for seat in {self._seat, self._coming, *self._leaving} - {None}:
-            seat.stop()  # type: ignore[union-attr]
+        for seat in {self._seat, self._coming, *self._leaving}:
+            if seat is not None:
+                seat.stop()
         self._seat = self._coming = None
 
     # -- requests ------------------------------------------------------------------------------
