@@ -53,6 +53,7 @@ from flexray.runtime.saved import Saved
 from flexray.runtime.seals import Seals
 from flexray.runtime.usage import with_usage
 from flexray.runtime.window import Window
+from flexray.telemetry.observer import Observer
 
 _POLL_SECONDS = 20.0
 _SILENCE_LOOKS = 4
@@ -77,6 +78,7 @@ class SchedulerActor:
         self._epoch = self._kept.next_epoch(traces)
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
+        self._observers: list[Observer] = []
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
@@ -257,7 +259,10 @@ class SchedulerActor:
         return time.time()
 
     def _apply(self, event: Event) -> None:
-        self._core.apply(event, self._now())
+        now = self._now()
+        for observer in self._observers:
+            observer.saw(event, now)
+        self._core.apply(event, now)
         self._wake.set()
 
     async def _cycle(self) -> None:
@@ -269,7 +274,11 @@ class SchedulerActor:
                 pass
             self._wake.clear()
             self._look_who_is_there()
-            for command in self._core.decide(self._now()):
+            now = self._now()
+            commands = self._core.decide(now)
+            for observer in self._observers:
+                observer.decided(commands, now)
+            for command in commands:
                 self._carry_out(command)
             if not self._closing:
                 self._saved.save_now_and_then(self._now())
