@@ -101,6 +101,12 @@ class PoolConfig(BaseModel):
     """Queues of the pool, as in a file of queues (``flexray start --queues FILE`` reads one); see docs/queues.md.
     ``flexray queue set`` changes them while the pool runs."""
 
+    usage_days: float = Field(default=7.0, gt=0, le=366)
+    """For so long usage is kept, by the hour, in Ray's own store; see docs/accounting.md."""
+
+    usage_folder: str = ""
+    """A directory, on the scheduler's node, in which usage is kept instead, and for good."""
+
     journal: str = ""
     """Path of a file, on the scheduler's node, that events and commands are appended to."""
 

@@ -87,7 +87,10 @@ class Fold:
         self.asked: dict[RequestId, Asked] = {}
         self._over = over
         self._counted_until = _ticks(counted_until)
+        #: when a cycle was over last: events may be the first of another scheduler.
         self._last = self._counted_until
+        self._cancels: list[RequestId] = []
+        self._handed_back: dict[LeaseId, Asked] = {}
         self._sessions: dict[SessionId, tuple[str, str]] = {}
         self._of_session: dict[SessionId, dict[RequestId, None]] = {}
         self._nodes: dict[str, str] = {}
@@ -121,7 +124,6 @@ class Fold:
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event, now)
-        self._last = max(self._last, _ticks(now))
 
     def decided(self, commands: Sequence[Command], now: float) -> None:
         """A cycle is over."""
@@ -133,6 +135,7 @@ class Fold:
             for held in self._claims.values():
                 self._hold(held)
             self._claims = {}
+        self._end_requests()
         self._last = max(self._last, _ticks(now))
 
     def settle(self, now: float) -> None:
@@ -173,9 +176,20 @@ class Fold:
         self._of_session.setdefault(event.session, {})[event.id] = None
 
     def _cancelled(self, event: RequestCancelled, now: float) -> None:
-        asked = self.asked.get(event.id)
-        if asked is not None and (asked.gang or not asked.held):
+        self._cancels.append(event.id)
+
+    def _end_requests(self) -> None:
+        """At the end of a cycle, whose commands say which of these the core has overruled.
+
+        One that had a lease by then is not cancelled; one whose lease was taken back before it was released goes on.
+        """
+        for asked in self._handed_back.values():
             self._ends(asked)
+        for asked in [self.asked[name] for name in self._cancels if name in self.asked]:
+            if asked.gang or not asked.held:
+                self._ends(asked)
+        self._handed_back.clear()
+        self._cancels.clear()
 
     def _failed(self, command: FailRequest, now: float) -> None:
         asked = self.asked.get(command.request)
@@ -219,12 +233,13 @@ class Fold:
 
     def _lease_released(self, event: LeaseReleased, now: float) -> None:
         if event.lease in self.held or event.lease in self._claims:
-            asked = self._close(event.lease, now, RELEASED)
-            self._ends(asked)
+            self._handed_back[event.lease] = self._close(event.lease, now, RELEASED)
         elif self._recovering:
             self._released[event.lease] = now
 
     def _revoked(self, command: RevokeLease, now: float) -> None:
+        if command.requeued:
+            self._handed_back.pop(command.lease, None)
         if command.lease in self.held:
             asked = self._close(command.lease, now, command.reason.value)
             if (not command.requeued and not asked.gang) or asked.ending:
@@ -309,7 +324,7 @@ class Fold:
         for held in self.held.values():
             self._book(held, self._last)
         self._counted_until = self._last
-        self._before = {**self._before, **self.held}
+        self._before = {**self._before, **self._claims, **self.held}
         self.held, self.on_slice, self._claims, self._released = {}, {}, {}, {}
         self.asked, self._of_session, self._sessions = {}, {}, {}
         self._recovering = True
@@ -322,11 +337,11 @@ class Fold:
         held = self._new(event.lease, known.start if known is not None else now - event.held)
         if held is None:
             return
-        held.counted = max(held.counted, self._counted_until)
+        held.counted = max(held.counted, self._counted_until, known.counted if known is not None else 0)
         self._claims[event.lease.lease] = held
         released = self._released.pop(event.lease.lease, None)
         if released is not None:
-            self._ends(self._close(event.lease.lease, released, RELEASED))
+            self._handed_back[event.lease.lease] = self._close(event.lease.lease, released, RELEASED)
 
     def _recovery_ended(self, event: RecoveryEnded, now: float) -> None:
         for held in self._before.values():

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import ray
 
+from flexray.accounting.advice import Advice
+from flexray.accounting.report import UsageTable
 from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
 from flexray.model.explanation import Explanation
@@ -132,6 +134,18 @@ def read_history(scheduler: Any, since: float = 0.0) -> tuple[Holding, ...]:
     """Leases that ended at that time (seconds since 1970) or later, oldest first; of the latest 5,000."""
     found: tuple[Holding, ...] = ask_scheduler(scheduler, "history", since, within=_START_SECONDS)
     return found
+
+
+def read_usage(scheduler: Any, by: Sequence[str], since: float) -> UsageTable:
+    """What was held and used since a time (seconds since 1970). Raises UsageError for what nothing can be summed by."""
+    table: UsageTable = ask_scheduler(scheduler, "usage", list(by), since, within=_START_SECONDS)
+    return table
+
+
+def read_advice(scheduler: Any) -> tuple[Advice, ...]:
+    """How much task classes should ask for."""
+    advice: tuple[Advice, ...] = ask_scheduler(scheduler, "advice", within=_START_SECONDS)
+    return advice
 
 
 def read_explanation(scheduler: Any, request: str) -> Explanation:

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import ray
 
+from flexray.accounting.advice import Advice
+from flexray.accounting.report import UsageTable
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
@@ -53,7 +55,7 @@ from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
 from flexray.runtime.saved import Saved
 from flexray.runtime.seals import Seals
-from flexray.runtime.usage import with_usage
+from flexray.runtime.usage import UsageReport, with_usage
 from flexray.runtime.window import Window
 from flexray.telemetry.observer import Observer
 
@@ -80,7 +82,7 @@ class SchedulerActor:
         self._epoch = self._kept.next_epoch(traces)
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
-        self._accounts = Accounts()
+        self._accounts = Accounts(self._kept, config, self._now())
         self._observers: list[Observer] = [self._accounts]
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
@@ -91,7 +93,7 @@ class SchedulerActor:
         )
         self._seals = Seals(self._kept.secret())
         self._environments: dict[str, Environment] = {}
-        self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated)
+        self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated, self._measured)
         self._wake = asyncio.Event()
         self._closing = False
         self._saved = Saved(self._kept, self._core, self._apply, config)
@@ -219,7 +221,7 @@ class SchedulerActor:
         now = self._now()
         waits = [self._window.describe(time.monotonic())] if self._window.open else []
         shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
-        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes))
+        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes, *self._accounts.notes))
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
@@ -233,6 +235,14 @@ class SchedulerActor:
         """The latest leases that are over (see ``Accounts.history``)."""
         return self._accounts.history(since)
 
+    async def usage(self, by: list[str], since: float) -> UsageTable:
+        """What was held and used (see ``Accounts.usage``)."""
+        return self._accounts.usage(by, since, self._now())
+
+    async def advice(self) -> tuple[Advice, ...]:
+        """What task classes should ask for."""
+        return self._accounts.advice(self._core.state.pool.speeds.rows())
+
     async def check(self) -> None:
         """Raise InternalError unless the books equal the sum of the slices."""
         check_invariants(self._core.state)
@@ -245,6 +255,7 @@ class SchedulerActor:
         self._closing = True
         for session in list(self._conversations.open):
             self._conversations.leave(session)
+        self._accounts.save(self._now())
         await self._nodes.close()
         self._saved.forget()
         for name in self._kept.sessions():
@@ -252,7 +263,11 @@ class SchedulerActor:
 
     # -- nodes ---------------------------------------------------------------------------------
 
+    def _measured(self, node: str, report: UsageReport) -> None:
+        self._accounts.measured(node, report, self._now())
+
     def _node_gone(self, node: str) -> None:
+        self._accounts.measured(node, UsageReport(()), self._now())
         self._apply(NodeLost(node))
 
     def _outdated(self, reason: Outdated) -> None:
@@ -289,6 +304,7 @@ class SchedulerActor:
                 self._carry_out(command)
             if not self._closing:
                 self._saved.save_now_and_then(self._now())
+                self._accounts.save_now_and_then(self._now())
 
     def _look_who_is_there(self) -> None:
         """End the time for those who were there before, and sessions of clients that have fallen silent."""
