@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
@@ -101,11 +101,9 @@ class PoolConfig(BaseModel):
     """Queues of the pool, as in a file of queues (``flexray start --queues FILE`` reads one); see docs/queues.md.
     ``flexray queue set`` changes them while the pool runs."""
 
-    usage_days: float = Field(default=7.0, gt=0, le=366)
-    """For so long usage is kept, by the hour, in Ray's own store; see docs/accounting.md."""
-
-    usage_folder: str = ""
-    """A directory, on the scheduler's node, in which usage is kept instead, and for good."""
+    usage_kept: Annotated[float, Field(gt=0, le=366)] | Annotated[str, Field(min_length=1)] = 7.0
+    """For how many days usage is kept by the hour, in Ray's own store; or a directory on the scheduler's node in which
+    it is kept for good. See docs/accounting.md."""
 
     journal: str = ""
     """Path of a file, on the scheduler's node, that events and commands are appended to."""

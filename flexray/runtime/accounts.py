@@ -29,6 +29,8 @@ from flexray.runtime.usage import SliceUse, UsageReport
 _RECENT = 5000
 _SAVE_SECONDS = 15.0
 _HOURS_A_DAY = 24
+_DAYS = 7.0
+"""In memory, where all is in a folder."""
 _HOUR_SECONDS = HOUR / 1e6
 
 _log = logging.getLogger("flexray")
@@ -41,14 +43,15 @@ class Accounts:
         recent: the latest holdings that are over, oldest first.
 
     Args:
-        kept: the pool's records; hours go into the configured folder instead, if there is one.
+        kept: the pool's records; hours go into a folder instead, if the configuration names one.
     """
 
     def __init__(self, kept: Kept, config: PoolConfig, now: float) -> None:
         self.recent: deque[Holding] = deque(maxlen=_RECENT)
-        self._kept, self._config = kept, config
+        self._kept = kept
         self._trouble = self._unwritten = ""
-        self._hours = self._open_folder() if config.usage_folder else kept
+        self._days = _DAYS if isinstance(config.usage_kept, str) else config.usage_kept
+        self._hours = self._open(config.usage_kept) if isinstance(config.usage_kept, str) else kept
         self._ledger = Ledger()
         self._on_node: dict[str, tuple[str, ...]] = {}
         counted_until = self._restore(now)
@@ -157,11 +160,11 @@ class Accounts:
             if self._hours is self._kept:
                 self._hours.forget(USAGE + str(hour).encode())
 
-    def _open_folder(self) -> Kept:
+    def _open(self, folder: str) -> Kept:
         try:
-            return Kept(FolderKeyValues(self._config.usage_folder))
+            return Kept(FolderKeyValues(folder))
         except UsageError as error:
-            self._trouble = f"{error}; usage is kept for {self._config.usage_days:g} days in Ray's store instead"
+            self._trouble = f"{error}; usage is kept for {_DAYS:g} days in Ray's store instead"
             return self._kept
 
     def _restore(self, now: float) -> float:
@@ -188,7 +191,7 @@ class Accounts:
         return sorted(int(name) for name in names if name.isdigit())
 
     def _first_hour(self, now: float) -> int:
-        return int(now / _HOUR_SECONDS) - round(self._config.usage_days * _HOURS_A_DAY)
+        return int(now / _HOUR_SECONDS) - round(self._days * _HOURS_A_DAY)
 
 
 def _call_seconds(speeds: Sequence[tuple[str, str, float, float]]) -> Mapping[str, float]:

@@ -94,9 +94,12 @@ def test_a_later_scheduler_goes_on_where_the_record_ends() -> None:
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
-def test_old_hours_are_dropped_or_stay_in_the_folder(tmp_path: Path, in_folder: bool) -> None:
+def test_old_hours_are_dropped_or_stay_in_the_folder(
+    tmp_path: Path, in_folder: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store()
-    config: dict[str, Any] = {"usage_days": 0.5, "usage_folder": str(tmp_path / "usage") if in_folder else ""}
+    monkeypatch.setattr("flexray.runtime.accounts._DAYS", 0.5)
+    config: dict[str, Any] = {"usage_kept": str(tmp_path / "usage") if in_folder else 0.5}
     one = accounts(store, **config)
     run(one)
     one.save(NOON + 7200)
@@ -128,13 +131,13 @@ def test_a_damaged_hour_is_set_aside() -> None:
 def test_a_folder_that_cannot_be_written_is_told_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = Store()
-    one = accounts(store, usage_folder=str(tmp_path / "file"))
+    one = accounts(store, usage_kept=str(tmp_path / "file"))
     assert "usage is kept for 7 days in Ray's store instead" in one.notes[0]
     run(one)
     one.save(NOON + 100)
     assert store.keys(USAGE)
     folder = tmp_path / "usage"
-    two = accounts(Store(), usage_folder=str(folder))
+    two = accounts(Store(), usage_kept=str(folder))
     run(two)
     folder.rmdir()
     two.save(NOON + 100)
