@@ -20,8 +20,9 @@ import ray
 from flexray.accounting.advice import Advice
 from flexray.accounting.report import UsageTable
 from flexray.config import PoolConfig
-from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
+from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, NotThere, UsageError
 from flexray.model.explanation import Explanation
+from flexray.model.happening import Happenings
 from flexray.model.holding import Holding
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
@@ -136,6 +137,12 @@ def read_history(scheduler: Any, since: float = 0.0) -> tuple[Holding, ...]:
     return found
 
 
+def read_happenings(scheduler: Any, epoch: int = 0, after: int = 0) -> Happenings:
+    """What has happened after a number of an incarnation of the scheduler, of the latest 2,000 events and commands."""
+    found: Happenings = ask_scheduler(scheduler, "happenings", epoch, after, within=_START_SECONDS)
+    return found
+
+
 def read_usage(scheduler: Any, by: Sequence[str], since: float) -> UsageTable:
     """What was held and used since a time (seconds since 1970). Raises UsageError for what nothing can be summed by."""
     table: UsageTable = ask_scheduler(scheduler, "usage", list(by), since, within=_START_SECONDS)
@@ -149,12 +156,12 @@ def read_advice(scheduler: Any) -> tuple[Advice, ...]:
 
 
 def read_explanation(scheduler: Any, request: str) -> Explanation:
-    """Where a request is and why, or how it ended. Raises UsageError for one that the pool does not know."""
+    """Where a request is and why, or how it ended. Raises NotThere for one that the pool does not know."""
     found: Explanation | None = ask_scheduler(scheduler, "explain", request, within=_START_SECONDS)
     if found is None:
-        raise UsageError(
+        raise NotThere(
             f"no request {request!r} is known: there never was one, or it has ended and many after it. "
-            f"`flexray status --json` lists those that wait and run"
+            f"`flexray requests` lists those that wait and run"
         )
     return found
 

@@ -25,6 +25,7 @@ from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import DeviceUncordoned, Event, NodeLost, RecoveryBegan, RecoveryEnded
 from flexray.model.explanation import Explanation
+from flexray.model.happening import Happenings
 from flexray.model.holding import Holding
 from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
 from flexray.model.plan import PlanAnswer
@@ -53,6 +54,7 @@ from flexray.runtime.protocol import (
 )
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
+from flexray.runtime.recent import Recent
 from flexray.runtime.saved import Saved
 from flexray.runtime.seals import Seals
 from flexray.runtime.usage import UsageReport, with_usage
@@ -83,7 +85,8 @@ class SchedulerActor:
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
         self._accounts = Accounts(self._kept, config, self._now())
-        self._observers: list[Observer] = [self._accounts]
+        self._recent = Recent(self._epoch)
+        self._observers: list[Observer] = [self._accounts, self._recent]
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
@@ -234,6 +237,10 @@ class SchedulerActor:
     async def history(self, since: float) -> tuple[Holding, ...]:
         """The latest leases that are over (see ``Accounts.history``)."""
         return self._accounts.history(since)
+
+    async def happenings(self, epoch: int, after: int) -> Happenings:
+        """What has happened lately (see ``Recent.after``)."""
+        return self._recent.after(epoch, after)
 
     async def usage(self, by: list[str], since: float) -> UsageTable:
         """What was held and used (see ``Accounts.usage``)."""
