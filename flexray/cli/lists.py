@@ -18,6 +18,7 @@ from flexray.model.snapshot import DeviceView, Snapshot
 _TARGET = click.argument("target", metavar="[DEVICE|NODE]", required=False, shell_complete=completion("target"))
 _QUEUE = click.option("--queue", help="Only those of this queue.", shell_complete=completion("queue"))
 _FOLLOW_SECONDS = 1.0
+_WIDE = 1000
 
 
 @click.command()
@@ -150,9 +151,15 @@ def _devices_at(snapshot: Snapshot, target: str | None) -> list[DeviceView]:
 
 
 def print_table(table: Any) -> None:
-    """Colours and a width only where there is a terminal; otherwise nothing is cut."""
+    """Colours and a width only where there is a terminal; otherwise nothing is cut, and lines end where they end."""
     from rich.console import Console
 
     console = Console()
-    wide = None if console.is_terminal else 400
-    Console(width=wide).print(table, highlight=False)
+    if console.is_terminal:
+        console.print(table, highlight=False)
+        return
+    console = Console(width=_WIDE)
+    with console.capture() as printed:
+        console.print(table, highlight=False)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())

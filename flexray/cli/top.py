@@ -101,5 +101,8 @@ def read_key(descriptor: int, seconds: float) -> str | None:
     """The next key, by its name if it has one; None when there was none for so long. The end of input quits."""
     if not select.select([descriptor], [], [], seconds)[0]:
         return None
-    text = os.read(descriptor, 16).decode(errors="ignore")
-    return _NAMES.get(text, text[:1]) if text else "q"
+    read = os.read(descriptor, 16)
+    text = read.decode(errors="ignore")
+    if not read or text in _NAMES:
+        return _NAMES.get(text, "q")
+    return "" if text.startswith("\x1b") else text[:1]  # keys that have no meaning here

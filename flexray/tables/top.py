@@ -21,7 +21,8 @@ KEYS = "q quit  ↑↓ scroll  s sort  d details  / filter"
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _NARROW = 70
-_LEAST = 20
+_LEAST, _LONGEST = 20, 50
+"""Characters of a bar, on a terminal that is not narrow."""
 _DETAILED = 8
 """With more devices than this their slices are listed only when asked for."""
 
@@ -147,7 +148,7 @@ def _device_line(device: DeviceView, pieces: list[SliceView], width: int) -> Tex
     else:
         after = f" {device.share_held:4.2f} held {used} busy {memory:>15}  {device.type}"
     state = "" if device.state == "ready" else f"  {device.state}{f': {device.reason}' if device.reason else ''}"
-    room = max(_LEAST, min(50, width - len(name) - 42)) if width >= _NARROW else max(8, width - len(name) - 14)
+    room = max(_LEAST, min(_LONGEST, width - len(name) - 57)) if width >= _NARROW else max(8, width - len(name) - 14)
     line = name + _bar(pieces, room) + Text(after)
     return line + Text(state, style="red") if state else line
 
