@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flexray.accounting.asking import Asked, Asking
 from flexray.accounting.ledger import Holder, Ledger
 from flexray.model.amounts import share_as_float
 from flexray.model.commands import AnswerResize, Command, FailRequest, GrantLease, RevokeLease
@@ -28,23 +29,7 @@ from flexray.model.events import (
     SessionOpened,
 )
 from flexray.model.holding import RELEASED, SESSION_CLOSED, UNSEEN, Holding
-from flexray.model.lease import Lease, LeaseId, RequestId, SessionId, SliceId
-from flexray.model.queue import leaves_of
-
-
-@dataclass(slots=True)
-class Asked:
-    """A request that is not over, as far as accounts need it. ``held``: how many leases it has; of a gang, several."""
-
-    id: RequestId
-    session: SessionId
-    queue: str
-    task_class: str
-    gang: bool
-    share: int
-    memory: int | None
-    held: int = 0
-    ending: bool = False
+from flexray.model.lease import Lease, LeaseId, SliceId
 
 
 @dataclass(slots=True)
@@ -84,17 +69,12 @@ class Fold:
         self.ledger = ledger
         self.held: dict[LeaseId, Held] = {}
         self.on_slice: dict[SliceId, Held] = {}
-        self.asked: dict[RequestId, Asked] = {}
+        self.asking = Asking()
         self._over = over
         self._counted_until = _ticks(counted_until)
         #: when a cycle was over last: events may be the first of another scheduler.
         self._last = self._counted_until
-        self._cancels: list[RequestId] = []
-        self._handed_back: dict[LeaseId, Asked] = {}
-        self._sessions: dict[SessionId, tuple[str, str]] = {}
-        self._of_session: dict[SessionId, dict[RequestId, None]] = {}
         self._nodes: dict[str, str] = {}
-        self._leaves, self._heir = leaves_of(())
         self._meters: dict[SliceId, _Meter] = {}
         #: while it is found out what there is: leases that sessions say to hold, those of before that nobody has
         #: spoken of yet, and those that were handed back before their session has said to hold them.
@@ -135,7 +115,7 @@ class Fold:
             for held in self._claims.values():
                 self._hold(held)
             self._claims = {}
-        self._end_requests()
+        self.asking.cycle_over()
         self._last = max(self._last, _ticks(now))
 
     def settle(self, now: float) -> None:
@@ -166,46 +146,15 @@ class Fold:
     # -- requests ------------------------------------------------------------------------------
 
     def _submitted(self, event: RequestSubmitted, now: float) -> None:
-        if event.id in self.asked or event.session not in self._sessions:
-            return
-        request = event.request
-        queue = request.queue if request.queue in self._leaves else self._heir
-        self.asked[event.id] = Asked(
-            event.id, event.session, queue, event.task_class, request.gang is not None, request.share, request.memory
-        )
-        self._of_session.setdefault(event.session, {})[event.id] = None
+        self.asking.submitted(event)
 
     def _cancelled(self, event: RequestCancelled, now: float) -> None:
-        self._cancels.append(event.id)
-
-    def _end_requests(self) -> None:
-        """At the end of a cycle, whose commands say which of these the core has overruled.
-
-        One that had a lease by then is not cancelled; one whose lease was taken back before it was released goes on.
-        """
-        for asked in self._handed_back.values():
-            self._ends(asked)
-        for asked in [self.asked[name] for name in self._cancels if name in self.asked]:
-            if asked.gang or not asked.held:
-                self._ends(asked)
-        self._handed_back.clear()
-        self._cancels.clear()
+        self.asking.cancelled(event.id)
 
     def _failed(self, command: FailRequest, now: float) -> None:
-        asked = self.asked.get(command.request)
+        asked = self.asking.requests.get(command.request)
         if asked is not None:
-            self._ends(asked)
-
-    def _ends(self, asked: Asked) -> None:
-        """It gets no more leases; it is over with the last that it has."""
-        asked.ending = True
-        if not asked.held:
-            self.asked.pop(asked.id, None)
-            self._of_session.get(asked.session, {}).pop(asked.id, None)
-
-    def _asked_of(self, lease: LeaseId) -> Asked | None:
-        """What a lease is of; members of a gang ``g`` have leases of ``g.0``, ``g.1`` and so on."""
-        return self.asked.get(lease.request) or self.asked.get(RequestId(lease.request.rpartition(".")[0]))
+            self.asking.ends(asked)
 
     # -- leases --------------------------------------------------------------------------------
 
@@ -217,14 +166,13 @@ class Fold:
 
     def _new(self, lease: Lease, start: float) -> Held | None:
         """None for a lease of a request that is over: the session closed after it was granted."""
-        asked = self._asked_of(lease.lease)
+        asked = self.asking.of(lease.lease)
         if asked is None or lease.lease in self.held:
             return None
-        user, job = self._sessions.get(asked.session, ("", ""))
         place = lease.placement
         task = asked.task_class.partition("/")[0]
         node = self._nodes.get(place.node, place.node)
-        holder = Holder(asked.queue, user, job, task, lease.device_type, node)
+        holder = Holder(asked.queue, asked.user, asked.job, task, lease.device_type, node)
         return Held(lease, asked, holder, place.share, start, _ticks(start))
 
     def _hold(self, held: Held) -> None:
@@ -233,17 +181,17 @@ class Fold:
 
     def _lease_released(self, event: LeaseReleased, now: float) -> None:
         if event.lease in self.held or event.lease in self._claims:
-            self._handed_back[event.lease] = self._close(event.lease, now, RELEASED)
+            self.asking.handed_back(event.lease, self._close(event.lease, now, RELEASED))
         elif self._recovering:
             self._released[event.lease] = now
 
     def _revoked(self, command: RevokeLease, now: float) -> None:
         if command.requeued:
-            self._handed_back.pop(command.lease, None)
+            self.asking.goes_on(command.lease)
         if command.lease in self.held:
             asked = self._close(command.lease, now, command.reason.value)
             if (not command.requeued and not asked.gang) or asked.ending:
-                self._ends(asked)
+                self.asking.ends(asked)
             return
         claim = self._claims.pop(command.lease, None)
         if claim is not None:  # the pool did not hold it any more when it came back
@@ -292,15 +240,13 @@ class Fold:
     # -- sessions, nodes, queues ---------------------------------------------------------------
 
     def _session_opened(self, event: SessionOpened, now: float) -> None:
-        self._sessions.setdefault(event.session, (event.user, event.job))
+        self.asking.opened(event)
 
     def _session_closed(self, event: SessionClosed, now: float) -> None:
         for leases in (self.held, self._claims):
             for name in [name for name, held in leases.items() if held.asked.session == event.session]:
                 self._close(name, now, SESSION_CLOSED)
-        for request in self._of_session.pop(event.session, {}):
-            self.asked.pop(request, None)
-        self._sessions.pop(event.session, None)
+        self.asking.closed(event.session)
 
     def _node_reported(self, event: NodeReported, now: float) -> None:
         self._nodes[event.inventory.node] = event.inventory.name
@@ -308,12 +254,9 @@ class Fold:
             self.ledger.speeds[device.type.name] = device.type.speed
 
     def _queues_configured(self, event: QueuesConfigured, now: float) -> None:
-        self._leaves, self._heir = leaves_of(event.queues)
-        for asked in self.asked.values():
-            if asked.queue not in self._leaves:
-                asked.queue = self._heir
+        moved = {id(asked) for asked in self.asking.configured(event)}
         for held in self.held.values():
-            if held.holder.queue != held.asked.queue:
+            if id(held.asked) in moved:
                 self._book(held, _ticks(now))
                 held.holder = held.holder._replace(queue=held.asked.queue)
 
@@ -326,11 +269,15 @@ class Fold:
         self._counted_until = self._last
         self._before = {**self._before, **self._claims, **self.held}
         self.held, self.on_slice, self._claims, self._released = {}, {}, {}, {}
-        self.asked, self._of_session, self._sessions = {}, {}, {}
+        self.asking.forget()
         self._recovering = True
 
     def _lease_found(self, event: LeaseFound, now: float) -> None:
-        if not self._recovering or event.submitted.session not in self._sessions or event.lease.lease in self._claims:
+        if (
+            not self._recovering
+            or not self.asking.is_open(event.submitted.session)
+            or event.lease.lease in self._claims
+        ):
             return
         self._submitted(event.submitted, now)
         known = self._before.pop(event.lease.lease, None)
@@ -341,7 +288,7 @@ class Fold:
         self._claims[event.lease.lease] = held
         released = self._released.pop(event.lease.lease, None)
         if released is not None:
-            self._handed_back[event.lease.lease] = self._close(event.lease.lease, released, RELEASED)
+            self.asking.handed_back(event.lease.lease, self._close(event.lease.lease, released, RELEASED))
 
     def _recovery_ended(self, event: RecoveryEnded, now: float) -> None:
         for held in self._before.values():

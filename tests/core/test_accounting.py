@@ -77,7 +77,9 @@ def test_what_is_held_is_what_the_core_holds(seed: int) -> None:
             assert held.lease.slice == mine[lease].slice
             record = core.state.slices.by_id[held.lease.slice]
             assert record.id in core.state.resizes or held.share == record.placement.share
-        assert books.fold.asked.keys() <= requests.keys() | core.state.gangs.keys(), "what is over is forgotten"
+        assert books.fold.asking.requests.keys() <= requests.keys() | core.state.gangs.keys(), (
+            "what is over is forgotten"
+        )
     assert len(books.over) > 10
 
 
