@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
@@ -29,6 +30,8 @@ _NAMES = {
     "\x08": "backspace",
     "\x03": "q",
 }
+_KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO.|.", re.DOTALL)
+"""What one press sends: a sequence that begins with escape, or a character."""
 Keys = Callable[[float], str | None]
 
 
@@ -92,17 +95,29 @@ def _keyboard() -> Iterator[Keys]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
-        yield lambda seconds: read_key(descriptor, seconds)
+        yield Keyboard(descriptor).key
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def read_key(descriptor: int, seconds: float) -> str | None:
-    """The next key, by its name if it has one; None when there was none for so long. The end of input quits."""
-    if not select.select([descriptor], [], [], seconds)[0]:
-        return None
-    read = os.read(descriptor, 16)
-    text = read.decode(errors="ignore")
-    if not read or text in _NAMES:
-        return _NAMES.get(text, "q")
-    return "" if text.startswith("\x1b") else text[:1]  # keys that have no meaning here
+class Keyboard:
+    """Keys from a terminal, or from whatever else can be read."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._read = ""
+
+    def key(self, seconds: float) -> str | None:
+        """The next key, by its name if it has one; None when there was none for so long. The end of input quits."""
+        if not self._read:
+            if not select.select([self._descriptor], [], [], seconds)[0]:
+                return None
+            read = os.read(self._descriptor, 1024)
+            if not read:
+                return "q"
+            self._read = read.decode(errors="ignore")
+        found = _KEY.match(self._read)
+        if found is None:
+            return ""
+        self._read = self._read[found.end() :]
+        return _NAMES.get(found[0], "" if len(found[0]) > 1 else found[0])

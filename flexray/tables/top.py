@@ -173,10 +173,10 @@ def _legend(snapshot: Snapshot, pieces: list[SliceView]) -> Iterator[Text]:
     for number, piece in enumerate(pieces):
         task = piece.task_class.partition("/")[0]
         memory = "?" if piece.memory_used is None else f"{piece.memory_used / 1024:.1f}"
-        line = Text(f"  {_letter(number, piece)} ", style=_COLOURS[number % len(_COLOURS)])
+        line = Text("  ").append(f"{_letter(number, piece)} ", style=_COLOURS[number % len(_COLOURS)])
         used = "?" if piece.busy is None else f"{piece.busy:.2f}"
-        line.append(f"{task:<20} {piece.share:4.2f} busy {used}  {memory}/{format_memory(piece.memory)}", style="none")
-        line.append(f"  {piece.state} {_span(snapshot.now - piece.since)}  {piece.request}", style="none")
+        line.append(f"{task:<20} {piece.share:4.2f} busy {used}  {memory}/{format_memory(piece.memory)}")
+        line.append(f"  {piece.state} {_span(snapshot.now - piece.since)}  {piece.request}")
         if piece.state == "held" and (piece.idle_seconds or 0.0) >= IDLE_SECONDS:
             line.append(f"  idle {_span(piece.idle_seconds or 0.0)}", style="yellow")
         yield line

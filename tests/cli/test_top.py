@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import select
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from cli.conftest import SNAPSHOT, device
-from flexray.cli.top import read_key, show_live
+from flexray.cli.top import Keyboard, show_live
 from flexray.model.snapshot import Snapshot
 from flexray.tables.top import View, page, pressed, screen
 
@@ -105,14 +109,18 @@ def test_it_is_drawn_until_somebody_quits(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_keys_are_read_by_name() -> None:
     reading, writing = os.pipe()
+    keyboard = Keyboard(reading)
     try:
-        assert read_key(reading, 0.0) is None
-        for sent, key in ((b"\x1b[A", "up"), (b"s", "s"), (b"\x1b", "escape"), (b"\x1b[15~", ""), (b"\xff", "")):
+        assert keyboard.key(0.0) is None
+        for sent, keys in (
+            (b"\x1b[A", ["up"]), (b"\x1b", ["escape"]), (b"\x1b[15~s", ["", "s"]), (b"\xff", [""]),
+            (b"/tr\x7f\r\x1b[6~", ["/", "t", "r", "backspace", "enter", "page down"]),
+        ):  # fmt: skip
             os.write(writing, sent)
-            assert read_key(reading, 1.0) == key
+            assert [keyboard.key(1.0) for _ in keys] == keys
     finally:
         os.close(writing)
-    assert read_key(reading, 1.0) == "q", "nobody types any more"
+    assert keyboard.key(1.0) == "q", "nobody types any more"
     os.close(reading)
 
 
@@ -120,3 +128,39 @@ def test_piped_it_is_one_page(flexray: Run) -> None:
     out = flexray("top").stdout
     assert out.splitlines()[0].startswith("3 devices on 1 nodes") and "r10" in out
     assert '"waiting"' in flexray("top", "--json").stdout
+
+
+_ON_A_TERMINAL = """
+from cli.conftest import SNAPSHOT
+from flexray.cli import frame, main
+frame.scheduler_at = lambda address: None
+frame.snapshot_of = lambda scheduler: SNAPSHOT
+main(["top", "--every", "600"])
+"""
+
+
+def test_on_a_terminal_keys_change_what_is_shown() -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    path = os.pathsep.join(str(parent) for parent in Path(__file__).parents[1:3])
+    env = {**os.environ, "PYTHONPATH": path, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "20"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ON_A_TERMINAL], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env
+    )
+    os.close(theirs)
+    try:
+        shown = ""
+        for key, until in ((b"", "[by name]"), (b"s", "[by held]"), (b"/tra", "/tra"), (b"\r", "filter: tra")):
+            os.write(ours, key)
+            while until not in shown:
+                assert select.select([ours], [], [], 60)[0], shown
+                shown += os.read(ours, 65536).decode()
+        os.write(ours, b"q")
+        while select.select([ours], [], [], 60)[0] and os.read(ours, 65536):
+            pass
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(timeout=60) == 0, process.stderr.read() if process.stderr else ""
