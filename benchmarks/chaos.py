@@ -82,7 +82,7 @@ class Watch(threading.Thread):
             held: dict[str, int] = defaultdict(int)
             latest = {line.pid: line for line in self._log.look()}
             for pid, line in latest.items():
-                if alive(pid):
+                if alive(pid, line.at):
                     for device in line.devices:
                         held[device] += line.share
             self.samples += 1
