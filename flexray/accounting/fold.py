@@ -13,6 +13,7 @@ from typing import Any
 
 from flexray.accounting.asking import Asked, Asking
 from flexray.accounting.ledger import Holder, Ledger
+from flexray.accounting.promises import Promises
 from flexray.model.amounts import share_as_float
 from flexray.model.commands import AnswerResize, Command, FailRequest, GrantLease, RevokeLease
 from flexray.model.events import (
@@ -53,7 +54,6 @@ class Held:
 class _Meter:
     """What was held of a slice since it was last measured: by holder, (microseconds x devices, units)."""
 
-    node: str
     since: dict[Holder, tuple[int, int]] = field(default_factory=dict)
     begun: bool = False
 
@@ -75,7 +75,8 @@ class Fold:
         #: when a cycle was over last: events may be the first of another scheduler.
         self._last = self._counted_until
         self._nodes: dict[str, str] = {}
-        self._meters: dict[SliceId, _Meter] = {}
+        self._promises = Promises(ledger)
+        self._meters: dict[str, dict[SliceId, _Meter]] = {}
         #: while it is found out what there is: leases that sessions say to hold, those of before that nobody has
         #: spoken of yet, and those that were handed back before their session has said to hold them.
         self._recovering = False
@@ -119,7 +120,8 @@ class Fold:
         self._last = max(self._last, _ticks(now))
 
     def settle(self, now: float) -> None:
-        """Book what is held until now."""
+        """Book what is held, and promised, until now."""
+        self._promises.until(_ticks(now))
         for held in self.held.values():
             self._book(held, _ticks(now))
 
@@ -128,11 +130,12 @@ class Fold:
 
         Slices of the node that are not in it are gone.
         """
-        for name in [name for name, meter in self._meters.items() if meter.node == node and name not in busy]:
-            del self._meters[name]
+        before = self._meters.pop(node, {})
+        if not busy:
+            return
+        meters = self._meters[node] = {name: before.get(name) or _Meter() for name in busy}
         for name, part in busy.items():
-            meter = self._meters.setdefault(name, _Meter(node))
-            held = self.on_slice.get(name)
+            meter, held = meters[name], self.on_slice.get(name)
             if held is not None:
                 self._book(held, _ticks(now))
             if part is not None and meter.begun:
@@ -219,7 +222,7 @@ class Fold:
         if until <= held.counted:
             return
         self.ledger.hold(held.holder, held.counted, until, held.weight)
-        meter = self._meters.get(held.lease.slice)
+        meter = self._meters.get(held.lease.placement.node, {}).get(held.lease.slice)
         if meter is not None:
             passed = until - held.counted
             ticks, units = meter.since.get(held.holder, (0, 0))
@@ -254,6 +257,7 @@ class Fold:
             self.ledger.speeds[device.type.name] = device.type.speed
 
     def _queues_configured(self, event: QueuesConfigured, now: float) -> None:
+        self._promises.set(event.queues, _ticks(now))
         moved = {id(asked) for asked in self.asking.configured(event)}
         for held in self.held.values():
             if id(held.asked) in moved:

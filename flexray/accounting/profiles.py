@@ -103,10 +103,9 @@ class Profiles:
         profile.last = now
         profile.note(*use, key.share)
 
-    def forget_slices(self, there: Iterable[str]) -> None:
-        """Only these are there still."""
-        kept = set(there)
-        self._seen = {name: seen for name, seen in self._seen.items() if name in kept}
+    def forget_slice(self, name: str) -> None:
+        """It is gone."""
+        self._seen.pop(name, None)
 
     def __iter__(self) -> Iterator[tuple[ClassKey, Profile]]:
         return iter(sorted(self.known.items()))

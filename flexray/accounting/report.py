@@ -28,6 +28,7 @@ class UsageRow:
         busy: used of it.
         wasted: granted and not busy.
         unmeasured: granted while nobody could tell what was busy; part of neither of these.
+        promised: what the quota of a queue was; None where something else than queues is asked for.
     """
 
     key: tuple[str, ...]
@@ -42,6 +43,8 @@ class UsageRow:
     compute_busy: float
     compute_wasted: float
     compute_unmeasured: float
+    promised: float | None = None
+    compute_promised: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,10 @@ def usage_table(ledger: Ledger, by: Sequence[str], since: float, until: float) -
     for kinds in sums.values():
         for kind, amounts in kinds.items():
             whole.setdefault(kind, Amounts()).add(amounts)
-    rows = [_row(key, kinds, ledger.speeds) for key, kinds in sums.items()]
+    promised = _promised(ledger, by, since, until)
+    for key in promised:
+        sums.setdefault(key, {})
+    rows = [_row(key, kinds, ledger.speeds, promised.get(key)) for key, kinds in sums.items()]
     rows.sort(key=(lambda row: row.key) if "hour" in by else (lambda row: (-row.granted, row.key)))
     begin, end = (min(hours) * HOUR / 1e6, min(until, (max(hours) + 1) * HOUR / 1e6)) if hours else (since, until)
     return UsageTable(tuple(by), begin, end, tuple(rows), _row(("total",), whole, ledger.speeds))
@@ -85,11 +91,32 @@ def _part(key: str, hour: int, holder: Holder) -> str:
     return str(hour * HOUR // 1_000_000)
 
 
-def _row(key: tuple[str, ...], kinds: dict[str, Amounts], speeds: dict[str, float]) -> UsageRow:
+def _promised(ledger: Ledger, by: Sequence[str], since: float, until: float) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Units of devices, and of compute; {} where it is not asked of queues."""
+    found: dict[tuple[str, ...], tuple[int, int]] = {}
+    if "queue" not in by or not set(by) <= {"queue", "hour"}:
+        return found
+    for hour, queue, (devices, compute) in ledger.promises(since, until):
+        parts = {"queue": queue, "hour": str(hour * HOUR // 1_000_000)}
+        key = tuple(parts[name] for name in by)
+        before = found.get(key, (0, 0))
+        found[key] = (before[0] + devices, before[1] + compute)
+    return found
+
+
+def _row(
+    key: tuple[str, ...],
+    kinds: dict[str, Amounts],
+    speeds: dict[str, float],
+    promised: tuple[int, int] | None = None,
+) -> UsageRow:
     names = ("guaranteed", "granted", "busy", "wasted", "unmeasured")
     plain = {name: sum(getattr(one, name) for one in kinds.values()) / UNIT for name in names}
     compute = {
         f"compute_{name}": sum(getattr(one, name) * speeds.get(kind, 1.0) for kind, one in kinds.items()) / UNIT
         for name in names
     }
-    return UsageRow(key, sum(one.leases for one in kinds.values()), **plain, **compute)
+    quota = (None, None) if promised is None else (promised[0] / UNIT, promised[1] / UNIT)
+    return UsageRow(
+        key, sum(one.leases for one in kinds.values()), **plain, **compute, promised=quota[0], compute_promised=quota[1]
+    )

@@ -22,6 +22,7 @@ from flexray.errors import UsageError
 from flexray.model.commands import Command
 from flexray.model.events import Event
 from flexray.model.holding import Holding
+from flexray.model.lease import SliceId
 from flexray.runtime.kept import PROFILES, USAGE, Kept
 from flexray.runtime.kept_folder import FolderKeyValues
 from flexray.runtime.usage import SliceUse, UsageReport
@@ -53,7 +54,7 @@ class Accounts:
         self._days = _DAYS if isinstance(config.usage_kept, str) else config.usage_kept
         self._hours = self._open(config.usage_kept) if isinstance(config.usage_kept, str) else kept
         self._ledger = Ledger()
-        self._on_node: dict[str, tuple[str, ...]] = {}
+        self._on_node: dict[str, set[SliceId]] = {}
         counted_until = self._restore(now)
         self._fold = Fold(self._ledger, self.recent.append, counted_until)
         self._saved_at = time.monotonic()
@@ -89,11 +90,14 @@ class Accounts:
         self._fold.measured(node, {use.slice: use.lately for use in report.slices}, now)
         for use in report.slices:
             self._note(use, now)
-        self._on_node[node] = tuple(use.slice for use in report.slices)
-        self._profiles.forget_slices(name for names in self._on_node.values() for name in names)
+        here = {use.slice for use in report.slices}
+        for gone in self._on_node.pop(node, set()) - here:
+            self._profiles.forget_slice(gone)
+        if here:
+            self._on_node[node] = here
 
     def _note(self, use: SliceUse, now: float) -> None:
-        """A sample of a class, unless its slice has another size than it asks for, or was only just given to it."""
+        """A sample of a class, unless its slice has another size than it asks for, or nothing could be measured."""
         held = self._fold.on_slice.get(use.slice)
         if held is None or held.share != held.asked.share or (use.lately is None and use.memory is None):
             return
@@ -121,12 +125,13 @@ class Accounts:
         if self._hours is self._kept:
             return self._ledger
         asked = [hour for hour in self._kept_hours() if hour > since / _HOUR_SECONDS - 1]
-        older = [hour for hour in asked if hour not in self._ledger.hours]
+        older = [hour for hour in asked if hour not in self._ledger.hours.keys() | self._ledger.promised.keys()]
         both = Ledger()
         both.speeds = dict(self._ledger.speeds)
         for hour in older:
             self._read(both, hour)
         both.hours.update(self._ledger.hours)
+        both.promised.update(self._ledger.promised)
         return both
 
     # -- records -------------------------------------------------------------------------------

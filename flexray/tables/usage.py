@@ -21,12 +21,14 @@ FIGURES = (
     "compute_busy",
     "compute_wasted",
     "compute_unmeasured",
+    "promised",
+    "compute_promised",
 )
 _SHOWN = ("guaranteed", "granted", "busy", "wasted", "unmeasured", "compute_granted", "compute_busy")
 _HOUR = 3600.0
 
 
-def usage_rows(usage: UsageTable) -> list[dict[str, str | int | float]]:
+def usage_rows(usage: UsageTable) -> list[dict[str, str | int | float | None]]:
     """One dict a row: the parts of its key by their names, then every figure, in device-seconds."""
     return [
         {**dict(zip(usage.by, _key(usage, row), strict=True)), **{name: getattr(row, name) for name in FIGURES}}
@@ -36,7 +38,8 @@ def usage_rows(usage: UsageTable) -> list[dict[str, str | int | float]]:
 
 def usage_sheet(usage: UsageTable, *, verbose: bool = False) -> Table:
     """For people, in device-hours; ``compute`` in hours of an nvidia/A100-80GB. ``verbose``: every figure."""
-    shown = FIGURES[1:] if verbose else _SHOWN
+    promised = any(row.promised is not None for row in usage.rows)
+    shown = FIGURES[1:] if verbose else (("promised", *_SHOWN) if promised else _SHOWN)
     title = f"device-hours from {_clock(usage.since)} to {_clock(usage.until)}"
     table = new_table(title, *usage.by, "leases", *(name.replace("compute_", "compute ") for name in shown), "used")
     for column in table.columns[len(usage.by) :]:
@@ -51,7 +54,11 @@ def usage_sheet(usage: UsageTable, *, verbose: bool = False) -> Table:
 def _figures(row: UsageRow, shown: tuple[str, ...]) -> list[str]:
     measured = row.granted - row.unmeasured
     used = f"{row.busy / measured:.0%}" if measured > 0 else "?"
-    return [str(row.leases), *(f"{getattr(row, name) / _HOUR:.3f}" for name in shown), used]
+    return [str(row.leases), *(_hours(getattr(row, name)) for name in shown), used]
+
+
+def _hours(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds / _HOUR:.3f}"
 
 
 def _key(usage: UsageTable, row: UsageRow) -> list[str]:
