@@ -85,7 +85,7 @@ def usage(
     if as_json:
         frame.echo_json(found)
     elif csv_file is None and parquet_file is None:
-        from flexray.cli.lists import print_table
+        from flexray.tables.drawing import print_table
         from flexray.tables.usage import usage_sheet
 
         print_table(usage_sheet(found, verbose=verbose))

@@ -14,8 +14,9 @@ import pytest
 from click.testing import Result
 
 from cli.conftest import SNAPSHOT, device
-from flexray.cli.top import Keyboard, show_live
+from flexray.cli.top import Keyboard
 from flexray.model.snapshot import Snapshot
+from flexray.tables.live import show_live
 from flexray.tables.top import View, page, pressed, screen
 
 Run = Callable[..., Result]
