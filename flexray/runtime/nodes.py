@@ -30,6 +30,7 @@ class Nodes:
         epoch: of this scheduler; agents refuse those before the one they listen to.
         on_event: gets what agents report; ``on_gone`` the nodes that died or lost their agent.
         on_outdated: called when an agent listens to a later scheduler.
+        on_usage: told what the slices of a node use, whenever it has looked.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Nodes:
         on_event: Callable[[Event], None],
         on_gone: Callable[[str], None],
         on_outdated: Callable[[Outdated], None],
+        on_usage: Callable[[str, UsageReport], None],
     ) -> None:
         self._config, self._epoch, self._on_outdated = config, epoch, on_outdated
-        self._on_event = on_event
+        self._on_event, self._on_usage = on_event, on_usage
         self._on_gone = on_gone
         #: what the slices of each node use, as of its latest report.
         self.usage: dict[str, UsageReport] = {}
@@ -159,6 +161,7 @@ class Nodes:
             async for news in agent.listen(cpu):
                 if isinstance(news, UsageReport):
                     self.usage[node] = news
+                    self._on_usage(node, news)
                     continue
                 for event in news:
                     self._on_event(event)

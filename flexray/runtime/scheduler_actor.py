@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import ray
 
+from flexray.accounting.advice import Advice
+from flexray.accounting.report import UsageTable
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
 from flexray.core.views import check_invariants, snapshot
@@ -23,12 +25,15 @@ from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import DeviceUncordoned, Event, NodeLost, RecoveryBegan, RecoveryEnded
 from flexray.model.explanation import Explanation
+from flexray.model.happening import Happenings
+from flexray.model.holding import Holding
 from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.queue_file import plain_queue
 from flexray.runtime import cordoning, resizing
+from flexray.runtime.accounts import Accounts
 from flexray.runtime.agent_link import Outdated, step_down
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
@@ -49,9 +54,10 @@ from flexray.runtime.protocol import (
 )
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
+from flexray.runtime.recent import Recent
 from flexray.runtime.saved import Saved
 from flexray.runtime.seals import Seals
-from flexray.runtime.usage import with_usage
+from flexray.runtime.usage import UsageReport, with_usage
 from flexray.runtime.window import Window
 from flexray.telemetry.observer import Observer
 
@@ -78,7 +84,9 @@ class SchedulerActor:
         self._epoch = self._kept.next_epoch(traces)
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
-        self._observers: list[Observer] = []
+        self._accounts = Accounts(self._kept, config, self._now())
+        self._recent = Recent(self._epoch)
+        self._observers: list[Observer] = [self._accounts, self._recent]
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
@@ -88,7 +96,7 @@ class SchedulerActor:
         )
         self._seals = Seals(self._kept.secret())
         self._environments: dict[str, Environment] = {}
-        self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated)
+        self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated, self._measured)
         self._wake = asyncio.Event()
         self._closing = False
         self._saved = Saved(self._kept, self._core, self._apply, config)
@@ -216,7 +224,7 @@ class SchedulerActor:
         now = self._now()
         waits = [self._window.describe(time.monotonic())] if self._window.open else []
         shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
-        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes))
+        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes, *self._accounts.notes))
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
@@ -225,6 +233,22 @@ class SchedulerActor:
     async def plan(self, request: Request) -> PlanAnswer:
         """When and where a request would start."""
         return await self._questions.plan(request)
+
+    async def history(self, since: float) -> tuple[Holding, ...]:
+        """The latest leases that are over (see ``Accounts.history``)."""
+        return self._accounts.history(since)
+
+    async def happenings(self, epoch: int, after: int) -> Happenings:
+        """What has happened lately (see ``Recent.after``)."""
+        return self._recent.after(epoch, after)
+
+    async def usage(self, by: list[str], since: float) -> UsageTable:
+        """What was held and used (see ``Accounts.usage``)."""
+        return self._accounts.usage(by, since, self._now())
+
+    async def advice(self) -> tuple[Advice, ...]:
+        """What task classes should ask for."""
+        return self._accounts.advice(self._core.state.pool.speeds.rows())
 
     async def check(self) -> None:
         """Raise InternalError unless the books equal the sum of the slices."""
@@ -238,6 +262,7 @@ class SchedulerActor:
         self._closing = True
         for session in list(self._conversations.open):
             self._conversations.leave(session)
+        self._accounts.save(self._now())
         await self._nodes.close()
         self._saved.forget()
         for name in self._kept.sessions():
@@ -245,7 +270,11 @@ class SchedulerActor:
 
     # -- nodes ---------------------------------------------------------------------------------
 
+    def _measured(self, node: str, report: UsageReport) -> None:
+        self._accounts.measured(node, report, self._now())
+
     def _node_gone(self, node: str) -> None:
+        self._accounts.measured(node, UsageReport(()), self._now())
         self._apply(NodeLost(node))
 
     def _outdated(self, reason: Outdated) -> None:
@@ -282,6 +311,7 @@ class SchedulerActor:
                 self._carry_out(command)
             if not self._closing:
                 self._saved.save_now_and_then(self._now())
+                self._accounts.save_now_and_then(self._now())
 
     def _look_who_is_there(self) -> None:
         """End the time for those who were there before, and sessions of clients that have fallen silent."""
