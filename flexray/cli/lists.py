@@ -18,7 +18,6 @@ from flexray.model.snapshot import DeviceView, Snapshot
 _TARGET = click.argument("target", metavar="[DEVICE|NODE]", required=False, shell_complete=completion("target"))
 _QUEUE = click.option("--queue", help="Only those of this queue.", shell_complete=completion("queue"))
 _FOLLOW_SECONDS = 1.0
-_WIDE = 1000
 
 
 @click.command()
@@ -34,6 +33,7 @@ def devices(address: str, target: str | None, as_json: bool, verbose: bool) -> N
     if as_json:
         frame.echo_json(found)
         return
+    from flexray.tables.drawing import print_table
     from flexray.tables.lists import device_table
 
     print_table(device_table(snapshot, found, verbose=verbose))
@@ -58,6 +58,7 @@ def slices(address: str, target: str | None, idle: bool, as_json: bool, verbose:
     if as_json:
         frame.echo_json(found)
         return
+    from flexray.tables.drawing import print_table
     from flexray.tables.lists import slice_table
 
     print_table(slice_table(snapshot, found, verbose=verbose))
@@ -74,6 +75,7 @@ def queues(address: str, as_json: bool) -> None:
         frame.echo_json(snapshot.queues)
         return
     from flexray.tables import queue_table
+    from flexray.tables.drawing import print_table
 
     print_table(queue_table(snapshot))
 
@@ -98,6 +100,7 @@ def requests(address: str, queue: str | None, waiting: bool, running: bool, as_j
     if as_json:
         frame.echo_json(found)
         return
+    from flexray.tables.drawing import print_table
     from flexray.tables.lists import request_table
 
     print_table(request_table(snapshot, found, verbose=verbose))
@@ -148,18 +151,3 @@ def _devices_at(snapshot: Snapshot, target: str | None) -> list[DeviceView]:
         known = [*(short(device.id) for device in snapshot.devices), *(node.name for node in snapshot.nodes)]
         raise NotThere(f"there is no device or node {target!r}.{nearest(target, known)}")
     return found
-
-
-def print_table(table: Any) -> None:
-    """Colours and a width only where there is a terminal; otherwise nothing is cut, and lines end where they end."""
-    from rich.console import Console
-
-    console = Console()
-    if console.is_terminal:
-        console.print(table, highlight=False)
-        return
-    console = Console(width=_WIDE)
-    with console.capture() as printed:
-        console.print(table, highlight=False)
-    for line in printed.get().splitlines():
-        click.echo(line.rstrip())

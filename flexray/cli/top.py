@@ -6,7 +6,6 @@ import os
 import re
 import select
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +13,6 @@ import click
 
 from flexray.cli import frame
 from flexray.cli.frame import ADDRESS, one_line_errors
-from flexray.model.snapshot import Snapshot
 
 _NAMES = {
     "\x1b[A": "up",
@@ -32,7 +30,6 @@ _NAMES = {
 }
 _KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO.|.", re.DOTALL)
 """What one press sends: a sequence that begins with escape, or a character."""
-Keys = Callable[[float], str | None]
 
 
 @click.command()
@@ -42,6 +39,8 @@ Keys = Callable[[float], str | None]
 @one_line_errors
 def top(address: str, every: float, as_json: bool) -> None:
     """Devices as bars of slices, queues, and what waits; live, with keys. Piped, it prints one page."""
+    from flexray.tables.live import print_page, show_live
+
     scheduler = frame.scheduler_at(address)
     if as_json:
         frame.echo_json(frame.snapshot_of(scheduler))
@@ -52,41 +51,8 @@ def top(address: str, every: float, as_json: bool) -> None:
         print_page(frame.snapshot_of(scheduler))
 
 
-def print_page(snapshot: Snapshot) -> None:
-    """All of it, once."""
-    from rich.console import Console
-
-    from flexray.tables.top import View, page
-
-    console = Console()
-    for line in page(snapshot, View(), console.width):
-        console.print(line, highlight=False, no_wrap=True)
-
-
-def show_live(look: Callable[[], Snapshot], keys: Keys, every: float) -> None:
-    """Draw until ``keys`` says so; it returns a key, or None after so many seconds without one."""
-    from rich.console import Console, Group
-    from rich.live import Live
-
-    from flexray.tables.top import View, pressed, screen
-
-    console, view, snapshot = Console(), View(), look()
-    looked = time.monotonic()
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            live.update(Group(*screen(snapshot, view, *console.size)), refresh=True)
-            key = keys(max(0.0, looked + every - time.monotonic()))
-            if key is None:
-                snapshot, looked = look(), time.monotonic()
-                continue
-            after = pressed(view, key)
-            if after is None:
-                return
-            view = after
-
-
 @contextmanager
-def _keyboard() -> Iterator[Keys]:
+def _keyboard() -> Iterator[Callable[[float], str | None]]:
     """Keys as they are pressed, without being shown; the terminal is as it was afterwards."""
     import termios
     import tty

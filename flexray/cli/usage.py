@@ -85,7 +85,7 @@ def usage(
     if as_json:
         frame.echo_json(found)
     elif csv_file is None and parquet_file is None:
-        from flexray.cli.lists import print_table
+        from flexray.tables.drawing import print_table
         from flexray.tables.usage import usage_sheet
 
         print_table(usage_sheet(found, verbose=verbose))
@@ -110,9 +110,8 @@ def advise(address: str, as_json: bool) -> None:
         task = piece.task_class.partition("/")[0]
         idle = (piece.idle_seconds or 0.0) / 60
         held = f"{piece.share:g} of {', '.join(piece.devices)}"
-        click.echo(
-            f"idle for {idle:.0f} min: {held}, held by request {piece.request} ({task}), session {piece.session}"
-        )
+        whose = ", ".join(filter(None, (piece.user, piece.job and f"job {piece.job}", f"session {piece.session}")))
+        click.echo(f"idle for {idle:.0f} min: {held}, held by request {piece.request} ({task}): {whose}")
     if not advice:
         click.echo("nothing is known yet: slices are looked at while something runs on them")
 

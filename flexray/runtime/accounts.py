@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flexray.accounting.advice import Advice, advise
@@ -23,6 +24,7 @@ from flexray.model.commands import Command
 from flexray.model.events import Event
 from flexray.model.holding import Holding
 from flexray.model.lease import SliceId
+from flexray.model.snapshot import SliceView, Snapshot
 from flexray.runtime.kept import PROFILES, USAGE, Kept
 from flexray.runtime.kept_folder import FolderKeyValues
 from flexray.runtime.usage import SliceUse, UsageReport
@@ -110,6 +112,14 @@ class Accounts:
     def history(self, since: float) -> tuple[Holding, ...]:
         """Those of the latest holdings that ended at that time or later, oldest first."""
         return tuple(one for one in self.recent if one.end >= since)
+
+    def with_owners(self, snapshot: Snapshot) -> Snapshot:
+        """The picture with whose the slices are."""
+        return replace(snapshot, slices=tuple(map(self._with_owner, snapshot.slices)))
+
+    def _with_owner(self, piece: SliceView) -> SliceView:
+        held = self._fold.on_slice.get(SliceId(piece.id))
+        return piece if held is None else replace(piece, user=held.holder.user, job=held.holder.job)
 
     def usage(self, by: Sequence[str], since: float, now: float) -> UsageTable:
         """What was held and used since a time."""

@@ -224,6 +224,7 @@ class SchedulerActor:
         now = self._now()
         waits = [self._window.describe(time.monotonic())] if self._window.open else []
         shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
+        shot = self._accounts.with_owners(shot)
         return dataclasses.replace(shot, notes=(*waits, *self._kept.notes, *self._accounts.notes))
 
     async def explain(self, request: RequestId) -> Explanation | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
+from rich.console import Console
 from rich.table import Table
 
 from flexray.model.amounts import format_memory
 from flexray.model.snapshot import DeviceView, SliceView, Snapshot
 
 _BAR = 10
+_WIDE = 1000
 IDLE_SECONDS = 60.0
 """A holder that does nothing for so long is pointed out: pauses between batches and epochs are shorter."""
 
@@ -18,6 +22,18 @@ def new_table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="ellipsis", no_wrap=True)
     return table
+
+
+def print_table(table: Table) -> None:
+    """Colours and a width only where there is a terminal; otherwise nothing is cut, and lines end where they end."""
+    console = Console()
+    if console.is_terminal:
+        console.print(table, highlight=False)
+        return
+    text = io.StringIO()
+    Console(file=text, width=_WIDE).print(table, highlight=False)
+    for line in text.getvalue().splitlines():
+        print(line.rstrip())
 
 
 def ago(snapshot: Snapshot, at: float) -> str:

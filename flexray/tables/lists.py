@@ -41,7 +41,7 @@ def busy_of(snapshot: Snapshot, device: DeviceView) -> str:
 
 def slice_table(snapshot: Snapshot, slices: Sequence[SliceView], *, verbose: bool = False) -> Table:
     """Slices, who holds them, and what they use."""
-    more = ("session", "isolation") if verbose else ()
+    more = ("user", "job", "session", "isolation") if verbose else ()
     table = new_table("", "slice", "device", "share", "busy", "memory", "state", "for", "task", "request", *more)
     for piece in slices:
         row = [
@@ -55,7 +55,8 @@ def slice_table(snapshot: Snapshot, slices: Sequence[SliceView], *, verbose: boo
             piece.task_class if verbose else piece.task_class.partition("/")[0],
             piece.request or "-",
         ]
-        table.add_row(*row, *((piece.session or "-", piece.isolation) if verbose else ()))
+        whose = (piece.user or "-", piece.job or "-", piece.session or "-", piece.isolation)
+        table.add_row(*row, *(whose if verbose else ()))
     return table
 
 

@@ -115,7 +115,9 @@ def _device_lines(snapshot: Snapshot, view: View, width: int) -> Iterator[Text]:
     details = view.details if view.details is not None else len(snapshot.devices) <= _DETAILED
     for device in sorted(snapshot.devices, key=_order(view.sort, by_device)):
         pieces = by_device.get(device.id, [])
-        about = " ".join([device.id, device.type, device.state, *(f"{p.task_class} {p.request}" for p in pieces)])
+        about = " ".join(
+            [device.id, device.type, device.state, *(f"{p.task_class} {p.request} {p.user}" for p in pieces)]
+        )
         if view.filter in about:
             yield _device_line(device, pieces, width)
             if details:
@@ -176,7 +178,7 @@ def _legend(snapshot: Snapshot, pieces: list[SliceView]) -> Iterator[Text]:
         line = Text("  ").append(f"{_letter(number, piece)} ", style=_COLOURS[number % len(_COLOURS)])
         used = "?" if piece.busy is None else f"{piece.busy:.2f}"
         line.append(f"{task:<20} {piece.share:4.2f} busy {used}  {memory}/{format_memory(piece.memory)}")
-        line.append(f"  {piece.state} {_span(snapshot.now - piece.since)}  {piece.request}")
+        line.append(f"  {piece.state} {_span(snapshot.now - piece.since)}  {piece.request} {piece.user}".rstrip())
         if piece.state == "held" and (piece.idle_seconds or 0.0) >= IDLE_SECONDS:
             line.append(f"  idle {_span(piece.idle_seconds or 0.0)}", style="yellow")
         yield line

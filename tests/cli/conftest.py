@@ -46,7 +46,7 @@ SNAPSHOT = Snapshot(
     (
         piece("s1.1", 0, 0.5, busy=0.25),
         piece("s1.2", 0, 0.25, "idle", busy=0.0),
-        piece("s1.3", 1, 1.0, task="train", busy=0.9, idle_seconds=240.0),
+        piece("s1.3", 1, 1.0, task="train", busy=0.9, idle_seconds=240.0, user="eve", job="j1"),
     ),
     (QueueView("default", 1, 2, 1.5), QueueView("prod", 1, 0, 0.0, quota="2")),
     (

@@ -14,8 +14,9 @@ import pytest
 from click.testing import Result
 
 from cli.conftest import SNAPSHOT, device
-from flexray.cli.top import Keyboard, show_live
+from flexray.cli.top import Keyboard
 from flexray.model.snapshot import Snapshot
+from flexray.tables.live import show_live
 from flexray.tables.top import View, page, pressed, screen
 
 Run = Callable[..., Result]
@@ -45,7 +46,7 @@ def test_a_page() -> None:
     bar = "A" * 25 + "b" * 13 + "." * 12
     assert lines[2] == f"394abc/gpu0    [{bar}] 0.75 held 0.25 busy   60.0/80.0 GiB  nvidia/A100-80GB"
     assert lines[3] == "  A embed                0.50 busy 0.25  3.0/40.0 GiB  held 60s  r-s1.1"
-    assert lines[6].endswith("r-s1.3  idle 4m")
+    assert lines[6].endswith("r-s1.3 eve  idle 4m")
     assert lines[7].endswith("sick: Xid 79")
     assert lines[-3:] == [
         "waiting",

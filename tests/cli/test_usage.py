@@ -118,7 +118,9 @@ def test_advice(flexray: Run, scheduler: Scheduler) -> None:
     scheduler.answers["advice"] = lambda: advise(profiles)
     first, second = flexray("advise").stdout.splitlines()
     assert "asked 0.5 and 8.0 GiB, used 0.18 and 2.1 GiB at p95; a share of 0.2, memory=3GiB," in first
-    assert second.startswith("idle for 4 min: 1 of 394abc0123456789/gpu1, held by request r-s1.3 (train)")
+    assert second == (
+        "idle for 4 min: 1 of 394abc0123456789/gpu1, held by request r-s1.3 (train): eve, job j1, session S1"
+    )
     found = json.loads(flexray("advise", "--json").stdout)
     assert (found["advice"][0]["share"], found["advice"][0]["verdict"]) == (0.2, "smaller")
     assert [one["id"] for one in found["idle"]] == ["s1.3"]

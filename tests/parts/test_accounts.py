@@ -17,6 +17,7 @@ from flexray.model.events import RequestSubmitted as Submitted
 from flexray.model.isolation import Isolation
 from flexray.model.lease import Lease, LeaseId, Placement
 from flexray.model.request import Request
+from flexray.model.snapshot import SliceView, Snapshot
 from flexray.runtime.accounts import Accounts
 from flexray.runtime.kept import USAGE, Kept
 from flexray.runtime.usage import SliceUse, UsageReport
@@ -71,6 +72,14 @@ def test_usage_is_physical_and_normalised_by_whatever_is_asked() -> None:
     assert [one.key for one in table(one, NOON + 4000, "hour").rows] == [("3600000000",), ("3600003600",)]
     with pytest.raises(UsageError, match="usage by 'moon': give some of queue, user"):
         table(one, NOON, "moon")
+
+
+def test_a_picture_says_whose_slices_are() -> None:
+    one = accounts(Store())
+    run(one)
+    views = tuple(SliceView(name, "n", (), 0.5, 1, "held", "none", "f", "r", "S", 0.0) for name in ("s1.1", "s1.2"))
+    shot = one.with_owners(Snapshot(NOON, 1, (), (), views, (), (), ()))
+    assert [(view.user, view.job) for view in shot.slices] == [("eve", "j1"), ("", "")]
 
 
 def test_a_later_scheduler_goes_on_where_the_record_ends() -> None:

@@ -50,6 +50,7 @@ def test_a_lease_over_a_restart_of_the_scheduler(tmp_path: Path) -> None:
     until(lambda: sum(row["busy"] for row in usage(**of)) > 0)
     epoch = read_snapshot(link.scheduler).epoch
     assert "grant lease" in flexray("events") and "spin" in flexray("requests")
+    assert [(one.user, one.job) for one in read_snapshot(link.scheduler).slices] == [(of["user"], of["job"])]
     assert flexray("top").startswith("1 devices on 1 nodes: 0.50 held")
     ray.kill(link.scheduler, no_restart=False)
     until(lambda: read_snapshot(link.scheduler).epoch != epoch and bool(usage(**of)))
