@@ -56,7 +56,7 @@ class _Resident:
     hold: Hold
 
 
-class _Way:
+class Way:
     """What both ways share: loading a model, asking it, and the clock of the stream."""
 
     def __init__(self, trained: Trained, share: float, answered: Callable[[], None]) -> None:
@@ -100,11 +100,13 @@ class _Way:
         return Side(title, devices, tuple(sorted(self._answers, key=lambda answer: answer.number)), holds)
 
 
-class Slices(_Way):
-    """All six models resident, each on a third of a device."""
+class Slices(Way):
+    """All models resident, each on a share of a device."""
 
-    def __init__(self, trained: Trained, answered: Callable[[], None], loaded: Callable[[], None]) -> None:
-        super().__init__(trained, SLICE_SHARE, answered)
+    def __init__(
+        self, trained: Trained, answered: Callable[[], None], loaded: Callable[[], None], share: float = SLICE_SHARE
+    ) -> None:
+        super().__init__(trained, share, answered)
         self._loaded = loaded
 
     async def serve(self, stream: Sequence[Arrival]) -> Side:
@@ -128,7 +130,7 @@ class Slices(_Way):
         return resident
 
 
-class WholeDevices(_Way):
+class WholeDevices(Way):
     """The usual way: a model has a whole device, and another one that is asked for has to be swapped in.
 
     As good as that gets: devices begin with a model loaded; a model stays while nobody
