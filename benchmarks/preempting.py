@@ -44,7 +44,7 @@ SETTLED_SECONDS = 1.5
 
 @dataclass(frozen=True)
 class Round:
-    """One server asked for: seconds until it answered; of the batch, preemptions, steps done twice, if sums are right."""
+    """One server asked for: seconds until it answered. Of the batch: preemptions, steps done twice, sums all right."""
 
     way: str
     served: float
