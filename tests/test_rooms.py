@@ -19,7 +19,7 @@ DOORS: dict[str, set[str]] = {
     "queue_file": {"model"},
     "core": {"model"},
     "policies": {"model", "core"},
-    "build": {"model", "core", "policies", "config"},
+    "build": {"model", "catalog", "core", "policies", "config"},
     "devices": {"model", "catalog"},
     "telemetry": {"model"},
     "accounting": {"model"},
