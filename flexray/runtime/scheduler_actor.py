@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import re
 import time
 from typing import Any, TextIO
@@ -33,6 +34,7 @@ from flexray.runtime.agent_link import Outdated, step_down
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
 from flexray.runtime.kept import Kept, RayKeyValues
+from flexray.runtime.metering import Metering
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.processes import be_spared
 from flexray.runtime.protocol import (
@@ -69,8 +71,10 @@ _log = logging.getLogger("flexray")
 class SchedulerActor:
     """Detached and named; Ray restarts it when it dies."""
 
-    def __init__(self, config: PoolConfig, address: str) -> None:
+    def __init__(self, config: PoolConfig, address: str, telemetry: dict[str, str] | None = None) -> None:
         be_spared()
+        self._telemetry = telemetry or {}
+        os.environ.update(self._telemetry)
         self._config = config
         self._address = address
         self._kept = Kept(RayKeyValues())
@@ -79,6 +83,7 @@ class SchedulerActor:
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
         self._observers: list[Observer] = []
+        self._metering = Metering(self._observers, lambda: self._shot(0))
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
@@ -104,6 +109,7 @@ class SchedulerActor:
         """Start watching nodes and running cycles; returns the epoch. Safe to call again."""
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._nodes.watch()), asyncio.create_task(self._cycle())]
+            self._tasks.append(asyncio.create_task(self._metering.run()))
         return self._epoch
 
     async def ready(self, timeout: float) -> str:
@@ -213,10 +219,11 @@ class SchedulerActor:
 
     async def snapshot(self) -> Snapshot:
         """The pool now."""
-        now = self._now()
         waits = [self._window.describe(time.monotonic())] if self._window.open else []
-        shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
-        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes))
+        return dataclasses.replace(self._shot(_LISTED), notes=(*waits, *self._kept.notes, *self._metering.notes))
+
+    def _shot(self, listed: int) -> Snapshot:
+        return with_usage(snapshot(self._core.state, self._now(), self._epoch, listed), self._nodes.usage)
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
@@ -239,6 +246,7 @@ class SchedulerActor:
         for session in list(self._conversations.open):
             self._conversations.leave(session)
         await self._nodes.close()
+        await self._metering.close()
         self._saved.forget()
         for name in self._kept.sessions():
             self._kept.session_closed(name)
@@ -263,6 +271,7 @@ class SchedulerActor:
         for observer in self._observers:
             observer.saw(event, now)
         self._core.apply(event, now)
+        self._metering.woken()
         self._wake.set()
 
     async def _cycle(self) -> None:
@@ -275,7 +284,9 @@ class SchedulerActor:
             self._wake.clear()
             self._look_who_is_there()
             now = self._now()
+            began = self._metering.cycle_began()
             commands = self._core.decide(now)
+            self._metering.cycle_ended(began)
             for observer in self._observers:
                 observer.decided(commands, now)
             for command in commands:
@@ -340,6 +351,7 @@ class SchedulerActor:
             record.reusable,
             record.host,
             self._seals.key_of(command.slice),
+            self._telemetry,
         )
         self._nodes.start_slice(command.placement.node, spec)
 
