@@ -101,7 +101,7 @@ _ROWS = (
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 
-_SUFFIX = {"s": "_seconds", "By": "_bytes", "1": "_ratio"}
+_SUFFIX = {"s": "_seconds", "By": "_bytes"}
 
 
 def prometheus_name(metric: Metric) -> str:
@@ -115,5 +115,4 @@ def prometheus_name(metric: Metric) -> str:
 
 def base_name(metric: Metric) -> str:
     """The same without the ``_total`` that exporters add to counters."""
-    suffix = "" if metric.unit == "1" and metric.kind is not Kind.GAUGE else _SUFFIX.get(metric.unit, "")
-    return metric.name.replace(".", "_") + suffix
+    return metric.name.replace(".", "_") + _SUFFIX.get(metric.unit, "")
