@@ -9,12 +9,16 @@ from __future__ import annotations
 import random
 import time
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 
 from flexray.telemetry.exporters import close, tracer_provider
 from flexray.telemetry.settings import Settings
+
+_MOST_A_SECOND = 50
+"""Traces that a client begins by itself, since a call with one costs as much as twenty without: of more the exporter's
+queue would drop parts. A caller's own span is followed however many there are."""
 
 
 class CallTrace:
@@ -98,19 +102,28 @@ class CallTracing:
         self._own = own
         self._tracer = self._provider.get_tracer("flexray")
         self._ratio, self._follow = settings.ratio, settings.follow
+        #: when the present second began, and how many traces were begun in it.
+        self._second, self._begun = 0.0, 0
 
     def begin(self, name: str, queue: str) -> CallTrace | None:
         """The trace of a call that is being submitted; None for one that has none."""
-        above = trace.get_current_span()
-        known = above is not trace.INVALID_SPAN and above.get_span_context().is_valid
-        if known and self._follow:
-            if not above.get_span_context().trace_flags.sampled:
+        above = trace.get_current_span().get_span_context() if context.get_current() else None
+        if above is not None and above.is_valid and self._follow:
+            if not above.trace_flags.sampled:
                 return None
-        elif self._ratio < 1.0 and random.random() >= self._ratio:
+        elif (self._ratio < 1.0 and random.random() >= self._ratio) or not self._may_begin():
             return None
         attributes = {"flexray.task": name, "flexray.queue": queue}
         span = self._tracer.start_span(f"submit {name}", kind=SpanKind.PRODUCER, attributes=attributes)
         return CallTrace(self._tracer, span) if span.is_recording() else None
+
+    def _may_begin(self) -> bool:
+        """Whether there is time for one more. Two threads at once may count one too few, which does not matter."""
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self._second, self._begun = now, 0
+        self._begun += 1
+        return self._begun <= _MOST_A_SECOND
 
     def close(self) -> None:
         """Export what there is, if the back end takes it."""

@@ -100,9 +100,24 @@ def test_who_is_sampled(kept: Kept) -> None:
     unsampled = trace.NonRecordingSpan(trace.SpanContext(1, 2, False, trace.TraceFlags(0)))
     with trace.use_span(unsampled):
         assert begun(kept) is None
+
+
+def test_so_many_traces_a_second_and_no_more(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [50.0]
+    monkeypatch.setattr("flexray.telemetry.call_spans.time.monotonic", lambda: now[0])
+    tracing = CallTracing(Settings(("otlp",)), kept.provider)
+    assert sum(tracing.begin("f", "q") is not None for _ in range(500)) == 50
+    with kept.provider.get_tracer("user").start_as_current_span("user's"):
+        assert all(tracing.begin("f", "q") is not None for _ in range(60))
+    now[0] += 1.0
+    assert tracing.begin("f", "q") is not None
+
+
+def test_the_part_that_was_asked_for_is_traced(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flexray.telemetry.call_spans._MOST_A_SECOND", 10_000)
     tracing = CallTracing(Settings(("otlp",), ratio=0.1), kept.provider)
     drawn = sum(tracing.begin("f", "q") is not None for _ in range(5_000))
-    assert 300 < drawn < 800  # 500 expected; this far off happens once in 10**20 runs
+    assert 300 < drawn < 800  # 500 expected; so far off is one run in 10**20
 
 
 def run_of(kept: Kept, call: Callable[[], Any]) -> tuple[RunTracing, Callable[[], Any]]:
@@ -173,8 +188,10 @@ def test_the_scheduler_says_how_long_request_and_start_took(kept: Kept) -> None:
 
 _STUCK = """
 import os
+import flexray.telemetry.call_spans as call_spans
 from flexray.telemetry.call_spans import CallTracing
 from flexray.telemetry.settings import read_settings
+call_spans._MOST_A_SECOND = 10_000
 tracing = CallTracing(read_settings(os.environ))
 for _ in range(5_000):
     call = tracing.begin("f", "q")
