@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import re
 import time
 from collections import Counter
@@ -41,6 +42,7 @@ from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
 from flexray.runtime.demand import Demand
 from flexray.runtime.kept import Kept, RayKeyValues
+from flexray.runtime.metering import Metering
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.processes import be_spared
 from flexray.runtime.protocol import (
@@ -79,8 +81,10 @@ _log = logging.getLogger("flexray")
 class SchedulerActor:
     """Detached and named; Ray restarts it when it dies."""
 
-    def __init__(self, config: PoolConfig, address: str) -> None:
+    def __init__(self, config: PoolConfig, address: str, telemetry: dict[str, str] | None = None) -> None:
         be_spared()
+        self._telemetry = telemetry or {}
+        os.environ.update(self._telemetry)
         self._config = config
         self._address = address
         self._kept = Kept(RayKeyValues())
@@ -91,6 +95,7 @@ class SchedulerActor:
         self._accounts = Accounts(self._kept, config, self._now())
         self._recent = Recent(self._epoch)
         self._observers: list[Observer] = [self._accounts, self._recent]
+        self._metering = Metering(self._observers, lambda: self._shot(0))
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
@@ -117,7 +122,7 @@ class SchedulerActor:
     async def open(self) -> int:
         """Start watching nodes and running cycles; returns the epoch. Safe to call again."""
         if not self._tasks:
-            loops = [self._nodes.watch(), self._cycle()]
+            loops = [self._nodes.watch(), self._cycle(), self._metering.run()]
             if self._scaler is not None:
                 loops.append(self._scale(self._scaler))
             self._tasks = [asyncio.create_task(loop) for loop in loops]
@@ -230,12 +235,13 @@ class SchedulerActor:
 
     async def snapshot(self) -> Snapshot:
         """The pool now."""
-        now = self._now()
         waits = [self._window.describe(time.monotonic())] if self._window.open else []
         scaling = self._scaler.notes if self._scaler is not None else []
-        shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
-        shot = self._accounts.with_owners(shot)
-        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes, *self._accounts.notes, *scaling))
+        notes = (*waits, *self._kept.notes, *self._accounts.notes, *self._metering.notes, *scaling)
+        return dataclasses.replace(self._accounts.with_owners(self._shot(_LISTED)), notes=notes)
+
+    def _shot(self, listed: int) -> Snapshot:
+        return with_usage(snapshot(self._core.state, self._now(), self._epoch, listed), self._nodes.usage)
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
@@ -275,6 +281,7 @@ class SchedulerActor:
             self._conversations.leave(session)
         self._accounts.save(self._now())
         await self._nodes.close()
+        await self._metering.close()
         self._saved.forget()
         for name in self._kept.sessions():
             self._kept.session_closed(name)
@@ -317,6 +324,7 @@ class SchedulerActor:
         for observer in self._observers:
             observer.saw(event, now)
         self._core.apply(event, now)
+        self._metering.woken()
         self._wake.set()
 
     async def _cycle(self) -> None:
@@ -329,7 +337,9 @@ class SchedulerActor:
             self._wake.clear()
             self._look_who_is_there()
             now = self._now()
+            began = self._metering.cycle_began()
             commands = self._core.decide(now)
+            self._metering.cycle_ended(began)
             for observer in self._observers:
                 observer.decided(commands, now)
             for command in commands:
@@ -395,6 +405,7 @@ class SchedulerActor:
             record.reusable,
             record.host,
             self._seals.key_of(command.slice),
+            self._telemetry,
         )
         self._nodes.start_slice(command.placement.node, spec)
 
