@@ -28,7 +28,7 @@ DOORS: dict[str, set[str]] = {
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
     "executor": {"tasks", "future"},
-    "serving": {"model", "tasks", "future", "__init__"},
+    "serving": {"model", "devices", "tasks", "future", "__init__"},
     "demo": {"model", "tasks", "future", "__init__"},
     "tables": {"model"},
     "cli": {"tables", "model", "config", "queue_file", "sim", "runtime", "dashboard", "telemetry", "devices", "demo"},
@@ -38,6 +38,7 @@ DOORS: dict[str, set[str]] = {
 #: third-party module -> rooms where it may appear.
 OUTSIDE = {
     "ray": {"runtime", "serving"},
+    "aiohttp": {"serving"},
     "starlette": {"serving"},
     "pydantic": {"config", "queue_file", "sim"},
     "opentelemetry": {"telemetry"},

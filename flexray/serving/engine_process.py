@@ -1,8 +1,8 @@
 """An inference engine as a process of its own, with all that it starts: brought up, watched, and brought up again.
 
-        ┌──────────── it failed to start: after a pause ────────────┐
-        v                                                           │
-    waits for its turn ──> starts ──> up ──died, or says it is ill──┴──> what is left of it is ended
+    ┌──────────── it failed to start: after a pause ────────────┐
+    v                                                           │
+waits for its turn ──> starts ──> up ──died, or says it is ill──┴──> what is left of it is ended
 """
 
 from __future__ import annotations
