@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flexray.serving.deploying import deployment
     from flexray.serving.endpoint import models
     from flexray.serving.engine import EngineModel, vllm
-    from flexray.serving.openai import openai
+    from flexray.serving.openai_api import openai
 
 _LAZY = {
     "EngineModel": "flexray.serving.engine",
@@ -26,7 +26,7 @@ _LAZY = {
     "deployment": "flexray.serving.deploying",
     "model": "flexray.serving.declared",
     "models": "flexray.serving.endpoint",
-    "openai": "flexray.serving.openai",
+    "openai": "flexray.serving.openai_api",
     "vllm": "flexray.serving.engine",
 }
 

@@ -209,7 +209,7 @@ class Engine:
 
 
 def _seen_memory(python: str) -> int | None:
-    """Bytes of the device's memory as a process of this slice sees it: parts under MIG and HAMi look like whole ones."""
+    """Bytes of the device's memory as processes of this slice see it: under MIG and HAMi a part looks like a whole."""
     interpreter = python if os.path.basename(python).startswith("python") else sys.executable
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         command = [interpreter, "-c", _MEMORY]

@@ -73,7 +73,7 @@ def engine_budget(devices: Sequence[Device], memory: int, seen: int | None, weig
 
 
 def weights_of(model: str) -> int:
-    """Bytes of a model's weights in a folder on this machine; 0 for a name of Hugging Face's, which is fetched later."""
+    """Bytes of a model's weights in a folder of this machine; 0 for a name of Hugging Face's, fetched later."""
     folder = Path(model)
     return sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)) if folder.is_dir() else 0
 

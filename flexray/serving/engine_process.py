@@ -66,7 +66,7 @@ class EngineProcess:
         return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
-        """Wait until it serves; from then on it is brought up again whenever it dies. Raises StartFailed, WaitTimeout."""
+        """Wait until it serves; from then on it is brought up again when it dies. Raises StartFailed, WaitTimeout."""
         atexit.register(self.stop)
         self._bring_up()
         threading.Thread(target=self._keep, name=f"engine {self._name}", daemon=True).start()
@@ -102,10 +102,8 @@ class EngineProcess:
                     raise StartFailed(f"engine {self._name} ended with {self._process.returncode}: {self._said()}")
                 if self._closing.wait(_LOOK_SECONDS) or time.monotonic() - began > self._start_seconds:
                     self._end()
-                    raise StartFailed(
-                        f"engine {self._name} does not serve after {time.monotonic() - began:.0f} s (health: {status}): "
-                        f"{self._said()}"
-                    )
+                    waited = f"{time.monotonic() - began:.0f} s (health: {status})"
+                    raise StartFailed(f"engine {self._name} does not serve after {waited}: {self._said()}")
             self.up, self.why = True, ""
         print(f"engine {self._name} (process {self.pid}) serves after {time.monotonic() - began:.1f} s", flush=True)
 
@@ -163,7 +161,9 @@ def health(path: Path) -> int | None:
         try:
             line.connect(str(path))
             line.sendall(b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
-            words = line.recv(64).split(None, 2)
-            return int(words[1])
+            said = b""
+            while some := line.recv(4096):
+                said += some
+            return int(said.split(None, 2)[1])
         except (OSError, IndexError, ValueError):
             return None

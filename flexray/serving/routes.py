@@ -21,6 +21,10 @@ from flexray.serving.seat import has_ended
 _LOOK_SECONDS, _UP_SECONDS, _AGAIN_SECONDS = 0.05, 20.0, 1.0
 
 
+class EngineGone(Exception):
+    """An engine does not answer; its slice is there still, and starts it again."""
+
+
 @dataclass
 class Replica:
     """One engine, as requests see it."""
@@ -50,12 +54,12 @@ class Routes:
                         begun = True
                         yield part
                 return
-            except FlexrayError as error:
-                if not has_ended(error):
+            except (EngineGone, FlexrayError) as error:
+                if isinstance(error, FlexrayError) and not has_ended(error):
                     raise
                 self._down(replica, str(error))
                 if begun:
-                    raise
+                    raise LeaseLost(f"an engine of {model!r} died in the middle of its answer: {error}") from error
             finally:
                 replica.in_flight -= 1
 
@@ -113,7 +117,7 @@ class Routes:
 
 def _there(part: Answer) -> Answer:
     if part.status == 0:
-        raise LeaseLost(f"the engine is gone: {part.data.decode(errors='replace')}")
+        raise EngineGone(part.data.decode(errors="replace"))
     return part
 
 

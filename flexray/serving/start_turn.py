@@ -1,12 +1,12 @@
 """Engines on one device start one after the other.
 
-An engine measures the free memory of its device when it starts, takes some of it, and measures again to see what is left
-for its cache. Two that do so at once each see the other's memory come and go: one takes it for its own use and has too
-small a cache, or fails because less is free than it was told to take. So each holds its device's turn from before
+An engine measures the free memory of its device when it starts, takes some of it, and measures again to see what is
+left for its cache. Two that do so at once each see the other's memory come and go: one takes it for its own use and has
+too small a cache, or fails because less is free than it was told to take. So each holds its device's turn from before
 its process starts until it serves.
 
-A turn is a lock on a file, since engines on one device may belong to different jobs, which know nothing of each other; the
-kernel gives it back when its holder dies.
+A turn is a lock on a file, since engines on one device may belong to different jobs, which know nothing of each other;
+the kernel gives it back when its holder dies.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _AGAIN_SECONDS = 0.1
 
 @contextlib.contextmanager
 def start_turn(devices: Iterable[str], seconds: float, folder: Path | None = None) -> Iterator[None]:
-    """Hold the turns of these devices of this node; by id, and always in the same order, so that nobody waits in a ring.
+    """Hold the turns of these devices of this node, taken in the same order by all: nobody waits in a ring.
 
     Args:
+        devices: their ids.
         seconds: how long to wait for all of them.
         folder: where the locks are; this user's on this machine.
 
@@ -53,8 +54,8 @@ def _locked(path: Path, device: str, until: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= until:
                     raise WaitTimeout(
-                        f"another engine on {device} is still starting (process {_holder(path)}); engines on one device "
-                        "start one after the other"
+                        f"another engine on {device} is still starting (process {_holder(path)}); "
+                        "engines on one device start one after the other"
                     ) from None
                 time.sleep(_AGAIN_SECONDS)
         file.truncate(0)
