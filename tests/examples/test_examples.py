@@ -17,6 +17,8 @@ SCRIPTS = (
     "job_batch.py",
     "pipeline.py",
     "serve_torch.py",
+    "serve_vllm.py",
+    "tiny_llama.py",
     "train_ddp.py",
 )
 
