@@ -1,7 +1,7 @@
 """Two vLLM engines at 25 and 75 % of one CPU device: what each gets, and what a kill of one costs it and the other.
 
-    python ../examples/tiny_llama.py /tmp/tiny
-    python vllm_slices.py /tmp/tiny [--engine "/venv/bin/python -m vllm.entrypoints.openai.api_server"] [--json FILE]
+    python ../examples/tiny_llama.py /tmp/llama --width 512 --layers 4
+    python vllm_slices.py /tmp/llama [--engine "/venv/bin/python -m vllm.entrypoints.openai.api_server"] [--json FILE]
 
 Both are asked without a pause, over HTTP and at the same time; counted are the tokens that each has answered with.
 Then the smaller one's process is killed under the same load. Bars: 1 : 3 within 20 %; nothing of the other's fails.
@@ -78,6 +78,12 @@ class Load:
             return {name: those[0] for name, those in (await answer.json()).items()}
 
 
+def busy() -> str:
+    """Per cent of the device that each slice has used over the last seconds."""
+    slices = sorted(flex.pool().slices, key=lambda piece: piece.share)
+    return " and ".join(f"{100 * piece.busy:.0f} %" for piece in slices if piece.busy is not None)
+
+
 async def shares(load: Load, rounds: int) -> dict[str, Any]:
     """Tokens a second of both, side by side."""
     await asyncio.sleep(WARM_SECONDS)
@@ -86,10 +92,14 @@ async def shares(load: Load, rounds: int) -> dict[str, Any]:
         began = time.monotonic()
         await asyncio.sleep(ROUND_SECONDS)
         ended = time.monotonic()
+        used = await asyncio.to_thread(busy)
         for name in PARTS:
             rates[name].append(load.rate(name, began, ended))
         small, large = rates["small"][-1], rates["large"][-1]
-        print(f"round {number + 1}: {small:.0f} and {large:.0f} tokens/s, 1 : {large / small:.2f}", flush=True)
+        print(
+            f"round {number + 1}: {small:.0f} and {large:.0f} tokens/s, 1 : {large / small:.2f}; used {used}",
+            flush=True,
+        )
     ratios = [large / small for small, large in zip(rates["small"], rates["large"], strict=True)]
     return {name: statistics.median(those) for name, those in rates.items()} | {
         "ratio": statistics.median(ratios),
@@ -143,7 +153,11 @@ def main() -> None:
         port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
     arguments = ["--max-model-len", "512", "--dtype", "float32", "--enforce-eager"]
-    more: dict[str, Any] = {"arguments": arguments, "command": shlex.split(options.engine)}
+    more: dict[str, Any] = {
+        "arguments": arguments,
+        "command": shlex.split(options.engine),
+        "wait_seconds": LIMIT_SECONDS,
+    }
     began = time.monotonic()
     models = [flex.serving.vllm(name, options.model, accelerator=part, **more) for name, part in PARTS.items()]
     try:

@@ -1,17 +1,17 @@
-"""Makes a Llama of two layers with random weights, and a tokenizer of bytes: what vLLM needs to run, in 2 MB.
+"""Makes a Llama with random weights, and a tokenizer of bytes: what vLLM needs to run, in 2 MB (2 layers of 128).
 
-    python tiny_llama.py FOLDER
+    python tiny_llama.py FOLDER [--width 128] [--layers 2]
 
 Needs transformers and tokenizers, which come with vLLM. What it says is nonsense, as quickly as a small model can.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, width: int, layers: int) -> None:
     """Write the model there, as Hugging Face lays it out."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -31,9 +31,9 @@ def make(folder: Path) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=2048,
@@ -44,4 +44,9 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Make a small Llama that says nonsense.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    options = parser.parse_args()
+    make(options.folder, options.width, options.layers)
