@@ -19,7 +19,7 @@ DOORS: dict[str, set[str]] = {
     "queue_file": {"model"},
     "core": {"model"},
     "policies": {"model", "core"},
-    "build": {"model", "core", "policies", "config"},
+    "build": {"model", "catalog", "core", "policies", "config"},
     "devices": {"model", "catalog"},
     "telemetry": {"model"},
     "accounting": {"model"},
@@ -29,7 +29,7 @@ DOORS: dict[str, set[str]] = {
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
     "executor": {"tasks", "future"},
-    "serving": {"model", "tasks", "future", "__init__"},
+    "serving": {"model", "devices", "tasks", "future", "__init__"},
     "demo": {"model", "tasks", "future", "__init__"},
     "tables": {"model", "accounting"},
     "cli": {
@@ -51,6 +51,7 @@ DOORS: dict[str, set[str]] = {
 #: third-party module -> rooms where it may appear.
 OUTSIDE = {
     "ray": {"runtime", "serving"},
+    "aiohttp": {"serving"},
     "starlette": {"serving"},
     "pydantic": {"config", "queue_file", "sim"},
     "opentelemetry": {"telemetry"},

@@ -21,6 +21,8 @@ from flexray.runtime.usage import UsageReport
 
 _ACCELERATORS = ("GPU", "NPU", "TPU", "HPU", "neuron_cores", "RBLN")
 _FAKE_LABEL = "flexray.fake"
+_HEAD = "node:__internal_head__"
+"""Ray's resource of the head's node alone."""
 
 
 class Nodes:
@@ -48,10 +50,17 @@ class Nodes:
         #: what the slices of each node use, as of its latest report.
         self.usage: dict[str, UsageReport] = {}
         self._agents: dict[str, AgentLink] = {}
+        #: nodes that were given back to Ray: they have no agent, since one would keep its node from being removed.
+        self._released: set[str] = set()
+        #: nodes whose agent is being closed.
+        self._leaving: set[str] = set()
         #: what the last agent of a node failed of.
         self._troubles: dict[str, str] = {}
         self._alive: set[str] = set()
         self._reported: set[str] = set()
+        self._head = ""
+        #: what is to be started on nodes whose agent is being made again.
+        self._later: dict[str, list[SliceSpec]] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -88,18 +97,54 @@ class Nodes:
         silent = [f"node {n}: {self._troubles.get(n, 'no answer')}" for n in sorted(self._alive - self._reported)]
         return "; ".join(silent) or "no node is alive"
 
+    @property
+    def head(self) -> str:
+        """The node that Ray's head is on; "" before any was seen."""
+        return self._head
+
+    @property
+    def reported(self) -> frozenset[str]:
+        """Nodes that have said what they have, those that were given back since included."""
+        return frozenset(self._reported)
+
+    @property
+    def given_back(self) -> frozenset[str]:
+        """Nodes that Ray has again."""
+        return frozenset(self._released | self._leaving)
+
+    def release(self, node: str) -> None:
+        """Give a node on which nothing is back to Ray: its agent ends, with its claims."""
+        agent = self._agents.pop(node, None)
+        if agent is not None:
+            self._released.add(node)
+            self._leaving.add(node)
+            self.usage.pop(node, None)
+            self._spawn(self._close_agent(node, agent))
+
+    def claim(self, node: str) -> None:
+        """Have a node that was given back again: an agent is made there, which reports what it has."""
+        self._released.discard(node)
+
+    async def _close_agent(self, node: str, agent: AgentLink) -> None:
+        await agent.close()
+        self._leaving.discard(node)
+
     def start_slice(self, node: str, spec: SliceSpec) -> None:
         """Have a node's agent start a slice. Without an agent the slice has failed to start."""
         agent = self._agents.get(node)
-        if agent is None:
-            self._on_event(SliceFailed(spec.slice, f"node {node} has no agent"))
-        else:
+        if agent is not None:
             agent.send(spec)
+        elif node in self._reported:  # it was given back; what needs no device may be placed there all the same
+            self._later.setdefault(node, []).append(spec)
+            self.claim(node)
+        else:
+            self._on_event(SliceFailed(spec.slice, f"node {node} has no agent"))
 
     def stop_slice(self, command: StopSlice) -> None:
         """Have a node's agent stop a slice. Without an agent the slice is gone: agents own slices."""
         agent = self._agents.get(command.node)
         if agent is None:
+            self._later[command.node] = [one for one in self._later.get(command.node, ()) if one.slice != command.slice]
             self._on_event(SliceEnded(command.slice, "its agent is gone"))
         else:
             agent.send(command)
@@ -123,14 +168,17 @@ class Nodes:
 
     def _take_in(self, nodes: list[dict[str, Any]]) -> None:
         alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
+        self._head = next((name for name, node in alive.items() if _HEAD in node["Resources"]), "")
         for node in sorted(self._alive - set(alive)):
             self._drop(node)
             self._forget_claims(node)
         self._alive = set(alive)
         cpu = self._cpu_devices(list(alive.values()))
         for node, facts in sorted(alive.items()):
-            if node not in self._agents and not self._closing:
+            if node not in (self._agents.keys() | self._released | self._leaving) and not self._closing:
                 self._agents[node] = AgentLink(self._make_agent(facts), self._epoch)
+                for spec in self._later.pop(node, ()):
+                    self._agents[node].send(spec)
                 self._spawn(self._listen(node, self._agents[node], cpu))
         self._changed.set()
 
@@ -138,8 +186,10 @@ class Nodes:
         """CPU stand-ins per node: as configured, else one where the whole cluster has no accelerator."""
         if self._config.cpu_devices is not None:
             return self._config.cpu_devices
-        accelerators = self._config.fake_devices or any(
-            node["Resources"].get(name, 0) > 0 for node in nodes for name in _ACCELERATORS
+        accelerators = (
+            self._config.fake_devices
+            or self._config.scaling
+            or any(node["Resources"].get(name, 0) > 0 for node in nodes for name in _ACCELERATORS)
         )
         return 0 if accelerators or any(_FAKE_LABEL in node.get("Labels", {}) for node in nodes) else 1
 
@@ -159,6 +209,8 @@ class Nodes:
         """Take reports of an agent until it dies; then its slices are gone too, and a new agent is made."""
         try:
             async for news in agent.listen(cpu):
+                if self._agents.get(node) is not agent:
+                    return  # its node was given back
                 if isinstance(news, UsageReport):
                     self.usage[node] = news
                     self._on_usage(node, news)
@@ -179,6 +231,8 @@ class Nodes:
 
     def _drop(self, node: str) -> None:
         self._agents.pop(node, None)
+        self._released.discard(node)
+        self._later.pop(node, None)
         self._reported.discard(node)
         self.usage.pop(node, None)
         self._on_gone(node)

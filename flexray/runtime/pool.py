@@ -31,6 +31,7 @@ from flexray.runtime.asking import ask_scheduler, find_scheduler
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.protocol import NAMESPACE, Versions, Welcome, agent_name
 from flexray.runtime.reach import check_cluster
+from flexray.telemetry.settings import telemetry_variables
 
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.3
@@ -76,6 +77,7 @@ def _bootstrap(config: PoolConfig) -> None:
     keep = {
         k: v for k, v in os.environ.items() if k in _PASSED_ON or (k.startswith("RAY_") and k not in _NOT_PASSED_ON)
     }
+    keep.update(telemetry_variables(os.environ))
     address = ray.get_runtime_context().gcs_address
     command = [sys.executable, "-I", "-c", "from flexray.runtime.bootstrap import main; main()"]
     with tempfile.TemporaryDirectory(prefix="flexray-start-") as neutral:

@@ -270,6 +270,7 @@ class Pool(RuleBasedStateMachine):
     def lease_asks_for_another_size(self, number: int, share: int | None, memory: int | None) -> None:
         name = _choose(list(self.world.leases), number)
         self.world.apply(ResizeAsked(self.world.leases[name].lease, share, memory))
+        self.world.decide()  # what is booked for it is in the ledger once the command is out
 
     @precondition(lambda self: self.world.resizing)
     @rule(number=pick, done=st.booleans())
