@@ -261,7 +261,8 @@ class SchedulerActor:
 
     async def usage(self, by: list[str], since: float) -> UsageTable:
         """What was held and used (see ``Accounts.usage``)."""
-        return self._accounts.usage(by, since, self._now())
+        older = await asyncio.to_thread(self._accounts.read_older, since, self._now())
+        return self._accounts.usage(by, since, self._now(), older)
 
     async def advice(self) -> tuple[Advice, ...]:
         """What task classes should ask for."""
