@@ -20,6 +20,7 @@ import ray
 from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
 from flexray.model.explanation import Explanation
+from flexray.model.holding import Holding
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
@@ -125,6 +126,12 @@ def read_snapshot(scheduler: Any) -> Snapshot:
     """The pool now. Raises ClusterUnreachable when the scheduler does not answer."""
     snapshot: Snapshot = ask_scheduler(scheduler, "snapshot", within=_START_SECONDS)
     return snapshot
+
+
+def read_history(scheduler: Any, since: float = 0.0) -> tuple[Holding, ...]:
+    """Leases that ended at that time (seconds since 1970) or later, oldest first; of the latest 5,000."""
+    found: tuple[Holding, ...] = ask_scheduler(scheduler, "history", since, within=_START_SECONDS)
+    return found
 
 
 def read_explanation(scheduler: Any, request: str) -> Explanation:

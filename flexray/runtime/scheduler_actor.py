@@ -23,12 +23,14 @@ from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import DeviceUncordoned, Event, NodeLost, RecoveryBegan, RecoveryEnded
 from flexray.model.explanation import Explanation
+from flexray.model.holding import Holding
 from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
 from flexray.queue_file import plain_queue
 from flexray.runtime import cordoning, resizing
+from flexray.runtime.accounts import Accounts
 from flexray.runtime.agent_link import Outdated, step_down
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
@@ -78,7 +80,8 @@ class SchedulerActor:
         self._epoch = self._kept.next_epoch(traces)
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
-        self._observers: list[Observer] = []
+        self._accounts = Accounts()
+        self._observers: list[Observer] = [self._accounts]
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
@@ -225,6 +228,10 @@ class SchedulerActor:
     async def plan(self, request: Request) -> PlanAnswer:
         """When and where a request would start."""
         return await self._questions.plan(request)
+
+    async def history(self, since: float) -> tuple[Holding, ...]:
+        """The latest leases that are over (see ``Accounts.history``)."""
+        return self._accounts.history(since)
 
     async def check(self) -> None:
         """Raise InternalError unless the books equal the sum of the slices."""
