@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from flexray.cli.dashboard import dashboard
 from flexray.cli.devices import cordon, drain, uncordon
 from flexray.cli.frame import ADDRESS, one_line_errors
 from flexray.cli.script import run
@@ -21,7 +22,7 @@ def main() -> None:
     """One pool of accelerators on Ray: exact fractions, warm slices, every decision explained."""
 
 
-for _command in (cordon, drain, run, uncordon):
+for _command in (cordon, dashboard, drain, run, uncordon):
     main.add_command(_command)
 
 

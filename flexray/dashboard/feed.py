@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 from flexray.dashboard import rows
-from flexray.dashboard.holdings import Seen
+from flexray.dashboard.past import Past, sample
 from flexray.dashboard.source import Source
 from flexray.errors import ClusterUnreachable, FlexrayError
+from flexray.model.holding import Holding
 from flexray.model.snapshot import Snapshot
 
 LOOK_SECONDS = 1.0
@@ -37,7 +38,7 @@ class Feed:
     """Looks at the pool, and tells who watches what changed."""
 
     def __init__(self, source: Source) -> None:
-        self.seen = Seen()
+        self.past = Past()
         self._source = source
         self._snapshot: Snapshot | None = None
         self._looked = 0.0
@@ -59,9 +60,9 @@ class Feed:
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        estimates = asyncio.create_task(_for_ever(self._estimate_now_and_then()))
+        estimates = asyncio.create_task(self._estimate_now_and_then())
         try:
-            await _for_ever(self._look_now_and_then())
+            await self._look_now_and_then()
         finally:
             estimates.cancel()
 
@@ -85,7 +86,9 @@ class Feed:
                 return self._snapshot, self._demand
             begun = time.monotonic()
             try:
-                snapshot, demand = await asyncio.gather(self._source.snapshot(), self._source.demand())
+                snapshot, demand, ended = await asyncio.gather(
+                    self._source.snapshot(), self._source.demand(), self._source.history(self.past.until)
+                )
             except FlexrayError as error:
                 await self._tell_trouble(str(error))
                 raise
@@ -95,17 +98,19 @@ class Feed:
                 raise ClusterUnreachable(f"a look at the pool failed: {error}") from error
             self._looked = time.monotonic()
             self._took = self._looked - begun
-            await self._take_in(snapshot, demand)
+            await self._take_in(snapshot, demand, self.past.add_holdings(ended))
             return snapshot, demand
 
-    async def _take_in(self, snapshot: Snapshot, demand: list[dict[str, Any]]) -> None:
-        sample = self.seen.look(snapshot)
+    async def _take_in(self, snapshot: Snapshot, demand: list[dict[str, Any]], ended: list[Holding]) -> None:
+        taken = sample(snapshot)
+        self.past.add_sample(taken)
         after, rest = rows.tables(snapshot), {**rows.rest(snapshot), "ray_demand": demand, "trouble": ""}
         waiting = after["waiting"]
         rest["starts"] = {name: start for name, start in self._starts.items() if name in waiting}
         change = {
             "version": self._version + 1,
-            "sample": sample,
+            "sample": taken,
+            **({"ended": ended} if ended else {}),
             "tables": rows.difference(self._tables, after),
             **{name: value for name, value in rest.items() if self._rest.get(name) != value},
         }
@@ -134,6 +139,9 @@ class Feed:
                 try:
                     found = await self._source.starts(names)
                 except FlexrayError:  # the next look says what is wrong
+                    found = {}
+                except Exception:
+                    _log.exception("flexray dashboard: no estimated starts")
                     found = {}
                 now = self._snapshot.now if self._snapshot is not None else 0.0
                 self._starts = {
@@ -164,8 +172,7 @@ class Feed:
         try:
             if not self._version:
                 async with self._news:
-                    # unbounded: the first look ends with an answer or a complaint
-                    await self._news.wait_for(lambda: self._version > 0)
+                    await self._news.wait_for(lambda: self._version > 0)  # unbounded: the first look ends in either way
             version = self._version
             yield "state", self._whole()
             while True:
@@ -189,12 +196,3 @@ class Feed:
             except asyncio.TimeoutError:
                 return False
         return True
-
-
-async def _for_ever(work: Coroutine[Any, Any, None]) -> None:
-    """A loop whose death nobody would see otherwise."""
-    try:
-        await work
-    except Exception:
-        _log.exception("flexray dashboard: stopped looking")
-        raise

@@ -97,7 +97,7 @@ class Dashboard:
             explanation = await self._source.explanation(name)
         except UsageError as error:
             return web.json_response({"error": str(error)}, status=404)
-        held = [one for one in self._feed.seen.holdings() if one.request == name]
+        held = self._feed.past.of(name)
         found = {"request": _view(snapshot, name), "explanation": explanation, "holdings": held}
         return web.json_response({"now": snapshot.now, **to_plain(found)})
 
@@ -108,8 +108,8 @@ class Dashboard:
         except ValueError:
             raise UsageError(f"since={asked!r} must be seconds since 1970") from None
         snapshot, _ = await self._feed.look()
-        seen = self._feed.seen
-        held, samples = seen.holdings(since), seen.samples(since)
+        past = self._feed.past
+        held, samples = past.holdings(since), past.samples(since)
         return await _json(lambda: {"now": snapshot.now, "holdings": to_plain(held), "samples": to_plain(samples)})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -119,9 +119,8 @@ class Dashboard:
         welcome = json.dumps({"changes": self._allow_changes})
         await answer.write(f"retry: 2000\nevent: hello\ndata: {welcome}\n\n".encode())
         sending = asyncio.create_task(self._send(answer))
-        closing = asyncio.create_task(self._closing.wait())
+        closing = asyncio.create_task(self._closing.wait())  # unbounded: as long as somebody watches
         try:
-            # unbounded: as long as somebody watches
             await asyncio.wait({sending, closing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             sending.cancel()

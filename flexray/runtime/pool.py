@@ -12,15 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import ray
 
 from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
-from flexray.model.explanation import Explanation
+from flexray.model.explanation import Explanation, StartEstimate
 from flexray.model.holding import Holding
+from flexray.model.lease import RequestId
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
@@ -142,6 +143,12 @@ def read_explanation(scheduler: Any, request: str) -> Explanation:
             f"no request {request!r} is known: there never was one, or it has ended and many after it. "
             f"`flexray status --json` lists those that wait and run"
         )
+    return found
+
+
+def read_starts(scheduler: Any, requests: Sequence[str]) -> dict[RequestId, StartEstimate]:
+    """When waiting requests are expected to start, as far as they are known and few enough wait for that."""
+    found: dict[RequestId, StartEstimate] = ask_scheduler(scheduler, "starts", list(requests), within=_START_SECONDS)
     return found
 
 
