@@ -66,8 +66,9 @@ export function draw() {
 }
 
 function spark(name, place, read) {
-  const since = store.now - SPARK_SECONDS;
-  const shown = store.samples.filter((one) => one.at >= since);
+  const shown = store.samples.filter((one) => one.at >= store.now - SPARK_SECONDS);
+  if (shown.length < 2) return;
+  const since = shown[0].at;
   const data = [shown.map((one) => one.at), shown.map(read)];
   const made = curves.get(name);
   if (made) {
@@ -116,7 +117,7 @@ function thin(samples) {
 function curve(place, series, data) {
   const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   const lines = series.map(([label, name], i) => ({ label, stroke: colour(name), width: 1.75, dash: name === "--line-strong" ? [4, 4] : i ? [7, 3] : undefined, points: { show: false }, value: (_, v) => (v === null || v === undefined ? "-" : amount(v)) }));
-  const options = { width: place.clientWidth || 500, height: 150, axes: [{ ...axis, size: 26, values: (_, at) => at.map((one) => clock(one).slice(0, 5)) }, { ...axis, size: 44 }], cursor: { sync: { key: "pool" }, points: { size: 6 } }, legend: { live: true }, scales: { y: { range: (_, low, high) => [0, Math.max(high || 1, 1) * 1.1] } }, series: [{ label: "at", value: (_, v) => (v ? clock(v) : "-") }, ...lines] };
+  const options = { width: place.clientWidth || 500, height: 150, axes: [{ ...axis, size: 26, values: (_, at) => at.map((one) => (span <= 300 ? clock(one) : clock(one).slice(0, 5))), space: 70 }, { ...axis, size: 44 }], cursor: { sync: { key: "pool" }, points: { size: 6 } }, legend: { live: true }, scales: { y: { range: (_, low, high) => [0, Math.max(high || 1, 1) * 1.1] } }, series: [{ label: "at", value: (_, v) => (v ? clock(v) : "-") }, ...lines] };
   return new uPlot(options, data, place);
 }
 

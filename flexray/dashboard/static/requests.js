@@ -43,6 +43,8 @@ export function draw() {
   if (!made.length) made.push({ key: "none", height: 60 });
   byId("requests-count").textContent = `${count(waiting.length + (kind === "running" ? 0 : unlisted))} wait, ${count(running.length)} run`;
   lines.set(made);
+  const bar = byId("requests").offsetWidth - byId("requests").clientWidth; // the scroll bar takes room that the heads do not have
+  byId("requests").previousElementSibling.style.paddingRight = `${20 + bar}px`;
   byId("requests").setAttribute("aria-activedescendant", marked ? `r-${marked}` : "");
 }
 
