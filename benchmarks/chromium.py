@@ -1,9 +1,9 @@
 """A headless Chromium, driven over its DevTools protocol: for what has to be seen in a real browser.
 
-    async with chromium() as browser:
-        page = await browser.open("http://127.0.0.1:8266/")
-        await page.until("document.body.dataset.drawn")
-        print(await page.js("document.title"), page.errors)
+async with chromium() as browser:
+    page = await browser.open("http://127.0.0.1:8266/")
+    await page.until("document.body.dataset.drawn")
+    print(await page.js("document.title"), page.errors)
 """
 
 from __future__ import annotations

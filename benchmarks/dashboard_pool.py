@@ -23,6 +23,8 @@ QUEUES = ("prod", "research", "batch", "eval", "training", "notebooks")
 TASKS = ("embed", "generate", "finetune", "score", "train", "rank")
 TYPES = ("nvidia/A100-80GB", "nvidia/H100-80GB", "ascend/910B")
 SHARES = (0.25, 0.25, 0.5, 0.5, 1.0)
+RUNNING = 0.8
+"""Part of the requests that run at most."""
 _MOVED = 20
 """Requests that end, and as many that start, between two looks."""
 _RUN_SECONDS = 240.0
@@ -42,7 +44,7 @@ class MadeUp:
         self.ended: list[Holding] = []
         self._waiting: list[RequestView] = []
         for device in self._devices:
-            while len(self._running) < requests and self._free[device] > 0 and self._random.random() < 0.92:
+            while len(self._running) < RUNNING * requests and self._free[device] > 0 and self._random.random() < 0.92:
                 self._start(device, self._began - self._random.random() * _RUN_SECONDS)
         while len(self._waiting) + len(self._running) < requests:
             self._waiting.append(self._request(self._began - self._random.random() * 900))
@@ -63,7 +65,17 @@ class MadeUp:
         node = device.rpartition("/")[0]
         memory = int(MEMORY * share)
         piece = SliceView(
-            f"s1.{asked.id[1:]}", node, (device,), share, memory, "held", "mps", asked.task_class, asked.id, "s-made-up", since
+            f"s1.{asked.id[1:]}",
+            node,
+            (device,),
+            share,
+            memory,
+            "held",
+            "mps",
+            asked.task_class,
+            asked.id,
+            "s-made-up",
+            since,
         )
         self._running[asked.id] = (asked, piece)
 
@@ -87,7 +99,9 @@ class MadeUp:
         return Snapshot(
             now,
             1,
-            tuple(NodeView(name, f"node-{place:04}", 64.0, 40.0, ()) for place, name in enumerate(self._nodes, start=1)),
+            tuple(
+                NodeView(name, f"node-{place:04}", 64.0, 40.0, ()) for place, name in enumerate(self._nodes, start=1)
+            ),
             tuple(self._device(place, name, held[name]) for place, name in enumerate(self._devices)),
             tuple(pieces),
             tuple(self._queue(name) for name in QUEUES),
@@ -146,7 +160,9 @@ class MadeUp:
         if name in self._running:
             _, piece = self._running[name]
             scores = (("fit", 0.62), ("speed", 0.91), ("scarcity", 0.4))
-            return Explanation(name, "leased", "", devices=piece.devices, lease=LeaseId(RequestId(name), 1), scores=scores)
+            return Explanation(
+                name, "leased", "", devices=piece.devices, lease=LeaseId(RequestId(name), 1), scores=scores
+            )
         place = next((place for place, one in enumerate(self._waiting, start=1) if one.id == name), 0)
         if not place:
             raise UsageError(f"no request {name!r} is known")

@@ -99,10 +99,11 @@ function aboutRequest() {
   if (!story) return [el("h2", { text: open.id }), el("p", { class: "muted", text: "Asking the scheduler…" })];
   const { explanation, request } = story;
   const now_ = store.waiting.get(open.id) ?? store.running.get(open.id) ?? request;
+  const queue = explanation.queue || now_?.queue;
   return [
     el("h2", { text: open.id }),
     el("p", {}, el("span", { class: `state ${explanation.state}`, text: words(explanation.state) }), explanation.wait_reason ? el("em", { class: `reason ${explanation.wait_reason}`, text: words(explanation.wait_reason) }) : ""),
-    facts([["Task", now_ && task(now_.task_class)], ["Queue", explanation.queue && el("span", {}, el("i", { class: `swatch ${queueClass(explanation.queue)}` }), explanation.queue)], ["Asked", now_?.asked], ["Priority", now_?.priority || ""], ["Session", now_?.session], ["Place in line", explanation.position ? `${explanation.position}, ${explanation.queue_position} in its queue` : ""]]),
+    facts([["Task", now_ && task(now_.task_class)], ["Queue", queue && el("span", {}, el("i", { class: `swatch ${queueClass(queue)}` }), queue)], ["Asked", now_?.asked], ["Priority", now_?.priority || ""], ["Session", now_?.session], ["Place in line", explanation.position ? `${explanation.position}, ${explanation.queue_position} in its queue` : ""]]),
     part("Story", el("ol", { class: "story" }, ...steps(story, now_))),
     explanation.needs ? part("What would let it start", ...explanation.needs.split("; ").map((text) => el("p", { text }))) : null,
     counts("Devices that cannot take it now", explanation.busy),
