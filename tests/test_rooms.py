@@ -64,7 +64,8 @@ OUTSIDE = {
     "fsspec": {"runtime"},
     "sklearn": {"demo"},
     "click": {"cli"},
-    "rich": {"demo", "dashboard", "tables", "tasks"},
+    "rich": {"demo", "tables", "tasks"},
+    "aiohttp": {"dashboard"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
 PURE_ROOMS = {"model", "core", "policies", "build", "accounting"}
