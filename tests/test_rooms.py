@@ -51,7 +51,7 @@ DOORS: dict[str, set[str]] = {
 #: third-party module -> rooms where it may appear.
 OUTSIDE = {
     "ray": {"runtime", "serving"},
-    "aiohttp": {"serving"},
+    "aiohttp": {"dashboard", "serving"},
     "starlette": {"serving"},
     "pydantic": {"config", "queue_file", "sim"},
     "opentelemetry": {"telemetry"},
@@ -64,7 +64,7 @@ OUTSIDE = {
     "fsspec": {"runtime"},
     "sklearn": {"demo"},
     "click": {"cli"},
-    "rich": {"demo", "dashboard", "tables", "tasks"},
+    "rich": {"demo", "tables", "tasks"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
 PURE_ROOMS = {"model", "core", "policies", "build", "accounting"}
