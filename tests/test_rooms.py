@@ -19,19 +19,32 @@ DOORS: dict[str, set[str]] = {
     "queue_file": {"model"},
     "core": {"model"},
     "policies": {"model", "core"},
-    "build": {"model", "core", "policies", "config"},
+    "build": {"model", "catalog", "core", "policies", "config"},
     "devices": {"model", "catalog"},
     "telemetry": {"model"},
-    "dashboard": {"model"},
+    "accounting": {"model"},
+    "dashboard": {"model", "accounting"},
     "sim": {"model", "catalog", "config", "queue_file", "core", "build"},
-    "runtime": {"model", "catalog", "config", "queue_file", "core", "build", "devices", "telemetry"},
+    "runtime": {"model", "catalog", "config", "queue_file", "core", "build", "devices", "telemetry", "accounting"},
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
     "executor": {"tasks", "future"},
     "serving": {"model", "devices", "tasks", "future", "__init__"},
     "demo": {"model", "tasks", "future", "__init__"},
-    "tables": {"model"},
-    "cli": {"tables", "model", "config", "queue_file", "sim", "runtime", "dashboard", "telemetry", "devices", "demo"},
+    "tables": {"model", "accounting"},
+    "cli": {
+        "tables",
+        "model",
+        "config",
+        "queue_file",
+        "sim",
+        "runtime",
+        "dashboard",
+        "telemetry",
+        "devices",
+        "demo",
+        "accounting",
+    },
     "__init__": {"model", "config", "runtime", "tasks", "future", "executor"},
     "__main__": {"cli"},
 }
@@ -51,10 +64,11 @@ OUTSIDE = {
     "fsspec": {"runtime"},
     "sklearn": {"demo"},
     "click": {"cli"},
-    "rich": {"demo", "dashboard", "tables", "tasks"},
+    "rich": {"demo", "tables", "tasks"},
+    "aiohttp": {"dashboard"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
-PURE_ROOMS = {"model", "core", "policies", "build"}
+PURE_ROOMS = {"model", "core", "policies", "build", "accounting"}
 STANDARD_LIBRARY_ONLY = {"model", "errors"}
 
 
