@@ -51,7 +51,6 @@ DOORS: dict[str, set[str]] = {
 #: third-party module -> rooms where it may appear.
 OUTSIDE = {
     "ray": {"runtime", "serving"},
-    "aiohttp": {"serving"},
     "starlette": {"serving"},
     "pydantic": {"config", "queue_file", "sim"},
     "opentelemetry": {"telemetry"},
@@ -65,7 +64,7 @@ OUTSIDE = {
     "sklearn": {"demo"},
     "click": {"cli"},
     "rich": {"demo", "tables", "tasks"},
-    "aiohttp": {"dashboard"},
+    "aiohttp": {"dashboard", "serving"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
 PURE_ROOMS = {"model", "core", "policies", "build", "accounting"}
