@@ -51,6 +51,7 @@ DOORS: dict[str, set[str]] = {
 #: third-party module -> rooms where it may appear.
 OUTSIDE = {
     "ray": {"runtime", "serving"},
+    "aiohttp": {"dashboard", "serving"},
     "starlette": {"serving"},
     "pydantic": {"config", "queue_file", "sim"},
     "opentelemetry": {"telemetry"},
@@ -64,7 +65,6 @@ OUTSIDE = {
     "sklearn": {"demo"},
     "click": {"cli"},
     "rich": {"demo", "tables", "tasks"},
-    "aiohttp": {"dashboard", "serving"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
 PURE_ROOMS = {"model", "core", "policies", "build", "accounting"}

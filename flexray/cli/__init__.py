@@ -27,7 +27,21 @@ def main() -> None:
     """One pool of accelerators on Ray: exact fractions, warm slices, every decision explained."""
 
 
-for _command in (advise, cordon, dashboard, devices, drain, events, queues, requests, run, slices, top, uncordon, usage):
+for _command in (
+    advise,
+    cordon,
+    dashboard,
+    devices,
+    drain,
+    events,
+    queues,
+    requests,
+    run,
+    slices,
+    top,
+    uncordon,
+    usage,
+):
     main.add_command(_command)
 
 
