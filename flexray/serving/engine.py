@@ -128,16 +128,14 @@ class Engine:
         self._session: Any = None
         self._process.start()
 
-    async def ask(self, method: str, path: str, kind: str, body: bytes) -> Answer:
+    async def ask(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """Pass a request on; answers with all of it, or with the first part of a stream."""
         if not self._process.up:
             return self._gone()
         import aiohttp
 
         try:
-            answer = await self._http().request(
-                method, f"http://engine{path}", data=body, headers={"content-type": kind}
-            )
+            answer = await self._http().request(method, f"http://engine{path}", data=body, headers=headers)
             told = answer.headers.get("content-type", "application/json")
             if _STREAM not in told:
                 async with answer:

@@ -81,6 +81,7 @@ class EngineProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_END_SECONDS)
         self._end()
+        self.socket.unlink(missing_ok=True)
 
     def _bring_up(self) -> None:
         with self._turn():

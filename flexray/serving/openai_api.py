@@ -22,6 +22,8 @@ from flexray.serving.routes import Replica, Routes
 _BUSY = 10_000
 """Requests that pass through at a time: engines have queues of their own."""
 _RECOVER_SECONDS = 60.0
+_PASSED_ON = ("content-type", "authorization")
+"""Headers that an engine sees; with ``--api-key`` among its arguments vLLM asks for the second."""
 
 
 def openai(*models: EngineModel, name: str = "openai", **options: Any) -> Any:
@@ -77,8 +79,9 @@ class OpenAI:
             return _error(400, "invalid_request_error", f"{path} takes JSON that names a model, of {names}")
         if model not in names:
             return _error(404, "model_not_found", f"there is no model {model!r}; there are {names}")
-        kind = request.headers.get("content-type", "application/json")
-        parts = self._routes.answer(model, request.method, path, kind, body)
+        headers = {"content-type": "application/json"}
+        headers |= {name: value for name, value in request.headers.items() if name in _PASSED_ON}
+        parts = self._routes.answer(model, request.method, path, headers, body)
         try:
             first = await anext(parts)
         except FlexrayError as error:

@@ -63,7 +63,7 @@ def played(
 
 
 async def whole(routes: Routes) -> list[bytes]:
-    return [part.data async for part in routes.answer("m", "POST", "/v1/completions", "json", b"{}")]
+    return [part.data async for part in routes.answer("m", "POST", "/v1/completions", {}, b"{}")]
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -135,7 +135,7 @@ def test_a_lost_slice_is_passed_over() -> None:
 def test_an_answer_that_has_begun_ends_with_an_error() -> None:
     async def scenario(keepers: list[FakeKeeper], routes: Routes) -> None:
         keepers[0].goes_on.clear()
-        parts = routes.answer("m", "POST", "/", "json", b"")
+        parts = routes.answer("m", "POST", "/", {}, b"")
         assert (await anext(parts)).data == b"0"
         keepers[0].serves.clear()
         keepers[0].goes_on.set()
@@ -168,7 +168,7 @@ def test_other_failures_are_the_requests_own() -> None:
 
 def test_a_client_that_leaves_ends_its_answer() -> None:
     async def scenario(keepers: list[FakeKeeper], routes: Routes) -> None:
-        parts = routes.answer("m", "POST", "/", "json", b"")
+        parts = routes.answer("m", "POST", "/", {}, b"")
         await anext(parts)
         await parts.aclose()
         await until(lambda: keepers[0].dropped == ["2"])
