@@ -42,10 +42,15 @@ class DeviceUncordoned:
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """A client connected. Slices of its environment may be created while it lives."""
+    """A client connected. Slices of its environment may be created while it lives.
+
+    ``user`` and ``job`` are whose it is, as it says; accounts need them, the core does not.
+    """
 
     session: SessionId
     environment: EnvironmentId
+    user: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)

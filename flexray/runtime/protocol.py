@@ -47,16 +47,20 @@ class Environment:
     """The code and variables a client's tasks need; a slice serves only one.
 
     Attributes:
-        id: hash of all the rest.
+        id: hash of the code and variables, and of the job where these are its own.
         job: Ray job whose drivers' output streams get what the tasks print.
         runtime_env: Ray runtime environment, with packages already uploaded.
         sys_path: directories the driver added to ``sys.path``.
+        user: the login name of the driver's process.
+        submission: id of the job as it was submitted (``ray job submit``), or "".
     """
 
     id: EnvironmentId
     job: str
     runtime_env: dict[str, Any] = field(default_factory=dict)
     sys_path: tuple[str, ...] = ()
+    user: str = ""
+    submission: str = ""
 
 
 @dataclass(frozen=True, slots=True)
