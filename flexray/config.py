@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
@@ -139,6 +139,10 @@ class PoolConfig(BaseModel):
     queues: list[dict[str, Any]] = Field(default_factory=list)
     """Queues of the pool, as in a file of queues (``flexray start --queues FILE`` reads one); see docs/queues.md.
     ``flexray queue set`` changes them while the pool runs."""
+
+    usage_kept: Annotated[float, Field(gt=0, le=366)] | Annotated[str, Field(min_length=1)] = 7.0
+    """For how many days usage is kept by the hour, in Ray's own store; or a directory on the scheduler's node in which
+    it is kept for good. See docs/accounting.md."""
 
     journal: str = ""
     """Path of a file, on the scheduler's node, that events and commands are appended to."""

@@ -22,16 +22,29 @@ DOORS: dict[str, set[str]] = {
     "build": {"model", "catalog", "core", "policies", "config"},
     "devices": {"model", "catalog"},
     "telemetry": {"model"},
-    "dashboard": {"model"},
+    "accounting": {"model"},
+    "dashboard": {"model", "accounting"},
     "sim": {"model", "catalog", "config", "queue_file", "core", "build"},
-    "runtime": {"model", "catalog", "config", "queue_file", "core", "build", "devices", "telemetry"},
+    "runtime": {"model", "catalog", "config", "queue_file", "core", "build", "devices", "telemetry", "accounting"},
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
     "executor": {"tasks", "future"},
     "serving": {"model", "tasks", "future", "__init__"},
     "demo": {"model", "tasks", "future", "__init__"},
-    "tables": {"model"},
-    "cli": {"tables", "model", "config", "queue_file", "sim", "runtime", "dashboard", "telemetry", "devices", "demo"},
+    "tables": {"model", "accounting"},
+    "cli": {
+        "tables",
+        "model",
+        "config",
+        "queue_file",
+        "sim",
+        "runtime",
+        "dashboard",
+        "telemetry",
+        "devices",
+        "demo",
+        "accounting",
+    },
     "__init__": {"model", "config", "runtime", "tasks", "future", "executor"},
     "__main__": {"cli"},
 }
@@ -53,7 +66,7 @@ OUTSIDE = {
     "rich": {"demo", "dashboard", "tables", "tasks"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
-PURE_ROOMS = {"model", "core", "policies", "build"}
+PURE_ROOMS = {"model", "core", "policies", "build", "accounting"}
 STANDARD_LIBRARY_ONLY = {"model", "errors"}
 
 

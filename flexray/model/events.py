@@ -42,10 +42,15 @@ class DeviceUncordoned:
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """A client connected. Slices of its environment may be created while it lives."""
+    """A client connected. Slices of its environment may be created while it lives.
+
+    ``user`` and ``job`` are whose it is, as it says; accounts need them, the core does not.
+    """
 
     session: SessionId
     environment: EnvironmentId
+    user: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class RequestSubmitted:
         near: (node, MiB there) for nodes that hold large arguments of the calls that wait, most first, at most four.
         waited: seconds since it was first submitted, to an earlier incarnation of the scheduler.
         attempt: leases it was given by that.
+        trace: W3C ``traceparent`` of the call that it is for, where that has a trace.
     """
 
     id: RequestId
@@ -80,6 +86,7 @@ class RequestSubmitted:
     near: tuple[tuple[str, int], ...] = ()
     waited: float = 0.0
     attempt: int = 0
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

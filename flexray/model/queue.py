@@ -14,6 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from fnmatch import fnmatchcase
 
 from flexray.errors import UsageError
+from flexray.model.request import DEFAULT_QUEUE
 
 ROOT_QUEUE = "root"
 """The queue above all others: the whole pool. It needs no description, and may have one."""
@@ -127,6 +128,16 @@ def tree_problem(queues: Sequence[Queue]) -> tuple[int, str, str] | None:
                 message = f"queue {queue.name!r} is below itself: {circle}. One of them needs another parent"
                 return place, "parent", message
     return None
+
+
+def leaves_of(queues: Iterable[Queue]) -> tuple[frozenset[str], str]:
+    """The queues in which requests wait under a configuration, and the one where those go whose queue is gone."""
+    given = list(queues)
+    names = {ROOT_QUEUE, DEFAULT_QUEUE, *(queue.name for queue in given)}
+    parents = {queue.name: queue.parent for queue in given}
+    groups = {parents.get(name, ROOT_QUEUE) for name in names if name != ROOT_QUEUE}
+    leaves = frozenset(names - groups)
+    return leaves, DEFAULT_QUEUE if DEFAULT_QUEUE in leaves else min(leaves)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -73,7 +73,8 @@ class Conversations:
             self.leave(ticket.session)
         if ticket.session not in self.open:
             self.open[ticket.session] = Conversation(ticket, environment, self._clock())
-            self._apply(SessionOpened(ticket.session, environment.id))
+            whose = (environment.user, environment.submission or environment.job)
+            self._apply(SessionOpened(ticket.session, environment.id, *whose))
             self._on_change(ticket.session, True)
         return self.tell(ticket, first, events)
 

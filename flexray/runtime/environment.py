@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
+import os
 from typing import Any
 
 import ray
@@ -12,6 +14,7 @@ from flexray.model.lease import EnvironmentId
 from flexray.runtime.protocol import Environment
 
 _UNPACKED_PACKAGES = "runtime_resources"  # where Ray unpacks working_dir and py_modules on a node
+_SUBMISSION = "job_submission_id"  # where Ray's jobs have it in their metadata
 _NOT_CODE = frozenset({"_ray_commit", "eager_install", "config", "excludes", "worker_process_setup_hook"})
 
 
@@ -28,7 +31,9 @@ def capture_environment(share: bool) -> Environment:
     scope = "" if share and not paths and _content_addressed(runtime_env) else job
     text = json.dumps([scope, runtime_env, paths], sort_keys=True, default=str)
     name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return Environment(EnvironmentId(name), job, runtime_env, paths)
+    return Environment(
+        EnvironmentId(name), job, runtime_env, paths, _user(), _job_config().metadata.get(_SUBMISSION, "")
+    )
 
 
 def with_variables(runtime_env: dict[str, Any], variables: dict[str, str]) -> dict[str, Any]:
@@ -40,10 +45,20 @@ def with_variables(runtime_env: dict[str, Any], variables: dict[str, str]) -> di
 
 def _driver_paths() -> list[str]:
     """Directories the driver added to sys.path, which Ray puts on the path of the job's workers."""
+    return list(_job_config().py_driver_sys_path)
+
+
+def _job_config() -> Any:
     from ray._private.worker import global_worker
 
-    config = global_worker.core_worker.get_job_config()
-    return list(config.py_driver_sys_path)
+    return global_worker.core_worker.get_job_config()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number and no name
+        return str(os.getuid())
 
 
 def _content_addressed(runtime_env: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from flexray.model.commands import ResizeSlice, StopSlice
 from flexray.model.events import Event, NodeReported, ResizeRefused, SliceEnded, SliceFailed
 from flexray.runtime.agent_link import AgentLink, Outdated
 from flexray.runtime.claims import claims_of_cluster, remove_claim
-from flexray.runtime.node_agent import NodeAgent
+from flexray.runtime.node_agent import AgentOptions, NodeAgent
 from flexray.runtime.protocol import NAMESPACE, SliceSpec, agent_name
 from flexray.runtime.usage import UsageReport
 
@@ -31,6 +32,7 @@ class Nodes:
         epoch: of this scheduler; agents refuse those before the one they listen to.
         on_event: gets what agents report; ``on_gone`` the nodes that died or lost their agent.
         on_outdated: called when an agent listens to a later scheduler.
+        on_usage: told what the slices of a node use, whenever it has looked.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Nodes:
         on_event: Callable[[Event], None],
         on_gone: Callable[[str], None],
         on_outdated: Callable[[Outdated], None],
+        on_usage: Callable[[str, UsageReport], None],
     ) -> None:
         self._config, self._epoch, self._on_outdated = config, epoch, on_outdated
-        self._on_event = on_event
+        self._on_event, self._on_usage = on_event, on_usage
         self._on_gone = on_gone
         #: what the slices of each node use, as of its latest report.
         self.usage: dict[str, UsageReport] = {}
@@ -193,13 +196,14 @@ class Nodes:
     def _make_agent(self, node: dict[str, Any]) -> Any:
         actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=1000)(NodeAgent)
         name = node["NodeID"]
+        options = AgentOptions(**{field.name: getattr(self._config, field.name) for field in fields(AgentOptions)})
         return actor.options(
             name=agent_name(name),
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
             scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
-        ).remote(name, node["NodeName"], dict(node["Resources"]), dict(node.get("Labels", {})), self._config)
+        ).remote(name, node["NodeName"], dict(node["Resources"]), dict(node.get("Labels", {})), options)
 
     async def _listen(self, node: str, agent: AgentLink, cpu: int) -> None:
         """Take reports of an agent until it dies; then its slices are gone too, and a new agent is made."""
@@ -209,6 +213,7 @@ class Nodes:
                     return  # its node was given back
                 if isinstance(news, UsageReport):
                     self.usage[node] = news
+                    self._on_usage(node, news)
                     continue
                 for event in news:
                     self._on_event(event)

@@ -14,7 +14,7 @@ from flexray.model.isolation import Isolation
 from flexray.model.lease import EnvironmentId, LeaseId, Placement, SessionId, SliceId
 from flexray.runtime.usage import UsageReport
 
-PROTOCOL = 9
+PROTOCOL = 10
 """Raised whenever a message changes; ``init`` refuses a pool that speaks another one."""
 
 NAMESPACE = "flexray"
@@ -47,16 +47,20 @@ class Environment:
     """The code and variables a client's tasks need; a slice serves only one.
 
     Attributes:
-        id: hash of all the rest.
+        id: hash of the code and variables, and of the job where these are its own.
         job: Ray job whose drivers' output streams get what the tasks print.
         runtime_env: Ray runtime environment, with packages already uploaded.
         sys_path: directories the driver added to ``sys.path``.
+        user: the login name of the driver's process.
+        submission: id of the job as it was submitted (``ray job submit``), or "".
     """
 
     id: EnvironmentId
     job: str
     runtime_env: dict[str, Any] = field(default_factory=dict)
     sys_path: tuple[str, ...] = ()
+    user: str = ""
+    submission: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class SliceSpec:
         reusable: whether it may serve another lease afterwards.
         host: milli-cores and MiB of host memory that are booked for it beside the device.
         key: see ``seals.py``.
+        telemetry: environment variables that say what it exports, where its client's do not.
     """
 
     slice: SliceId
@@ -78,6 +83,7 @@ class SliceSpec:
     reusable: bool = True
     host: tuple[int, int] = (0, 0)
     key: bytes = field(default=b"", repr=False)
+    telemetry: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 #: What a scheduler has an agent do.
@@ -236,6 +242,7 @@ class Batch(NamedTuple):
         streams: whether the call is a generator whose items go out through ``stream``.
         place: where its calls keep their checkpoints; "": with the client.
         member: what its one call is of a gang; None: it is one by itself.
+        traces: W3C ``traceparent`` of those calls that have a trace, by number.
     """
 
     token: Token
@@ -250,6 +257,7 @@ class Batch(NamedTuple):
     streams: bool = False
     place: str = ""
     member: Member | None = None
+    traces: dict[int, str] = {}  # noqa: RUF012 (a NamedTuple's default; nobody changes it)
 
 
 class Reply(NamedTuple):
@@ -262,6 +270,7 @@ class Reply(NamedTuple):
         seconds: their run time together.
         refused: why the slice took nothing, or "".
         missing: hash of a function the slice no longer has, or "".
+        ends: when those calls ended that have a trace, by number, in nanoseconds since 1970.
     """
 
     done: tuple[tuple[int, int, Any], ...]
@@ -270,6 +279,7 @@ class Reply(NamedTuple):
     seconds: float = 0.0
     refused: str = ""
     missing: str = ""
+    ends: dict[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
