@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
+from flexray.core.coming import could_come
 from flexray.core.ends import SLICE_START_SECONDS
 from flexray.core.estimate import estimate_starts
 from flexray.core.gang_fit import fits_ever
@@ -38,7 +39,8 @@ def plan(core: Scheduler, request: Request, now: float) -> PlanAnswer:
     removed = state.pool.removed_by(narrowed) if len(state.pool.books) else {}
     rows = tuple(sorted((reason.value, count) for reason, count in removed.items()))
     found = _start(core.copy(), request, now)
-    too_large = not fits_ever(state.pool, narrowed, narrowed.gang.enough if narrowed.gang is not None else 1)
+    enough = narrowed.gang.enough if narrowed.gang is not None else 1
+    too_large = not fits_ever(state.pool, narrowed, enough) and could_come(state.pool, narrowed) is None
     never = refusal is not None or (bool(len(state.pool.books)) and too_large)
     starts = "never" if never else _starts(found)
     return PlanAnswer(

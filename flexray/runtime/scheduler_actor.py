@@ -308,7 +308,7 @@ class SchedulerActor:
             try:
                 for bundle, node in await loop.run_in_executor(None, demand.publish, wanted, self._nodes.reported):
                     scaler.came(bundle, node)
-            except ray.exceptions.RayError as error:  # the GCS is away; Ray reconnects
+            except (ray.exceptions.RayError, ValueError) as error:  # the GCS is away, or it takes no such labels
                 _log.warning("flexray: the demand for nodes could not be published: %s", error)
             if self._closing:
                 return

@@ -13,6 +13,7 @@ import pytest
 
 import flexray as flex
 from cluster.conftest import until
+from flexray.runtime.processes import end_all, family, identify
 
 HEAD = "f" * 51 + "00000"
 """What the fake provider takes the head's id for."""
@@ -83,9 +84,12 @@ def growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     }
     made = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=made.address, log_to_driver=False, logging_level="error")
+    monitor = identify(made.head_node.all_processes["monitor"][0].process.pid)
     yield
     flex.shutdown()
     ray.shutdown()
+    # The nodes' processes are the autoscaler's, and some outlive their node: Ray's cluster here knows nothing of them.
+    assert monitor is not None and end_all(family(monitor, "NO_SUCH_MARK="), 20)
     made.shutdown()
 
 

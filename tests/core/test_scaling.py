@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from harness import World, node
 
+from flexray.core.planning import plan
 from flexray.core.scaling import idle_nodes, lacking
 from flexray.errors import UsageError
 from flexray.model import events
 from flexray.model.lifecycle import EndReason
+from flexray.model.request import request_from_options
 from flexray.queue_file import parse_queues
 
 A100 = {"type": "nvidia/A100-80GB", "devices": 4, "labels": {"kind": "a100"}}
@@ -33,6 +35,11 @@ def test_what_no_node_has_waits_for_one_that_can_come() -> None:
     w.settle()
     assert not w.failed and w.reason("r") == "scaling"
     assert asked(w) == [("nvidia/T4", 1, 0)]
+    w.submit("other", gpu=1, types="nvidia/A10")
+    w.wait(100)
+    assert set(w.leases) == {"other"}, "nothing is taken back for it: that would make it no room"
+    assert plan(w.scheduler.copy(), request_from_options({"gpu": 1, "types": "nvidia/T4"}), w.now).starts == "unknown"
+    assert plan(w.scheduler.copy(), request_from_options({"gpu": 1, "types": "nvidia/H100"}), w.now).starts == "never"
     w.apply(events.NodeReported(node("n2", "1xT4")))
     w.settle()
     assert w.leases["r"].placement.node == "n2" and asked(w) == []
