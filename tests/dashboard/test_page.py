@@ -207,18 +207,18 @@ def test_devices_are_cordoned_where_that_is_allowed() -> None:
 
 def test_of_many_only_what_is_in_sight_is_in_the_document() -> None:
     async def whole() -> None:
-        pool = MadeUp(2_000, 4_000)
+        pool = MadeUp(1_200, 2_400)
         from aiohttp.test_utils import TestServer
 
         server = TestServer(Dashboard(pool.source(), Access("127.0.0.1", 8266)).app())
         await server.start_server()
         async with chromium() as browser:
             page = await browser.open(str(server.make_url("/")))
-            await page.until("document.querySelector('#devices-count').innerText === '2,000'")
-            assert 50 < await page.js("document.querySelectorAll('[data-device]').length") < 800
+            await page.until("document.querySelector('#devices-count').innerText === '1,200'")
+            assert 50 < await page.js("document.querySelectorAll('[data-device]').length") < 600
             await page.js("document.querySelector('#devices').scrollTop = 1e9")
-            await page.until("document.querySelector('#devices').innerText.includes('node-0250')")
-            assert await page.js("document.querySelectorAll('[data-device]').length") < 800
+            await page.until("document.querySelector('#devices').innerText.includes('node-0150')")
+            assert await page.js("document.querySelectorAll('[data-device]').length") < 600
             assert page.errors == []
         await server.close()
 
