@@ -1,10 +1,10 @@
-# make demo, make test, make lint: each sets up what it needs in .venv.
+# make demo, make test, make lint, make docs: each sets up what it needs in .venv.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,5 +27,8 @@ types: $(STAMP)
 
 check: lint types test
 
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info flexray-demo
+	rm -rf $(VENV) build dist site *.egg-info flexray-demo

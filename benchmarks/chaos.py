@@ -15,7 +15,8 @@ time two at once. What really ran comes from a file that each call writes its st
 - leaked: shares, slices, processes and waiting requests that are left when all work is done.
 
 Seconds until it goes on: from the kill to the first of the interrupted calls that starts again; for the scheduler, to
-the start of a task of a new kind that is submitted right after the kill, which needs a new slice.
+the start of a task of a new kind that is submitted right after the kill, which needs a new slice. Kills of a settled
+pool are counted apart from those that fall into the recovery from another.
 """
 
 from __future__ import annotations
@@ -45,16 +46,22 @@ from flexray.runtime.processes import MARK
 TARGETS = {"slice": 2.0, "agent": 5.0, "scheduler": 5.0, "node": 3.0}
 """Seconds until work goes on; for a node, after Ray has noticed."""
 GO_ON_SECONDS = 60.0
-PAUSE = 0.6
+PAUSES = (0.5, 6.0)
+"""Seconds between work being on again and the next kill: the short ones fall into the rest of a recovery."""
 CONFIG = {"warm_seconds": 2.0, "linger_seconds": 0.2, "poll_seconds": 0.5, "grace_seconds": 1.0}
 
 
 @dataclass(frozen=True)
 class GoneOn:
-    """A kill, and after how many seconds work went on; None: not within a minute, or nothing ran there."""
+    """A kill, and after how many seconds work went on; None: not within a minute, or nothing ran there.
+
+    ``settled``: no slice was being started when it came; else slices of the last recovery were, with all the
+    processor time that it takes.
+    """
 
     kind: str
     seconds: float | None
+    settled: bool
     noticed: float | None = None
     timed_out: bool = False
 
@@ -75,7 +82,7 @@ class Watch(threading.Thread):
             held: dict[str, int] = defaultdict(int)
             latest = {line.pid: line for line in self._log.look()}
             for pid, line in latest.items():
-                if alive(pid):
+                if alive(pid, line.at):
                     for device in line.devices:
                         held[device] += line.share
             self.samples += 1
@@ -88,8 +95,13 @@ def probe(log: str, call: str) -> None:
     note(log, call, "start")
 
 
-def wait_until_on(kill: Kill, log: Log) -> GoneOn:
-    """How long until work goes on."""
+def settled() -> bool:
+    """Is no slice being started, and no other kill at work?"""
+    return all(piece.state != "starting" for piece in flex.pool().slices)
+
+
+def wait_until_on(kill: Kill, log: Log, calm: bool) -> GoneOn:
+    """How long until work goes on; ``calm``: whether the pool was settled before the kill."""
     wanted = set(map(line_of, kill.interrupted))
     if kill.kind == "scheduler":
         call = f"probe-{kill.at}"
@@ -109,9 +121,9 @@ def wait_until_on(kill: Kill, log: Log) -> GoneOn:
         if kill.kind == "node" and noticed is None and not _alive_for_ray(kill.node):
             noticed = time.time() - kill.at
         if started and (kill.kind != "node" or noticed is not None):
-            return GoneOn(kill.kind, min(started) - kill.at, noticed)
+            return GoneOn(kill.kind, min(started) - kill.at, calm, noticed)
         time.sleep(0.02)
-    return GoneOn(kill.kind, None, noticed, timed_out=time.time() >= kill.at + GO_ON_SECONDS)
+    return GoneOn(kill.kind, None, calm, noticed, timed_out=time.time() >= kill.at + GO_ON_SECONDS)
 
 
 def _alive_for_ray(node: str) -> bool:
@@ -165,11 +177,13 @@ def run(kills: int, seed: int, directory: str) -> dict[str, Any]:
         watch.start()
         stream.begin()
         for number, kind in enumerate(killer.sequence(kills)):
-            time.sleep(PAUSE)
+            time.sleep(killer.pause(*PAUSES))
+            calm = settled()
             if number % 5 == 4:  # two at once
-                gone_on += [wait_until_on(one, log) for one in (killer.kill(kind), killer.kill("slice"))]
+                two = [killer.kill(kind), killer.kill("slice")]
+                gone_on += [wait_until_on(one, log, calm=False) for one in two]
             else:
-                gone_on.append(wait_until_on(killer.kill(kind), log))
+                gone_on.append(wait_until_on(killer.kill(kind), log, calm))
             print(f"\r{number + 1} of {kills} kills, {stream.done} calls done", end="", flush=True)
         print()
         stream.finish(120)
@@ -202,7 +216,13 @@ def figures(
         "never_went_on": sum(one.timed_out for one in gone_on),
         "what": {"open": sorted(stream.open), "wrong": stream.wrong, "leaked": leaked, "over": watch.over[:3]},
         "gone_on": [asdict(one) for one in gone_on],
-        "seconds_until_on": {kind: _summary(kind, gone_on) for kind in KINDS},
+        "seconds_until_on": {
+            kind: {
+                "settled": _summary(kind, [one for one in gone_on if one.settled]),
+                "amid another recovery": _summary(kind, [one for one in gone_on if not one.settled]),
+            }
+            for kind in KINDS
+        },
     }
 
 
@@ -222,16 +242,10 @@ def _summary(kind: str, gone_on: list[GoneOn]) -> dict[str, float | int]:
 def show(result: dict[str, Any]) -> None:
     """The tables."""
     console = Console()
-    table = Table("killed", "times", "on again: median s", "worst s", "target s", box=None)
-    for kind, found in result["seconds_until_on"].items():
-        if not found["count"]:
-            table.add_row(kind, "0", "", "", f"{TARGETS[kind]:g}")
-            continue
-        row = [f"{found['median']:.2f}", f"{found['worst']:.2f}"]
-        table.add_row(kind, str(found["count"]), *row, f"{TARGETS[kind]:g}")
-        if "median_after_noticed" in found:
-            row = [f"{found['median_after_noticed']:.2f}", f"{found['worst_after_noticed']:.2f}"]
-            table.add_row("  after Ray noticed", "", *row, "3")
+    table = Table("killed", "when", "times", "on again: median s", "worst s", "target s", box=None)
+    for kind, by_state in result["seconds_until_on"].items():
+        for state, found in by_state.items():
+            _add_rows(table, kind, state, found)
     console.print(table)
     for name in ("lost", "duplicated", "over_committed", "leaked", "never_went_on"):
         console.print(f"{name.replace('_', '-')}: {result[name]}")
@@ -243,6 +257,20 @@ def show(result: dict[str, Any]) -> None:
     for name, found in result["what"].items():
         if found:
             console.print(f"{name}: {found}")
+
+
+def _add_rows(table: Table, kind: str, state: str, found: dict[str, float | int]) -> None:
+    target = f"{TARGETS[kind]:g}"
+    if not found["count"]:
+        table.add_row(kind, state, "0", "", "", target)
+        return
+    row = [f"{found['median']:.2f}", f"{found['worst']:.2f}"]
+    if "median_after_noticed" in found:
+        table.add_row(kind, state, str(found["count"]), *row, "")
+        row = [f"{found['median_after_noticed']:.2f}", f"{found['worst_after_noticed']:.2f}"]
+        table.add_row("", "  after Ray noticed", "", *row, target)
+    else:
+        table.add_row(kind, state, str(found["count"]), *row, target)
 
 
 def main() -> None:

@@ -65,6 +65,10 @@ class Killer:
         self._draw.shuffle(chosen)
         return chosen
 
+    def pause(self, least: float, most: float) -> float:
+        """Seconds to wait before the next kill."""
+        return self._draw.uniform(least, most)
+
     def kill(self, kind: str) -> Kill:
         """Kill one of a kind, now."""
         return {"slice": self._slice, "agent": self._agent, "scheduler": self._scheduler, "node": self._node}[kind]()

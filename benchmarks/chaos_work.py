@@ -23,6 +23,8 @@ TASK_SECONDS = (0.1, 0.8)
 LARGE = 2_000_000
 """Bytes of a large result, which stays on the node that made it until somebody fetches it."""
 TASKS_AT_ONCE, GANGS_AT_ONCE, ACTORS = 14, 1, 2
+_CLOCKS_SECONDS = 0.5
+"""The clocks of processes and of their lines may differ by this."""
 MOST_WRONG = 20
 """After so many calls that failed, nothing more is submitted: something is broken."""
 
@@ -91,15 +93,18 @@ class Log:
                 last[line.call] = line
             else:
                 last.pop(line.call, None)
-        return {call: line for call, line in last.items() if alive(line.pid)}
+        return {call: line for call, line in last.items() if alive(line.pid, line.at)}
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
+def alive(pid: int, at: float | None = None) -> bool:
+    """Whether a process runs (a zombie does not); ``at``: and was there at that time, so that it is not another one."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return False
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    begun = booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0] not in "ZX" and (at is None or begun <= at + _CLOCKS_SECONDS)
 
 
 def work(log: str, call: str, seconds: float, size: int) -> Any:

@@ -5,13 +5,49 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from flexray.errors import UsageError
 from flexray.model.isolation import Isolation
 from flexray.queue_file import parse_queues, plain_queue
+
+
+class NewNodes(BaseModel):
+    """A kind of node that Ray's autoscaler can add to the cluster.
+
+    Attributes:
+        type: device type, such as ``nvidia/A100-80GB``, as the pool calls it once it is there.
+        devices: how many of them such a node has.
+        labels: how Ray finds the kind, as a label selector such as ``{"ray.io/accelerator-type": "A100"}``; {} where
+            any node with such devices will do.
+        cpus, host_memory: what such a node has beside its devices, for requests with ``cpus=`` or ``host_memory=``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str = Field(min_length=1)
+    devices: int = Field(default=1, ge=1)
+    labels: dict[str, str] = Field(default_factory=dict)
+    cpus: float = Field(default=0.0, ge=0)
+    host_memory: str = ""
+
+
+class Scaling(BaseModel):
+    """How the pool gets on with Ray's autoscaler; see docs/operations.md.
+
+    Attributes:
+        nodes: what the autoscaler can add, those to be preferred first.
+        wait_seconds: a request that has waited this long asks for a node.
+        idle_seconds: a node on which nothing was for this long is given back to Ray, whose autoscaler may remove it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nodes: list[NewNodes] = Field(min_length=1)
+    wait_seconds: float = Field(default=5.0, ge=0)
+    idle_seconds: float = Field(default=120.0, ge=0)
 
 
 class PoolConfig(BaseModel):
@@ -97,9 +133,16 @@ class PoolConfig(BaseModel):
     share_environments: bool = False
     """Give warm slices to other jobs too, where all their code is content-addressed (working_dir, packages by URI)."""
 
+    scaling: Scaling | None = None
+    """For a cluster with an autoscaler: what it can add. None: no node is asked for, none is given back."""
+
     queues: list[dict[str, Any]] = Field(default_factory=list)
     """Queues of the pool, as in a file of queues (``flexray start --queues FILE`` reads one); see docs/queues.md.
     ``flexray queue set`` changes them while the pool runs."""
+
+    usage_kept: Annotated[float, Field(gt=0, le=366)] | Annotated[str, Field(min_length=1)] = 7.0
+    """For how many days usage is kept by the hour, in Ray's own store; or a directory on the scheduler's node in which
+    it is kept for good. See docs/accounting.md."""
 
     journal: str = ""
     """Path of a file, on the scheduler's node, that events and commands are appended to."""

@@ -5,6 +5,7 @@
     │   ├── InvalidRequest           a share, memory, type or option that makes no sense
     │   ├── UnknownPolicy            no policy of that name
     │   ├── UnknownQueue             no queue of that name
+    │   ├── NotThere                 no request, device or node of that name
     │   ├── ConfigMismatch           the running pool was started with other settings
     │   ├── NotSerializable          a function or argument that cannot be pickled
     │   └── NotConnected             used after flex.shutdown(), or in a forked child
@@ -58,6 +59,7 @@ __all__ = [
     "MemoryLimitExceeded",
     "NotConnected",
     "NotSerializable",
+    "NotThere",
     "PoolError",
     "Preempted",
     "ResizeRefused",
@@ -89,6 +91,10 @@ class UnknownPolicy(UsageError):
 
 class UnknownQueue(UsageError):
     """No queue of that name."""
+
+
+class NotThere(UsageError):
+    """No request, device or node of that name, or not any more."""
 
 
 class ConfigMismatch(UsageError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -12,13 +13,14 @@ from pathlib import Path
 import pytest
 
 import flexray
+from flexray import errors
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "examples/README.md",
     ROOT / "benchmarks/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -42,6 +44,32 @@ def test_importing_flexray_does_not_import_ray_or_torch() -> None:
     code = "import sys, flexray; print(sorted({'ray', 'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_error_has_its_remedy() -> None:
+    kinds = {
+        name for name, kind in vars(errors).items() if isinstance(kind, type) and kind.__module__ == errors.__name__
+    }
+    rows = set(re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", (ROOT / "docs/errors.md").read_text(), re.MULTILINE))
+    assert kinds - rows == {"FlexrayError"} | {name for name in kinds if name.startswith("_")} and rows <= kinds
+
+
+def test_pictures_are_drawn_from_the_tables() -> None:
+    drawn = runpy.run_path(str(ROOT / "docs/draw.py"))["pictures"]()
+    there = {path.name: path.read_text() for path in (ROOT / "docs/pictures").glob("*.svg")}
+    assert there == drawn, "run `python docs/draw.py`"
+
+
+def test_the_site_builds_and_has_every_page(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    in_nav = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert in_nav == {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    reference = (tmp_path / "reference/index.html").read_text()
+    public = set(flexray.__all__) - {"errors", "serving"}
+    assert [name for name in sorted(public) if f'id="flexray.{name}"' not in reference] == []
 
 
 @pytest.mark.ray

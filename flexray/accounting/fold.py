@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flexray.accounting.asking import Asked, Asking
 from flexray.accounting.ledger import Holder, Ledger
+from flexray.accounting.promises import Promises
 from flexray.model.amounts import share_as_float
 from flexray.model.commands import AnswerResize, Command, FailRequest, GrantLease, RevokeLease
 from flexray.model.events import (
@@ -28,23 +30,7 @@ from flexray.model.events import (
     SessionOpened,
 )
 from flexray.model.holding import RELEASED, SESSION_CLOSED, UNSEEN, Holding
-from flexray.model.lease import Lease, LeaseId, RequestId, SessionId, SliceId
-from flexray.model.queue import leaves_of
-
-
-@dataclass(slots=True)
-class Asked:
-    """A request that is not over, as far as accounts need it. ``held``: how many leases it has; of a gang, several."""
-
-    id: RequestId
-    session: SessionId
-    queue: str
-    task_class: str
-    gang: bool
-    share: int
-    memory: int | None
-    held: int = 0
-    ending: bool = False
+from flexray.model.lease import Lease, LeaseId, SliceId
 
 
 @dataclass(slots=True)
@@ -68,7 +54,6 @@ class Held:
 class _Meter:
     """What was held of a slice since it was last measured: by holder, (microseconds x devices, units)."""
 
-    node: str
     since: dict[Holder, tuple[int, int]] = field(default_factory=dict)
     begun: bool = False
 
@@ -84,15 +69,14 @@ class Fold:
         self.ledger = ledger
         self.held: dict[LeaseId, Held] = {}
         self.on_slice: dict[SliceId, Held] = {}
-        self.asked: dict[RequestId, Asked] = {}
+        self.asking = Asking()
         self._over = over
         self._counted_until = _ticks(counted_until)
+        #: when a cycle was over last: events may be the first of another scheduler.
         self._last = self._counted_until
-        self._sessions: dict[SessionId, tuple[str, str]] = {}
-        self._of_session: dict[SessionId, dict[RequestId, None]] = {}
         self._nodes: dict[str, str] = {}
-        self._leaves, self._heir = leaves_of(())
-        self._meters: dict[SliceId, _Meter] = {}
+        self._promises = Promises(ledger)
+        self._meters: dict[str, dict[SliceId, _Meter]] = {}
         #: while it is found out what there is: leases that sessions say to hold, those of before that nobody has
         #: spoken of yet, and those that were handed back before their session has said to hold them.
         self._recovering = False
@@ -121,7 +105,6 @@ class Fold:
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event, now)
-        self._last = max(self._last, _ticks(now))
 
     def decided(self, commands: Sequence[Command], now: float) -> None:
         """A cycle is over."""
@@ -133,10 +116,12 @@ class Fold:
             for held in self._claims.values():
                 self._hold(held)
             self._claims = {}
+        self.asking.cycle_over()
         self._last = max(self._last, _ticks(now))
 
     def settle(self, now: float) -> None:
-        """Book what is held until now."""
+        """Book what is held, and promised, until now."""
+        self._promises.until(_ticks(now))
         for held in self.held.values():
             self._book(held, _ticks(now))
 
@@ -145,11 +130,12 @@ class Fold:
 
         Slices of the node that are not in it are gone.
         """
-        for name in [name for name, meter in self._meters.items() if meter.node == node and name not in busy]:
-            del self._meters[name]
+        before = self._meters.pop(node, {})
+        if not busy:
+            return
+        meters = self._meters[node] = {name: before.get(name) or _Meter() for name in busy}
         for name, part in busy.items():
-            meter = self._meters.setdefault(name, _Meter(node))
-            held = self.on_slice.get(name)
+            meter, held = meters[name], self.on_slice.get(name)
             if held is not None:
                 self._book(held, _ticks(now))
             if part is not None and meter.begun:
@@ -163,35 +149,15 @@ class Fold:
     # -- requests ------------------------------------------------------------------------------
 
     def _submitted(self, event: RequestSubmitted, now: float) -> None:
-        if event.id in self.asked or event.session not in self._sessions:
-            return
-        request = event.request
-        queue = request.queue if request.queue in self._leaves else self._heir
-        self.asked[event.id] = Asked(
-            event.id, event.session, queue, event.task_class, request.gang is not None, request.share, request.memory
-        )
-        self._of_session.setdefault(event.session, {})[event.id] = None
+        self.asking.submitted(event)
 
     def _cancelled(self, event: RequestCancelled, now: float) -> None:
-        asked = self.asked.get(event.id)
-        if asked is not None and (asked.gang or not asked.held):
-            self._ends(asked)
+        self.asking.cancelled(event.id)
 
     def _failed(self, command: FailRequest, now: float) -> None:
-        asked = self.asked.get(command.request)
+        asked = self.asking.requests.get(command.request)
         if asked is not None:
-            self._ends(asked)
-
-    def _ends(self, asked: Asked) -> None:
-        """It gets no more leases; it is over with the last that it has."""
-        asked.ending = True
-        if not asked.held:
-            self.asked.pop(asked.id, None)
-            self._of_session.get(asked.session, {}).pop(asked.id, None)
-
-    def _asked_of(self, lease: LeaseId) -> Asked | None:
-        """What a lease is of; members of a gang ``g`` have leases of ``g.0``, ``g.1`` and so on."""
-        return self.asked.get(lease.request) or self.asked.get(RequestId(lease.request.rpartition(".")[0]))
+            self.asking.ends(asked)
 
     # -- leases --------------------------------------------------------------------------------
 
@@ -203,14 +169,13 @@ class Fold:
 
     def _new(self, lease: Lease, start: float) -> Held | None:
         """None for a lease of a request that is over: the session closed after it was granted."""
-        asked = self._asked_of(lease.lease)
+        asked = self.asking.of(lease.lease)
         if asked is None or lease.lease in self.held:
             return None
-        user, job = self._sessions.get(asked.session, ("", ""))
         place = lease.placement
         task = asked.task_class.partition("/")[0]
         node = self._nodes.get(place.node, place.node)
-        holder = Holder(asked.queue, user, job, task, lease.device_type, node)
+        holder = Holder(asked.queue, asked.user, asked.job, task, lease.device_type, node)
         return Held(lease, asked, holder, place.share, start, _ticks(start))
 
     def _hold(self, held: Held) -> None:
@@ -219,16 +184,17 @@ class Fold:
 
     def _lease_released(self, event: LeaseReleased, now: float) -> None:
         if event.lease in self.held or event.lease in self._claims:
-            asked = self._close(event.lease, now, RELEASED)
-            self._ends(asked)
+            self.asking.handed_back(event.lease, self._close(event.lease, now, RELEASED))
         elif self._recovering:
             self._released[event.lease] = now
 
     def _revoked(self, command: RevokeLease, now: float) -> None:
+        if command.requeued:
+            self.asking.goes_on(command.lease)
         if command.lease in self.held:
             asked = self._close(command.lease, now, command.reason.value)
             if (not command.requeued and not asked.gang) or asked.ending:
-                self._ends(asked)
+                self.asking.ends(asked)
             return
         claim = self._claims.pop(command.lease, None)
         if claim is not None:  # the pool did not hold it any more when it came back
@@ -256,7 +222,7 @@ class Fold:
         if until <= held.counted:
             return
         self.ledger.hold(held.holder, held.counted, until, held.weight)
-        meter = self._meters.get(held.lease.slice)
+        meter = self._meters.get(held.lease.placement.node, {}).get(held.lease.slice)
         if meter is not None:
             passed = until - held.counted
             ticks, units = meter.since.get(held.holder, (0, 0))
@@ -277,15 +243,13 @@ class Fold:
     # -- sessions, nodes, queues ---------------------------------------------------------------
 
     def _session_opened(self, event: SessionOpened, now: float) -> None:
-        self._sessions.setdefault(event.session, (event.user, event.job))
+        self.asking.opened(event)
 
     def _session_closed(self, event: SessionClosed, now: float) -> None:
         for leases in (self.held, self._claims):
             for name in [name for name, held in leases.items() if held.asked.session == event.session]:
                 self._close(name, now, SESSION_CLOSED)
-        for request in self._of_session.pop(event.session, {}):
-            self.asked.pop(request, None)
-        self._sessions.pop(event.session, None)
+        self.asking.closed(event.session)
 
     def _node_reported(self, event: NodeReported, now: float) -> None:
         self._nodes[event.inventory.node] = event.inventory.name
@@ -293,12 +257,10 @@ class Fold:
             self.ledger.speeds[device.type.name] = device.type.speed
 
     def _queues_configured(self, event: QueuesConfigured, now: float) -> None:
-        self._leaves, self._heir = leaves_of(event.queues)
-        for asked in self.asked.values():
-            if asked.queue not in self._leaves:
-                asked.queue = self._heir
+        self._promises.set(event.queues, _ticks(now))
+        moved = {id(asked) for asked in self.asking.configured(event)}
         for held in self.held.values():
-            if held.holder.queue != held.asked.queue:
+            if id(held.asked) in moved:
                 self._book(held, _ticks(now))
                 held.holder = held.holder._replace(queue=held.asked.queue)
 
@@ -309,24 +271,28 @@ class Fold:
         for held in self.held.values():
             self._book(held, self._last)
         self._counted_until = self._last
-        self._before = {**self._before, **self.held}
+        self._before = {**self._before, **self._claims, **self.held}
         self.held, self.on_slice, self._claims, self._released = {}, {}, {}, {}
-        self.asked, self._of_session, self._sessions = {}, {}, {}
+        self.asking.forget()
         self._recovering = True
 
     def _lease_found(self, event: LeaseFound, now: float) -> None:
-        if not self._recovering or event.submitted.session not in self._sessions or event.lease.lease in self._claims:
+        if (
+            not self._recovering
+            or not self.asking.is_open(event.submitted.session)
+            or event.lease.lease in self._claims
+        ):
             return
         self._submitted(event.submitted, now)
         known = self._before.pop(event.lease.lease, None)
         held = self._new(event.lease, known.start if known is not None else now - event.held)
         if held is None:
             return
-        held.counted = max(held.counted, self._counted_until)
+        held.counted = max(held.counted, self._counted_until, known.counted if known is not None else 0)
         self._claims[event.lease.lease] = held
         released = self._released.pop(event.lease.lease, None)
         if released is not None:
-            self._ends(self._close(event.lease.lease, released, RELEASED))
+            self.asking.handed_back(event.lease.lease, self._close(event.lease.lease, released, RELEASED))
 
     def _recovery_ended(self, event: RecoveryEnded, now: float) -> None:
         for held in self._before.values():

@@ -79,6 +79,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.hours: dict[int, dict[Holder, Amounts]] = {}
+        #: what queues were promised by their own quotas: by hour and queue, units of devices, and of compute.
+        self.promised: dict[int, dict[str, tuple[int, int]]] = {}
         #: compute of a device of each type that was seen, relative to nvidia/A100-80GB.
         self.speeds: dict[str, float] = {}
         #: hours that have changed since somebody emptied this.
@@ -98,10 +100,16 @@ class Ledger:
 
     def hold(self, holder: Holder, begin: int, end: int, weight: int) -> None:
         """So many thousandths of a device were held from one time to another, in microseconds since 1970."""
-        while begin < end:
-            until = min(end, (begin // HOUR + 1) * HOUR)
-            self.at(begin, holder).guaranteed += (until - begin) * weight
-            begin = until
+        for at, ticks in _by_hour(begin, end):
+            self.at(at, holder).guaranteed += ticks * weight
+
+    def promise(self, queue: str, begin: int, end: int, amounts: tuple[int, int]) -> None:
+        """A queue had a quota of so many thousandths of devices, and of compute, from one time to another."""
+        for at, ticks in _by_hour(begin, end):
+            hour = self.promised.setdefault(at // HOUR, {})
+            devices, compute = hour.get(queue, (0, 0))
+            hour[queue] = (devices + ticks * amounts[0], compute + ticks * amounts[1])
+            self.changed.add(at // HOUR)
 
     def rows(self, since: float = 0.0, until: float = float("inf")) -> Iterator[tuple[int, Holder, Amounts]]:
         """(hour, holder, sums) of all hours that have a part between two times, in seconds since 1970."""
@@ -109,11 +117,18 @@ class Ledger:
             if (hour + 1) * HOUR / 1e6 > since and hour * HOUR / 1e6 < until:
                 yield from ((hour, holder, self.hours[hour][holder]) for holder in sorted(self.hours[hour]))
 
+    def promises(self, since: float, until: float) -> Iterator[tuple[int, str, tuple[int, int]]]:
+        """(hour, queue, what it was promised) in the same way."""
+        for hour in sorted(self.promised):
+            if (hour + 1) * HOUR / 1e6 > since and hour * HOUR / 1e6 < until:
+                yield from ((hour, queue, amounts) for queue, amounts in sorted(self.promised[hour].items()))
+
     def forget_before(self, hour: int) -> list[int]:
         """Keep nothing of earlier hours; which these were."""
-        old = sorted(one for one in self.hours if one < hour)
+        old = sorted(one for one in self.hours.keys() | self.promised.keys() if one < hour)
         for one in old:
-            del self.hours[one]
+            self.hours.pop(one, None)
+            self.promised.pop(one, None)
             self.changed.discard(one)
         return old
 
@@ -124,13 +139,30 @@ class Ledger:
         types = {holder.device_type for holder in self.hours.get(hour, {})}
         speeds = sorted((name, self.speeds[name]) for name in types & self.speeds.keys())
         rows = sorted(self.hours.get(hour, {}).items())
-        return [[*map(list, speeds)], [[*holder, *astuple(amounts)] for holder, amounts in rows]]
+        promised = sorted(self.promised.get(hour, {}).items())
+        return [
+            [*map(list, speeds)],
+            [[*holder, *astuple(amounts)] for holder, amounts in rows],
+            [[queue, *amounts] for queue, amounts in promised],
+        ]
 
     def restore(self, hour: int, plain: Iterable[Any]) -> None:
         """Take in what ``plain`` gave. Raises ValueError, TypeError for anything else."""
-        speeds, rows = plain
+        speeds, rows, promised = plain
         width, parts = len(Holder._fields), [(list(map(str, row[:6])), list(map(int, row[6:]))) for row in rows]
         if any(len(key) != width for key, _ in parts):
             raise ValueError("a row of an hour has another length")
         self.speeds = {str(name): float(speed) for name, speed in speeds} | self.speeds
-        self.hours[hour] = {Holder(*key): Amounts(*amounts) for key, amounts in parts}
+        promises = {str(queue): (int(devices), int(compute)) for queue, devices, compute in promised}
+        if parts:
+            self.hours[hour] = {Holder(*key): Amounts(*amounts) for key, amounts in parts}
+        if promises:
+            self.promised[hour] = promises
+
+
+def _by_hour(begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """(a time within the hour, microseconds of it) for all hours between two times."""
+    while begin < end:
+        until = min(end, (begin // HOUR + 1) * HOUR)
+        yield begin, until - begin
+        begin = until

@@ -38,6 +38,7 @@ _FOLDED: dict[str, DeviceType] = {
     **{name.lower(): kind for name, kind in _BY_NAME.items()},
 }
 _FAMILIES = {"ascend": Family.NPU, "cpu": Family.CPU}
+_DECLARED_NPU = "declared/npu"
 _MEMORY_SUFFIX = re.compile(r"-\d+GB$")
 _BRANDS = {"NVIDIA", "TESLA", "GEFORCE", "FAKE"}
 _FORM = re.compile(r"SXM\d?|PCIE|HBM\d\w?|\d+GB|GENERATION")
@@ -75,7 +76,12 @@ def find(short: str) -> DeviceType:
 
 
 def family_of(name: str) -> Family:
-    """The family of a type by its maker: Ascend makes NPUs, ``cpu/...`` is host cores, the rest are GPUs."""
+    """The family of a type by its maker: Ascend makes NPUs, ``cpu/...`` is host cores, the rest are GPUs.
+
+    Of what only Ray declares, ``declared/npu`` says it itself.
+    """
+    if name.lower() == _DECLARED_NPU:
+        return Family.NPU
     return _FAMILIES.get(name.split("/", 1)[0].lower(), Family.GPU)
 
 

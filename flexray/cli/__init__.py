@@ -9,10 +9,15 @@ from typing import Any
 
 import click
 
+from flexray.cli import frame
 from flexray.cli.dashboard import dashboard
 from flexray.cli.devices import cordon, drain, uncordon
 from flexray.cli.frame import ADDRESS, one_line_errors
+from flexray.cli.lists import devices, events, queues, requests, slices
+from flexray.cli.names import completion
 from flexray.cli.script import run
+from flexray.cli.top import top
+from flexray.cli.usage import advise, usage
 from flexray.errors import UsageError
 
 
@@ -22,7 +27,21 @@ def main() -> None:
     """One pool of accelerators on Ray: exact fractions, warm slices, every decision explained."""
 
 
-for _command in (cordon, dashboard, drain, run, uncordon):
+for _command in (
+    advise,
+    cordon,
+    dashboard,
+    devices,
+    drain,
+    events,
+    queues,
+    requests,
+    run,
+    slices,
+    top,
+    uncordon,
+    usage,
+):
     main.add_command(_command)
 
 
@@ -56,13 +75,10 @@ def start(address: str, config: str | None, queues: str | None) -> None:
 def status(address: str, as_json: bool) -> None:
     """Show devices, slices and what waits, with reasons."""
     from flexray.model.wire import to_plain
-    from flexray.runtime.asking import find_scheduler
     from flexray.runtime.demand import blocked_demand
-    from flexray.runtime.pool import connect_ray, read_snapshot
     from flexray.tables import print_status
 
-    connect_ray(address)
-    snapshot = read_snapshot(find_scheduler())
+    snapshot = frame.snapshot_of(frame.scheduler_at(address))
     demand = blocked_demand()
     if as_json:
         click.echo(json.dumps({**to_plain(snapshot), "ray_demand": demand}, indent=2))
@@ -72,17 +88,15 @@ def status(address: str, as_json: bool) -> None:
 
 @main.command()
 @ADDRESS
-@click.argument("request")
+@click.argument("request", shell_complete=completion("request"))
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @one_line_errors
 def explain(address: str, request: str, as_json: bool) -> None:
     """Say where a request is, why it waits, what would change it, and when it is expected to start."""
     from flexray.model.wire import to_plain
-    from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import connect_ray, read_explanation
+    from flexray.runtime.pool import read_explanation
 
-    connect_ray(address)
-    found = read_explanation(find_scheduler(), request)
+    found = read_explanation(frame.scheduler_at(address), request)
     click.echo(json.dumps(to_plain(found), indent=2) if as_json else str(found))
 
 
@@ -93,7 +107,7 @@ def explain(address: str, request: str, as_json: bool) -> None:
 @click.option("--accelerator", type=float, help="The same of a device of any maker.")
 @click.option("--memory", help="Device memory, such as 8GiB.")
 @click.option("--types", help="Allowed device types, joined by commas: nvidia/A100*.")
-@click.option("--queue", help="Name of the queue.")
+@click.option("--queue", help="Name of the queue.", shell_complete=completion("queue"))
 @click.option("--priority", type=int, help="Higher goes first within the queue.")
 @click.option("--runtime", type=float, help="Seconds it is going to run.")
 @click.option("--cpus", type=float, help="Host cores beside the device.")
@@ -104,13 +118,11 @@ def plan(address: str, as_json: bool, types: str | None, **options: Any) -> None
     """Say when and where a request would start, and what would start now, without submitting anything."""
     from flexray.model.request import request_from_options
     from flexray.model.wire import to_plain
-    from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import connect_ray, read_plan
+    from flexray.runtime.pool import read_plan
 
     given = {key: value for key, value in options.items() if value is not None}
     request = request_from_options(given | ({"types": types.split(",")} if types is not None else {}))
-    connect_ray(address)
-    answer = read_plan(find_scheduler(), request)
+    answer = read_plan(frame.scheduler_at(address), request)
     click.echo(json.dumps(to_plain(answer), indent=2) if as_json else str(answer))
 
 
@@ -152,7 +164,7 @@ def show_queues(address: str, as_json: bool) -> None:
 
 @queue.command("set")
 @ADDRESS
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion("queue"))
 @click.option("--file", "path", type=click.Path(dir_okay=False), help="All queues anew, from YAML, JSON, or TOML.")
 @click.option("--parent", help="The queue it is a part of.")
 @click.option("--quota", help="Guaranteed: a number of devices, TYPE=N, or compute=N; several joined by commas.")
@@ -182,7 +194,7 @@ def set_queue(address: str, name: str | None, path: str | None, dry_run: bool, *
 
 @queue.command("remove")
 @ADDRESS
-@click.argument("name")
+@click.argument("name", shell_complete=completion("queue"))
 @click.option("--dry-run", is_flag=True, help="Say what the change would do now, and change nothing.")
 @one_line_errors
 def remove_queue(address: str, name: str, dry_run: bool) -> None:

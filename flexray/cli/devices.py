@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from flexray.cli.frame import ADDRESS, one_line_errors
+from flexray.cli.names import completion
 
-_TARGET = click.argument("target", metavar="DEVICE|NODE")
+_TARGET = click.argument("target", metavar="DEVICE|NODE", shell_complete=completion("target"))
 _REASON = click.option("--reason", default="", help="Why; shown in `flexray status`.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the devices, as they are then, as JSON.")
 

@@ -1,7 +1,8 @@
-"""What all commands share: which cluster, and errors in one line."""
+"""What all commands share: which cluster, what they print, errors in one line and exit codes."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -9,17 +10,24 @@ from typing import Any, TypeVar
 
 import click
 
-from flexray.errors import FlexrayError
+from flexray.cli.names import remember
+from flexray.errors import FlexrayError, NotThere, UnknownQueue
+from flexray.model.snapshot import Snapshot
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+NOT_THERE = 3
+"""Exit code where nothing of a name is there; click's own for a wrong option is 2, that of any other error 1."""
 
 ADDRESS = click.option(
     "--address", default="auto", show_default=True, help="Ray cluster: HOST:PORT, or auto for the one on this machine."
 )
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with the field names of `status --json`.")
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show more columns, and ids in full.")
 
 
 def one_line_errors(command: F) -> F:
-    """A FlexrayError becomes one line on stderr and exit code 1."""
+    """A FlexrayError becomes one line on stderr, and exit code 1, or 3 where something of a name is not there."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -27,6 +35,34 @@ def one_line_errors(command: F) -> F:
             return command(*args, **kwargs)
         except FlexrayError as error:
             click.echo(f"flexray: {error}", err=True)
-            sys.exit(1)
+            sys.exit(NOT_THERE if isinstance(error, (NotThere, UnknownQueue)) else 1)
+        except KeyboardInterrupt:
+            sys.exit(130)  # as shells say of a program that was interrupted
 
     return run  # type: ignore[return-value]
+
+
+def scheduler_at(address: str) -> Any:
+    """The scheduler of a cluster's pool."""
+    from flexray.runtime.asking import find_scheduler
+    from flexray.runtime.pool import connect_ray
+
+    connect_ray(address)
+    return find_scheduler()
+
+
+def snapshot_of(scheduler: Any) -> Snapshot:
+    """The pool now. Its names are remembered for completion where somebody types."""
+    from flexray.runtime.pool import read_snapshot
+
+    snapshot = read_snapshot(scheduler)
+    if sys.stdout.isatty():
+        remember(snapshot)
+    return snapshot
+
+
+def echo_json(value: object) -> None:
+    """A dataclass, or dicts and lists of them."""
+    from flexray.model.wire import to_plain
+
+    click.echo(json.dumps(to_plain(value), indent=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flexray.core.backfill import lend
 from flexray.core.choosing import Choice
+from flexray.core.coming import could_come
 from flexray.core.ending import fail_infeasible
 from flexray.core.ends import SLICE_START_SECONDS
 from flexray.core.fixed_parts import granted
@@ -43,7 +44,7 @@ def serve(state: State, request: RequestRecord, full: set[tuple[object, ...]], n
         return True
     if request.shape in full:
         return lend(state, request, now)
-    if _known(pool, request.request) and not pool.ever_fits(request.request):
+    if _never(pool, request.request, 1):
         fail_infeasible(state, request, now)
         return True
     choice = _choose(state, request)
@@ -63,7 +64,7 @@ def _serve_gang(state: State, gang: GangRecord, full: set[tuple[object, ...]], n
     leader, pool = gang.leader, state.pool
     if leader.shape in full:
         return False
-    if _known(pool, gang.request) and not fits_ever(pool, gang.request, gang.needed):
+    if _never(pool, gang.request, gang.needed):
         fail_infeasible(state, leader, now)
         return True
     if place_gang(state, gang, now):
@@ -72,19 +73,20 @@ def _serve_gang(state: State, gang: GangRecord, full: set[tuple[object, ...]], n
     return False
 
 
-def _known(pool: Pool, request: Request) -> bool:
-    """Whether anything is known of what the request needs: nodes may be still to come."""
-    return bool(len(pool.books.rows) or not request.devices)
+def _never(pool: Pool, request: Request, needed: int) -> bool:
+    """Whether neither what is there nor what can be added could ever hold so many; before any device is there, no."""
+    if request.devices and not pool.books.rows:
+        return False
+    fits = pool.ever_fits(request) if request.gang is None else fits_ever(pool, request, needed)
+    return not fits and could_come(pool, request) is None
 
 
 def may_fit(state: State, request: RequestRecord) -> bool:
     """Whether there is room for a request of that shape, or it can never fit and has to be told so."""
     if request.gang is not None:
         asked, needed = request.request, request.gang.needed
-        never = _known(state.pool, asked) and not fits_ever(state.pool, asked, needed)
-        return never or max(fits_now(state.pool, asked).values(), default=0) >= needed
-    never = _known(state.pool, request.request) and not state.pool.ever_fits(request.request)
-    return never or _choose(state, request) is not None
+        return _never(state.pool, asked, needed) or max(fits_now(state.pool, asked).values(), default=0) >= needed
+    return _never(state.pool, request.request, 1) or _choose(state, request) is not None
 
 
 def _choose(state: State, request: RequestRecord) -> Choice | None:

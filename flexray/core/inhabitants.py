@@ -135,8 +135,9 @@ class Kinds:
     # -- filters ------------------------------------------------------------------------------
 
     def offered_families(self) -> set[Family]:
-        """Families of real devices in the pool; CPU stand-ins serve the ones that are absent."""
-        return {kind.family for kind in self.present()} - {Family.CPU}
+        """Families of real devices in the pool, or to be added to it; CPU stand-ins serve the ones that are absent."""
+        here, to_come = (kind.family for kind in self.present()), (node.family for node in self._pool.can_come)
+        return {*here, *to_come} - {Family.CPU}
 
     def allows(self, kind: Kind, request: Request) -> bool:
         """Whether a kind of device could ever hold (a part of) the request, host and count aside."""

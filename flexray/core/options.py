@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flexray.core.policy import Policy
+from flexray.model.devices import NewNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class CoreOptions:
         min_run_seconds: a lease is not taken back for others before it has run for this long.
         patience_seconds: a request that has waited this long goes before running, preemptible work.
         slice_prefix: prefix of slice ids, unique for this incarnation.
+        can_come: kinds of nodes that can be added, those to be preferred first.
     """
 
     policy: Policy
@@ -36,3 +38,4 @@ class CoreOptions:
     drain_seconds: float = 300.0
     min_run_seconds: float = 1.0
     slice_prefix: str = "s"
+    can_come: tuple[NewNode, ...] = ()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from flexray.core.books import Books, Room
 from flexray.core.choosing import Chooser, covers
+from flexray.core.coming import could_come
 from flexray.core.company import Company
 from flexray.core.fixed_parts import granted, span_at, whole_row
 from flexray.core.inhabitants import Kinds
@@ -15,17 +16,25 @@ from flexray.core.landscape import Landscape
 from flexray.core.mix import Mix
 from flexray.core.speeds import Speeds
 from flexray.model.amounts import WHOLE
-from flexray.model.devices import Device, DeviceState, Inventory
+from flexray.model.devices import Device, DeviceState, Inventory, NewNode
 from flexray.model.isolation import Guarantee, Isolation
 from flexray.model.lease import Placement
 from flexray.model.lifecycle import FilterReason, WaitReason
 from flexray.model.request import Request
 
+_AWAY = {DeviceState.UNCLAIMED: WaitReason.USED_BY_RAY, DeviceState.RELEASED: WaitReason.SCALING}
+"""What those wait for who would be on a device that is not claimed."""
+
+_AWAY_OR_FULL = (*reversed(_AWAY.values()), WaitReason.DEVICES_SICK, WaitReason.NO_ROOM, WaitReason.HOST_CPUS)
+"""Of reasons that hold for equally many devices, the first is told."""
+
 
 class Pool:
     """The devices and nodes of the pool, their books, and what is derived from them."""
 
-    def __init__(self) -> None:
+    def __init__(self, can_come: tuple[NewNode, ...] = ()) -> None:
+        #: kinds of nodes that can be added.
+        self.can_come = can_come
         self.devices: dict[str, Device] = {}
         self.nodes: dict[str, Inventory] = {}
         self.books = Books()
@@ -131,14 +140,15 @@ class Pool:
         if not request.devices:
             return WaitReason.HOST_CPUS, Counter({WaitReason.HOST_CPUS.value: len(self.host)})
         if not self.books.rows:
-            return WaitReason.NO_DEVICES, Counter()
+            return WaitReason.SCALING if could_come(self, request) else WaitReason.NO_DEVICES, Counter()
+        if not self.ever_fits(request) and could_come(self, request):
+            return WaitReason.SCALING, Counter()
         busy: Counter[str] = Counter()
         spare, least, room = [0, 0], (WHOLE, 0), False
         for device in self.kinds.feasible_devices(request):
             row = self.books.rows[device.id]
             if device.state is not DeviceState.READY:
-                ray = device.state is DeviceState.UNCLAIMED
-                busy[(WaitReason.USED_BY_RAY if ray else WaitReason.DEVICES_SICK).value] += 1
+                busy[_AWAY.get(device.state, WaitReason.DEVICES_SICK).value] += 1
                 continue
             reach = row.reachable()
             spare = [spare[0] + reach[0], spare[1] + reach[1]]
@@ -155,7 +165,6 @@ class Pool:
                 room = True
         if not busy or (room and request.devices == 1):
             return WaitReason.NEXT_CYCLE, busy
-        order = [WaitReason.USED_BY_RAY, WaitReason.DEVICES_SICK, WaitReason.NO_ROOM, WaitReason.HOST_CPUS]
-        reason = max(order, key=lambda one: busy[one.value])
+        reason = max(_AWAY_OR_FULL, key=lambda one: busy[one.value])
         enough = spare[0] >= least[0] * request.devices and spare[1] >= least[1]
         return (WaitReason.FRAGMENTED if reason is WaitReason.NO_ROOM and enough else reason), busy

@@ -57,7 +57,7 @@ class State:
 
     def __init__(self, options: CoreOptions) -> None:
         self.options = options
-        self.pool = Pool()
+        self.pool = Pool(options.can_come)
         self.slices = Slices(self.pool, options.slice_prefix)
         self.requests: dict[RequestId, RequestRecord] = {}
         self.sessions: dict[SessionId, EnvironmentId] = {}

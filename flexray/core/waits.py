@@ -15,6 +15,7 @@ _NEEDS = {
     WaitReason.NO_ROOM: "a slice on a device that could hold it has to end",
     WaitReason.FRAGMENTED: "free parts of several devices have to come together on one: a slice there has to end",
     WaitReason.USED_BY_RAY: "plain Ray work has to release a device",
+    WaitReason.SCALING: "a node has to join, or a device that was given back to Ray has to be claimed again",
     WaitReason.HOST_CPUS: "host cores have to come free on a node with room",
     WaitReason.DEVICES_SICK: "a device that could hold it has to become healthy, or to be uncordoned",
     WaitReason.FASTER_SOON: "a faster device has to come free; it takes a slower one when that takes too long",
@@ -84,7 +85,7 @@ def needs(state: State, request: RequestRecord, reason: WaitReason) -> str:
 
 def unready(state: State, request: RequestRecord) -> str:
     """Which devices that could hold a request take no work, and why; the first few."""
-    away = (DeviceState.READY, DeviceState.UNCLAIMED)
+    away = (DeviceState.READY, DeviceState.UNCLAIMED, DeviceState.RELEASED)
     found = [device for device in state.pool.kinds.feasible_devices(request.request) if device.state not in away]
     each = [f"{device.id} ({device.reason or device.state.value})" for device in found[:_LISTED]]
     more = [f"{len(found) - _LISTED} more"] if len(found) > _LISTED else []

@@ -21,6 +21,8 @@ from flexray.demo.measure import Answer, Hold, Side
 from flexray.demo.models import Trained
 from flexray.demo.stream import Arrival
 
+Share = float | tuple[float, float]
+"""Of a device; with a second number, how far it may use what others leave idle."""
 SLICE_SHARE = 0.33
 """Of a device, for each of the three models on it."""
 
@@ -35,11 +37,12 @@ class ModelServer:
         with Path(path).open("rb") as file:
             self._model: Any = pickle.load(file)
         self._model.predict([example])  # what the first call sets up belongs to the load
-        self._loaded = (started, imported, time.monotonic())
+        #: when it started, when it had imported its libraries, and when it could answer.
+        self.times = (started, imported, time.monotonic())
 
     def ready(self) -> tuple[str, float, float, float]:
         """The device it is on; when it started, when it had imported its libraries, and when it could answer."""
-        return flex.current().device.id, *self._loaded
+        return flex.current().device.id, *self.times
 
     def predict(self, image: Any) -> tuple[int, float, float]:
         """The digit in an image, and when the model's call began and ended."""
@@ -49,38 +52,42 @@ class ModelServer:
 
 
 @dataclass
-class _Resident:
+class Resident:
     """A server that is up: its handle, and its Hold in the making (its times are still on the monotonic clock)."""
 
     handle: Any
     hold: Hold
 
 
-class _Way:
+class Way:
     """What both ways share: loading a model, asking it, and the clock of the stream."""
 
-    def __init__(self, trained: Trained, share: float, answered: Callable[[], None]) -> None:
+    def __init__(self, trained: Trained, share: Share, answered: Callable[[], None]) -> None:
         self._trained = {model.name: model for model in trained.models}
         self._images = trained.images
-        self._share = share
+        self._holds_share = share[0] if isinstance(share, tuple) else share
         self._server = flex.actor(accelerator=share)(ModelServer)
         self._answered = answered
         self._answers: list[Answer] = []
         self._holds: list[Hold] = []
         self._start = 0.0
 
-    async def _load(self, name: str) -> _Resident:
+    async def _load(self, name: str) -> Resident:
         asked = time.monotonic()
         model = self._trained[name]
         handle = self._server.remote(model.module, str(model.path), self._images[0])
         device, started, imported, ready = await handle.ready.remote()  # unbounded: a model of the demo
-        return _Resident(handle, Hold(name, device, self._share, asked, started, imported, ready, 0.0))
+        return Resident(handle, Hold(name, device, self._holds_share, asked, started, imported, ready, 0.0))
 
-    def _release(self, resident: _Resident) -> None:
-        resident.handle.stop()
+    def _release(self, resident: Resident) -> None:
+        self._stop(resident.handle)
         self._holds.append(replace(resident.hold, left=time.monotonic()))
 
-    async def _ask(self, resident: _Resident, arrival: Arrival) -> None:
+    def _stop(self, handle: Any) -> None:
+        """Nobody needs what this was made for any more."""
+        handle.stop()
+
+    async def _ask(self, resident: Resident, arrival: Arrival) -> None:
         label, began, ended = await resident.handle.predict.remote(self._images[arrival.image])  # unbounded: likewise
         times = (began - self._start, ended - self._start, time.monotonic() - self._start)
         hold = resident.hold
@@ -100,11 +107,13 @@ class _Way:
         return Side(title, devices, tuple(sorted(self._answers, key=lambda answer: answer.number)), holds)
 
 
-class Slices(_Way):
-    """All six models resident, each on a third of a device."""
+class Slices(Way):
+    """All models resident, each on a share of a device."""
 
-    def __init__(self, trained: Trained, answered: Callable[[], None], loaded: Callable[[], None]) -> None:
-        super().__init__(trained, SLICE_SHARE, answered)
+    def __init__(
+        self, trained: Trained, answered: Callable[[], None], loaded: Callable[[], None], share: Share = SLICE_SHARE
+    ) -> None:
+        super().__init__(trained, share, answered)
         self._loaded = loaded
 
     async def serve(self, stream: Sequence[Arrival]) -> Side:
@@ -122,13 +131,13 @@ class Slices(_Way):
             self._release(resident)
         return self._side("slices")
 
-    async def _load_and_tell(self, name: str) -> _Resident:
+    async def _load_and_tell(self, name: str) -> Resident:
         resident = await self._load(name)
         self._loaded()
         return resident
 
 
-class WholeDevices(_Way):
+class WholeDevices(Way):
     """The usual way: a model has a whole device, and another one that is asked for has to be swapped in.
 
     As good as that gets: devices begin with a model loaded; a model stays while nobody
@@ -161,7 +170,7 @@ class WholeDevices(_Way):
         await asyncio.gather(*workers)
         return self._side("whole devices")
 
-    async def _look_after(self, resident: _Resident) -> None:
+    async def _look_after(self, resident: Resident) -> None:
         """One device, from its first model to the last request it can help with."""
         while True:
             name = resident.hold.model

@@ -30,6 +30,8 @@ class DeviceState(str, Enum):
     """Claimed from Ray and healthy."""
     UNCLAIMED = "unclaimed"
     """Known, but still used by plain Ray work; it joins when it falls free."""
+    RELEASED = "released"
+    """Given back to Ray after idling, so that its node may leave; claimed again when it is needed."""
     SUSPECT = "suspect"
     """A fault that may pass; nothing new is placed there, what runs goes on."""
     CORDONED = "cordoned"
@@ -191,3 +193,18 @@ class Inventory:
     reports: tuple[BackendReport, ...] = ()
     foreign: tuple[ForeignProcess, ...] = ()
     notes: tuple[DeviceNote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewNode:
+    """A kind of node that Ray's autoscaler can add to the pool: so many devices of one type, and what is beside them.
+
+    ``labels``: what Ray calls it by, as a label selector; () where it needs none.
+    """
+
+    type: DeviceType
+    family: Family
+    devices: int
+    cpus: MilliCpus = MilliCpus(0)
+    host_memory: MemoryMiB = MemoryMiB(0)
+    labels: tuple[tuple[str, str], ...] = ()

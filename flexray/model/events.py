@@ -72,6 +72,7 @@ class RequestSubmitted:
         near: (node, MiB there) for nodes that hold large arguments of the calls that wait, most first, at most four.
         waited: seconds since it was first submitted, to an earlier incarnation of the scheduler.
         attempt: leases it was given by that.
+        trace: W3C ``traceparent`` of the call that it is for, where that has a trace.
     """
 
     id: RequestId
@@ -85,6 +86,7 @@ class RequestSubmitted:
     near: tuple[tuple[str, int], ...] = ()
     waited: float = 0.0
     attempt: int = 0
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,8 @@ class WaitReason(str, Enum):
     """Enough is free in total, but not on any one device (or node, for several devices)."""
     USED_BY_RAY = "used_by_ray"
     """The devices that could hold it are used by plain Ray work."""
+    SCALING = "scaling"
+    """Ray's autoscaler is asked for a node, or a device that was given back to Ray is being claimed again."""
     HOST_CPUS = "host_cpus"
     """The nodes with room have too few host cores, or too little host memory, free."""
     DEVICES_SICK = "devices_sick"

@@ -53,7 +53,7 @@ class SliceView:
     ``share``, ``burst`` and ``busy`` are fractions of each of its devices: its own, what it may use while others leave
     it idle (equal to ``share`` where it may not), and what it used over the last seconds. ``memory`` and
     ``memory_used`` are MiB of each. ``idle_seconds``: for how long its holder has used hardly any of it. What is
-    measured is None where nobody can tell.
+    measured is None where nobody can tell. ``user`` and ``job`` are whose session holds it, as that says.
     """
 
     id: str
@@ -71,6 +71,8 @@ class SliceView:
     busy: float | None = None
     memory_used: int | None = None
     idle_seconds: float | None = None
+    user: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 _SECONDS = 90.0
@@ -16,6 +17,7 @@ def main() -> None:
     from flexray.config import PoolConfig
     from flexray.runtime.protocol import NAMESPACE, SCHEDULER_NAME
     from flexray.runtime.scheduler_actor import SchedulerActor
+    from flexray.telemetry.settings import telemetry_variables
 
     address, config = sys.argv[1], PoolConfig.model_validate_json(sys.argv[2])
     ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="error")
@@ -27,6 +29,6 @@ def main() -> None:
         lifetime="detached",
         get_if_exists=True,
         scheduling_strategy=NodeAffinitySchedulingStrategy(head, soft=True) if head else "DEFAULT",
-    ).remote(config, address)
+    ).remote(config, address, telemetry_variables(os.environ))
     ray.get(scheduler.open.remote(), timeout=_SECONDS)
     ray.shutdown()

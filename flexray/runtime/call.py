@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flexray.runtime.client import Client
     from flexray.runtime.keeping import Kept
     from flexray.runtime.targets import Target
+    from flexray.telemetry.call_spans import CallTrace, MemberTrace
 
 _NO_ARGUMENTS: Payload = ((), {})
 
@@ -96,6 +97,7 @@ class Call:
         "slots",
         "streams",
         "target",
+        "trace",
         "waits_for",
     )
 
@@ -122,6 +124,8 @@ class Call:
         #: whether it is a generator, whose items another actor call brings; never repeated.
         self.streams = False
         self.lease: LeaseId | None = None
+        #: its trace, where it has one, until it is done.
+        self.trace: CallTrace | MemberTrace | None = None
         self._kind = Kind.VALUE
         self._outcome: Any = None
         self._callbacks: list[Callable[[Any], None]] | None = None
@@ -139,6 +143,10 @@ class Call:
             return ()
         self.take(kind, outcome)
         self.phase, self.kept = Phase.DONE, None
+        if self.trace is not None:
+            failed = kind is Kind.ERROR
+            self.trace.done(("TaskError" if isinstance(outcome, bytes) else type(outcome).__name__) if failed else "")
+            self.trace = None
         callbacks, self._callbacks = self._callbacks, None
         return callbacks or ()
 

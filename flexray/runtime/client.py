@@ -39,6 +39,7 @@ from flexray.runtime.router import Router
 from flexray.runtime.session import RayLink, Session
 from flexray.runtime.streams import StreamSource
 from flexray.runtime.targets import Loan, Target
+from flexray.runtime.tracing import trace_calls
 
 C = TypeVar("C", bound=Call)
 #: An estimate of a start is a replay, and others may have asked before.
@@ -60,6 +61,7 @@ class Client:
         self._router = Router()
         self._engine = Engine(config, self._router.post, self._router.later)
         self._inside = Inside(self._engine, identity) if identity is not None else None
+        self._tracing = trace_calls()
         self._link = RayLink()
         environment = identity.environment if identity is not None else capture_environment(config.share_environments)
         self._session = self._engine.leases.session = Session(
@@ -116,6 +118,8 @@ class Client:
             self._session.close()
         self._engine.orders.on_dead(NotConnected("flexray was shut down in this process"))
         self._router.stop()
+        if self._tracing is not None:
+            self._tracing.close()
         if self._opened_ray:
             ray.shutdown()
 
@@ -181,6 +185,8 @@ class Client:
     ) -> C:
         """Make a call and send it on its way; returns at once."""
         call = make(self, target, next(self._numbers), method)
+        if self._tracing is not None:
+            call.trace = self._tracing.begin(target.name, target.request.queue, method)
         if args or kwargs:
             pack_arguments(call, args, kwargs)
             if call.slots and not when_ready(call, self._arguments_ready):
@@ -277,6 +283,8 @@ class Client:
     def stream(self, target: Target, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamSource:
         """Run a generator on a slice."""
         call = Call(self, target, next(self._numbers), method)
+        if self._tracing is not None:
+            call.trace = self._tracing.begin(target.name, target.request.queue, method)
         pack_arguments(call, args, kwargs)
         return StreamSource(self._engine, self, call)
 

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from flexray.errors import UsageError
+from flexray.errors import NotThere, UsageError
 from flexray.model.devices import Cordon, Device, Inventory
 from flexray.model.events import DeviceCordoned, DeviceUncordoned
 
@@ -54,7 +54,7 @@ def devices_named(target: str, nodes: Mapping[str, Inventory]) -> list[tuple[Inv
         raise UsageError(f"{target!r} may mean any of several nodes: {ids}; give more of the node's id")
     found = [pair for pair in pairs if pair[0] in there and (not slash or pair[1].id.rpartition("/")[2] == local)]
     if not found:
-        raise UsageError(f"there is no device or node {target!r}.{_suggestion(target, pairs)}")
+        raise NotThere(f"there is no device or node {target!r}.{_suggestion(target, pairs)}")
     return found
 
 

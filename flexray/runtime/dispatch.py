@@ -155,6 +155,8 @@ def send_batch(lease: HeldLease, calls: list[Call], patience: float) -> list[Any
     if not lease.in_flight:
         lease.last_heard = time.monotonic()
     for call in calls:
+        if call.trace is not None:
+            call.trace.sent(call.trace.since)
         call.phase, call.lease = Phase.SENT, lease.id
         lease.in_flight[call.number] = call
     lease.open_batches += 1
@@ -201,8 +203,9 @@ def batch_message(lease: HeldLease, calls: list[Call], slots: int, patience: flo
         len(values) - 1 if held else -1,
         calls[0].streams,
     )
-    if target.request.checkpoint_place or lease.member is not None:
-        batch = (*batch, target.request.checkpoint_place or "", lease.member and tuple(lease.member))
+    traces = {call.number: call.trace.header for call in calls if call.trace is not None}
+    if target.request.checkpoint_place or lease.member is not None or traces:
+        batch = (*batch, target.request.checkpoint_place or "", lease.member and tuple(lease.member), traces)
     return pickle.dumps(batch, protocol=5), values
 
 

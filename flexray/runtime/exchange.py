@@ -100,6 +100,8 @@ class Exchange:
                 return
             lease.target.learn(reply.ran, reply.seconds)
             self._leases.report(lease, reply.ran, reply.seconds)
+            if reply.ends:
+                _note_ends(lease, reply.ends)
             for number, code, payload in reply.done:
                 call = lease.in_flight.get(number)
                 if call is not None:
@@ -247,6 +249,14 @@ class Exchange:
                 calls = [lease.in_flight.pop(number) for number in answer if number in lease.in_flight]
                 self._calls.put_back(calls)
                 self._advance(lease.target)
+
+
+def _note_ends(lease: HeldLease, ends: dict[int, int]) -> None:
+    """When runs have ended, for those calls that have a trace."""
+    for number, ended in ends.items():
+        call = lease.in_flight.get(number)
+        if call is not None and call.trace is not None:
+            call.trace.ran_until = ended
 
 
 def _limit(call: Call) -> str:

@@ -40,6 +40,7 @@ class MemberCall(Call):
         super().__init__(whole._client, whole.target, whole.number)
         self.payload, self.slots, self.held = whole.payload, whole.slots, whole.held
         self.attempts = whole.attempts
+        self.trace = whole.trace.member() if whole.trace is not None else None
 
     @property
     def kept(self) -> Kept | None:

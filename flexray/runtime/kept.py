@@ -19,6 +19,9 @@ from flexray.errors import FlexrayError
 from flexray.runtime.protocol import NAMESPACE
 
 SPEEDS, COMPANY, QUEUES, CORDONS, HISTORY = b"speeds", b"company", b"queues", b"cordons", b"history"
+PROFILES = b"profiles"
+USAGE = b"usage:"
+"""What the key of each hour's usage begins with; the hour, counted from 1970, follows."""
 #: Written one after the other: one of them can be read whatever happens meanwhile.
 _EPOCHS = (b"epoch", b"epoch-copy")
 _SESSION, _DAMAGED = b"session:", b"damaged:"
@@ -99,6 +102,10 @@ class Kept:
     def forget(self, key: bytes) -> None:
         """Keep nothing under a key."""
         self._store.delete(key)
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """The keys of records that begin so."""
+        return self._store.keys(prefix)
 
     def next_epoch(self, traces: Iterable[int]) -> int:
         """A number above that of every earlier incarnation; it never depends on a clock.

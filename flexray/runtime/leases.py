@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from flexray.config import PoolConfig
 from flexray.model.commands import RevokeLease
@@ -33,6 +34,8 @@ from flexray.runtime.targets import HeldLease, Target
 
 #: A held lease reports what ran on it this often, and when it is handed back.
 _REPORT_SECONDS = 1.0
+#: So many calls in line are looked at for one that has a trace.
+_FIRST = 8
 
 
 @dataclass(slots=True)
@@ -153,6 +156,7 @@ class Leases:
             restartable=not target.actor or target.retries > 0,
             parent=target.parent,
             near=near,
+            trace=_trace_of(target),
         )
         self._asked[request] = _Asked(event)
         self.session.tell(event)
@@ -260,6 +264,11 @@ class Leases:
                 for request in list(target.asked):
                     self.stop_asking(target, request)
         self._advance(target)
+
+
+def _trace_of(target: Target) -> str:
+    """The trace of a call that a lease is asked for: of the first ones in line."""
+    return next((call.trace.header for call in islice(target.backlog, _FIRST) if call.trace is not None), "")
 
 
 def _name_of(lease: HeldLease) -> RequestId:

@@ -17,7 +17,6 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flexray.config import PoolConfig
 from flexray.devices.backend import NodeFacts
 from flexray.devices.child import ProbeChild
 from flexray.devices.enforcement import Enforcement
@@ -46,19 +45,32 @@ _PROBE_SECONDS = 60.0
 """For a worker of Ray's to start on a claimed device and say which it is."""
 
 
+@dataclasses.dataclass(frozen=True)
+class AgentOptions:
+    """What an agent needs of the pool's configuration; without the library that checks that, agents start faster."""
+
+    poll_seconds: float
+    recovery_seconds: float
+    isolation: dict[str, str]
+    leave_to_ray: dict[str, int]
+    fake_devices: str
+
+
 class NodeAgent:
     """Runs on one node, as long as the node is in the pool."""
 
-    def __init__(self, node: str, name: str, resources: dict[str, float], labels: dict[str, str], config: PoolConfig):
+    def __init__(
+        self, node: str, name: str, resources: dict[str, float], labels: dict[str, str], options: AgentOptions
+    ):
         be_spared()
         self._node = node
         self._name = name
-        self._config = config
-        self._facts = _facts(node, resources, labels, config)
+        self._options = options
+        self._facts = _facts(node, resources, labels, options.fake_devices)
         self._probe = ProbeChild()
-        self._enforcement = Enforcement(node, notes_directory(node), config.isolation)
+        self._enforcement = Enforcement(node, notes_directory(node), options.isolation)
         self._host = SliceHost(node, self, self._enforcement)
-        self._watch = DeviceWatch(self._probe, self._host, config.recovery_seconds, time.time)
+        self._watch = DeviceWatch(self._probe, self._host, options.recovery_seconds, time.time)
         self._claims: list[Claim] = []
         self._devices: dict[str, Device] = {}
         self._backend_reports: tuple[BackendReport, ...] = ()
@@ -95,7 +107,7 @@ class NodeAgent:
         for resource, count in wanted.items():
             for number in range(count):
                 self._claims.append(await in_thread(make_or_adopt_claim, self._node, resource, number))
-        memory = MemoryWatch(self._host.running, self._host.ran_over, self._probe.sample, self._config.poll_seconds)
+        memory = MemoryWatch(self._host.running, self._host.ran_over, self._probe.sample, self._options.poll_seconds)
         usage = UsageWatch(self._host.running, self._usage_of, self._note_usage)
         for watch in (memory.watch_host, memory.watch_node, memory.watch_devices, usage.watch):
             self.spawn(watch())
@@ -175,7 +187,7 @@ class NodeAgent:
 
     def _claims_wanted(self, resource: str) -> int:
         found = sum(1 for d in self._devices.values() if RESOURCE_OF.get(d.family) == resource and d.backend != "fake")
-        return max(0, found - self._config.leave_to_ray.get(resource, 0))
+        return max(0, found - self._options.leave_to_ray.get(resource, 0))
 
     def _report_inventory(self) -> None:
         self.report(NodeReported(self._inventory()))
@@ -219,12 +231,12 @@ class NodeAgent:
                 claim.index = index
             if any(claim.index is not None for claim in met):
                 self._report_inventory()
-            await asyncio.sleep(min(0.5, self._config.poll_seconds))
+            await asyncio.sleep(min(0.5, self._options.poll_seconds))
 
     async def _watch_health(self) -> None:
         """Report what changes on the devices, and remember the slices' descendants while they can be found."""
         while not self._closing:
-            await asyncio.sleep(self._config.poll_seconds)
+            await asyncio.sleep(self._options.poll_seconds)
             await self._host.remember_families()
             changed, news = await in_thread(self._watch.look, dict(self._devices))
             for name, (state, reason) in changed.items():
@@ -257,12 +269,12 @@ class NodeAgent:
         return next((c for c in self._claims if c.resource == resource and c.index in names), None)
 
 
-def _facts(node: str, resources: dict[str, float], labels: dict[str, str], config: PoolConfig) -> NodeFacts:
+def _facts(node: str, resources: dict[str, float], labels: dict[str, str], fake_devices: str) -> NodeFacts:
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     cores = tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
     # Ray leaves the variables of a worker without devices as the raylet has them: these are the node's own masks.
     visible = masks_of(os.environ)
-    return NodeFacts(node, resources, labels, cores, host_memory(), 0, config.fake_devices, visible=visible)
+    return NodeFacts(node, resources, labels, cores, host_memory(), 0, fake_devices, visible=visible)
 
 
 async def _probe(claim: Claim) -> str | None:

@@ -17,9 +17,12 @@ from typing import Any
 
 import ray
 
+from flexray.accounting.advice import Advice
+from flexray.accounting.report import UsageTable
 from flexray.config import PoolConfig
-from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, UsageError
+from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, NotThere, UsageError
 from flexray.model.explanation import Explanation, StartEstimate
+from flexray.model.happening import Happenings
 from flexray.model.holding import Holding
 from flexray.model.lease import RequestId
 from flexray.model.plan import PlanAnswer
@@ -29,6 +32,7 @@ from flexray.runtime.asking import ask_scheduler, find_scheduler
 from flexray.runtime.claims import claims_of_cluster, remove_claim
 from flexray.runtime.protocol import NAMESPACE, Versions, Welcome, agent_name
 from flexray.runtime.reach import check_cluster
+from flexray.telemetry.settings import telemetry_variables
 
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.3
@@ -74,6 +78,7 @@ def _bootstrap(config: PoolConfig) -> None:
     keep = {
         k: v for k, v in os.environ.items() if k in _PASSED_ON or (k.startswith("RAY_") and k not in _NOT_PASSED_ON)
     }
+    keep.update(telemetry_variables(os.environ))
     address = ray.get_runtime_context().gcs_address
     command = [sys.executable, "-I", "-c", "from flexray.runtime.bootstrap import main; main()"]
     with tempfile.TemporaryDirectory(prefix="flexray-start-") as neutral:
@@ -135,13 +140,31 @@ def read_history(scheduler: Any, since: float = 0.0) -> tuple[Holding, ...]:
     return found
 
 
+def read_happenings(scheduler: Any, epoch: int = 0, after: int = 0) -> Happenings:
+    """What has happened after a number of an incarnation of the scheduler, of the latest 2,000 events and commands."""
+    found: Happenings = ask_scheduler(scheduler, "happenings", epoch, after, within=_START_SECONDS)
+    return found
+
+
+def read_usage(scheduler: Any, by: Sequence[str], since: float) -> UsageTable:
+    """What was held and used since a time (seconds since 1970). Raises UsageError for what nothing can be summed by."""
+    table: UsageTable = ask_scheduler(scheduler, "usage", list(by), since, within=_START_SECONDS)
+    return table
+
+
+def read_advice(scheduler: Any) -> tuple[Advice, ...]:
+    """How much task classes should ask for."""
+    advice: tuple[Advice, ...] = ask_scheduler(scheduler, "advice", within=_START_SECONDS)
+    return advice
+
+
 def read_explanation(scheduler: Any, request: str) -> Explanation:
-    """Where a request is and why, or how it ended. Raises UsageError for one that the pool does not know."""
+    """Where a request is and why, or how it ended. Raises NotThere for one that the pool does not know."""
     found: Explanation | None = ask_scheduler(scheduler, "explain", request, within=_START_SECONDS)
     if found is None:
-        raise UsageError(
+        raise NotThere(
             f"no request {request!r} is known: there never was one, or it has ended and many after it. "
-            f"`flexray status --json` lists those that wait and run"
+            f"`flexray requests` lists those that wait and run"
         )
     return found
 

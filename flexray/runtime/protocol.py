@@ -71,6 +71,7 @@ class SliceSpec:
         reusable: whether it may serve another lease afterwards.
         host: milli-cores and MiB of host memory that are booked for it beside the device.
         key: see ``seals.py``.
+        telemetry: environment variables that say what it exports, where its client's do not.
     """
 
     slice: SliceId
@@ -82,6 +83,7 @@ class SliceSpec:
     reusable: bool = True
     host: tuple[int, int] = (0, 0)
     key: bytes = field(default=b"", repr=False)
+    telemetry: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 #: What a scheduler has an agent do.
@@ -240,6 +242,7 @@ class Batch(NamedTuple):
         streams: whether the call is a generator whose items go out through ``stream``.
         place: where its calls keep their checkpoints; "": with the client.
         member: what its one call is of a gang; None: it is one by itself.
+        traces: W3C ``traceparent`` of those calls that have a trace, by number.
     """
 
     token: Token
@@ -254,6 +257,7 @@ class Batch(NamedTuple):
     streams: bool = False
     place: str = ""
     member: Member | None = None
+    traces: dict[int, str] = {}  # noqa: RUF012 (a NamedTuple's default; nobody changes it)
 
 
 class Reply(NamedTuple):
@@ -266,6 +270,7 @@ class Reply(NamedTuple):
         seconds: their run time together.
         refused: why the slice took nothing, or "".
         missing: hash of a function the slice no longer has, or "".
+        ends: when those calls ended that have a trace, by number, in nanoseconds since 1970.
     """
 
     done: tuple[tuple[int, int, Any], ...]
@@ -274,6 +279,7 @@ class Reply(NamedTuple):
     seconds: float = 0.0
     refused: str = ""
     missing: str = ""
+    ends: dict[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,26 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import re
 import time
+from collections import Counter
 from typing import Any, TextIO
 
 import ray
 
+from flexray.accounting.advice import Advice
+from flexray.accounting.report import UsageTable
 from flexray.build import build_scheduler
 from flexray.config import PoolConfig
+from flexray.core.scaling import Bundle
 from flexray.core.views import check_invariants, snapshot
 from flexray.devices.private import only_mine
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import DeviceUncordoned, Event, NodeLost, RecoveryBegan, RecoveryEnded
 from flexray.model.explanation import Explanation, StartEstimate
+from flexray.model.happening import Happenings
 from flexray.model.holding import Holding
 from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
 from flexray.model.plan import PlanAnswer
@@ -34,7 +40,9 @@ from flexray.runtime.accounts import Accounts
 from flexray.runtime.agent_link import Outdated, step_down
 from flexray.runtime.collector import keep_collections_short
 from flexray.runtime.conversations import Conversations
+from flexray.runtime.demand import Demand
 from flexray.runtime.kept import Kept, RayKeyValues
+from flexray.runtime.metering import Metering
 from flexray.runtime.nodes import Nodes
 from flexray.runtime.processes import be_spared
 from flexray.runtime.protocol import (
@@ -51,9 +59,11 @@ from flexray.runtime.protocol import (
 )
 from flexray.runtime.questions import Questions
 from flexray.runtime.queue_admin import changed, would_do
+from flexray.runtime.recent import Recent
 from flexray.runtime.saved import Saved
+from flexray.runtime.scaling import Scaler
 from flexray.runtime.seals import Seals
-from flexray.runtime.usage import with_usage
+from flexray.runtime.usage import UsageReport, with_usage
 from flexray.runtime.window import Window
 from flexray.telemetry.observer import Observer
 
@@ -71,8 +81,10 @@ _log = logging.getLogger("flexray")
 class SchedulerActor:
     """Detached and named; Ray restarts it when it dies."""
 
-    def __init__(self, config: PoolConfig, address: str) -> None:
+    def __init__(self, config: PoolConfig, address: str, telemetry: dict[str, str] | None = None) -> None:
         be_spared()
+        self._telemetry = telemetry or {}
+        os.environ.update(self._telemetry)
         self._config = config
         self._address = address
         self._kept = Kept(RayKeyValues())
@@ -80,8 +92,10 @@ class SchedulerActor:
         self._epoch = self._kept.next_epoch(traces)
         self._journal = _open_journal(config.journal) if config.journal else None
         self._core = build_scheduler(config, self._epoch, self._write_journal if self._journal else None)
-        self._accounts = Accounts()
-        self._observers: list[Observer] = [self._accounts]
+        self._accounts = Accounts(self._kept, config, self._now())
+        self._recent = Recent(self._epoch)
+        self._observers: list[Observer] = [self._accounts, self._recent]
+        self._metering = Metering(self._observers, lambda: self._shot(0))
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
         self._news: dict[SessionId, asyncio.Event] = {}
@@ -91,7 +105,9 @@ class SchedulerActor:
         )
         self._seals = Seals(self._kept.secret())
         self._environments: dict[str, Environment] = {}
-        self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated)
+        self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated, self._measured)
+        scaling = config.scaling
+        self._scaler = Scaler(scaling, self._core.state, self._nodes, self._apply) if scaling is not None else None
         self._wake = asyncio.Event()
         self._closing = False
         self._saved = Saved(self._kept, self._core, self._apply, config)
@@ -106,7 +122,10 @@ class SchedulerActor:
     async def open(self) -> int:
         """Start watching nodes and running cycles; returns the epoch. Safe to call again."""
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._nodes.watch()), asyncio.create_task(self._cycle())]
+            loops = [self._nodes.watch(), self._cycle(), self._metering.run()]
+            if self._scaler is not None:
+                loops.append(self._scale(self._scaler))
+            self._tasks = [asyncio.create_task(loop) for loop in loops]
         return self._epoch
 
     async def ready(self, timeout: float) -> str:
@@ -216,10 +235,13 @@ class SchedulerActor:
 
     async def snapshot(self) -> Snapshot:
         """The pool now."""
-        now = self._now()
         waits = [self._window.describe(time.monotonic())] if self._window.open else []
-        shot = with_usage(snapshot(self._core.state, now, self._epoch, _LISTED), self._nodes.usage)
-        return dataclasses.replace(shot, notes=(*waits, *self._kept.notes))
+        scaling = self._scaler.notes if self._scaler is not None else []
+        notes = (*waits, *self._kept.notes, *self._accounts.notes, *self._metering.notes, *scaling)
+        return dataclasses.replace(self._accounts.with_owners(self._shot(_LISTED)), notes=notes)
+
+    def _shot(self, listed: int) -> Snapshot:
+        return with_usage(snapshot(self._core.state, self._now(), self._epoch, listed), self._nodes.usage)
 
     async def explain(self, request: RequestId) -> Explanation | None:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
@@ -237,6 +259,19 @@ class SchedulerActor:
         """The latest leases that are over (see ``Accounts.history``)."""
         return self._accounts.history(since)
 
+    async def happenings(self, epoch: int, after: int) -> Happenings:
+        """What has happened lately (see ``Recent.after``)."""
+        return self._recent.after(epoch, after)
+
+    async def usage(self, by: list[str], since: float) -> UsageTable:
+        """What was held and used (see ``Accounts.usage``)."""
+        older = await asyncio.to_thread(self._accounts.read_older, since, self._now())
+        return self._accounts.usage(by, since, self._now(), older)
+
+    async def advice(self) -> tuple[Advice, ...]:
+        """What task classes should ask for."""
+        return self._accounts.advice(self._core.state.pool.speeds.rows())
+
     async def check(self) -> None:
         """Raise InternalError unless the books equal the sum of the slices."""
         check_invariants(self._core.state)
@@ -249,15 +284,35 @@ class SchedulerActor:
         self._closing = True
         for session in list(self._conversations.open):
             self._conversations.leave(session)
+        self._accounts.save(self._now())
         await self._nodes.close()
+        await self._metering.close()
         self._saved.forget()
         for name in self._kept.sessions():
             self._kept.session_closed(name)
 
     # -- nodes ---------------------------------------------------------------------------------
 
+    def _measured(self, node: str, report: UsageReport) -> None:
+        self._accounts.measured(node, report, self._now())
+
     def _node_gone(self, node: str) -> None:
+        self._accounts.measured(node, UsageReport(()), self._now())
         self._apply(NodeLost(node))
+
+    async def _scale(self, scaler: Scaler) -> None:
+        """Keep the demand for nodes as it is, and give back those that are idle, until closed."""
+        demand, loop = Demand(), asyncio.get_running_loop()
+        while True:
+            wanted = Counter[Bundle]() if self._closing else scaler.look()
+            try:
+                for bundle, node in await loop.run_in_executor(None, demand.publish, wanted, self._nodes.reported):
+                    scaler.came(bundle, node)
+            except ray.exceptions.RayError as error:  # the GCS is away; Ray reconnects
+                _log.warning("flexray: the demand for nodes could not be published: %s", error)
+            if self._closing:
+                return
+            await asyncio.sleep(self._config.poll_seconds)
 
     def _outdated(self, reason: Outdated) -> None:
         self._kept.raise_epoch(max(reason.epoch, self._epoch))
@@ -274,6 +329,7 @@ class SchedulerActor:
         for observer in self._observers:
             observer.saw(event, now)
         self._core.apply(event, now)
+        self._metering.woken()
         self._wake.set()
 
     async def _cycle(self) -> None:
@@ -286,13 +342,16 @@ class SchedulerActor:
             self._wake.clear()
             self._look_who_is_there()
             now = self._now()
+            began = self._metering.cycle_began()
             commands = self._core.decide(now)
+            self._metering.cycle_ended(began)
             for observer in self._observers:
                 observer.decided(commands, now)
             for command in commands:
                 self._carry_out(command)
             if not self._closing:
                 self._saved.save_now_and_then(self._now())
+                self._accounts.save_now_and_then(self._now())
 
     def _look_who_is_there(self) -> None:
         """End the time for those who were there before, and sessions of clients that have fallen silent."""
@@ -351,6 +410,7 @@ class SchedulerActor:
             record.reusable,
             record.host,
             self._seals.key_of(command.slice),
+            self._telemetry,
         )
         self._nodes.start_slice(command.placement.node, spec)
 

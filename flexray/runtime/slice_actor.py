@@ -26,7 +26,7 @@ from flexray.runtime.checkpoints import Checkpoints, Desk, folder_of
 from flexray.runtime.confine import confine, limit_heap, take_on
 from flexray.runtime.current import Running, Stage, running
 from flexray.runtime.last_words import note_last_words, words_of
-from flexray.runtime.log_tags import tag_output
+from flexray.runtime.log_tags import tag_output, tag_records
 from flexray.runtime.membership import meeting_place, run_as
 from flexray.runtime.notes import Notes, notes_directory
 from flexray.runtime.packing import LARGE, Packed, is_plain, owns_any, pack, pack_error
@@ -37,6 +37,7 @@ from flexray.runtime.reconfine import reconfine
 from flexray.runtime.run_queue import RunQueue
 from flexray.runtime.runs import Holder, Outcome, Run, holder_of
 from flexray.runtime.seals import is_sealed
+from flexray.runtime.tracing import trace_runs
 
 _FUNCTIONS_KEPT = 32
 _POLL_SECONDS = 30.0
@@ -58,15 +59,22 @@ _control, _user, _run, _stream = map(_in_group, ("control", "user", "run", "stre
 class SliceActor:
     """What runs in a slice's process. Created by the node agent only."""
 
-    def __init__(self, identity: SliceIdentity, setup: SliceSetup, name: str, grace: float) -> None:
+    def __init__(
+        self, identity: SliceIdentity, setup: SliceSetup, name: str, grace: float, telemetry: dict[str, str]
+    ) -> None:
         confine(setup, identity.slice)
+        for variable, value in telemetry.items():
+            os.environ.setdefault(variable, value)
         take_on(identity.environment)
         tag_output(identity.environment.job, name)
         from flexray.runtime.process import enter_slice
 
         enter_slice(identity)
+        self._tracing = trace_runs(identity.slice)
+        tag_records(identity.slice, self._tracing is not None)
         self._identity = identity
         self._setup = setup
+        self._name = name
         self._grant: tuple[int, int] = (0, 0)
         #: the last token that proved to be one of this slice, but for its session: an actor's handle is lent to others.
         self._genuine: tuple[Any, ...] = ()
@@ -235,11 +243,19 @@ class SliceActor:
                 call = partial(run_as, batch.member, call)
             if batch.streams:
                 call = Pump(call, self._channel(batch.token.session, item[0]))
+            header = batch.traces.get(item[0]) if batch.traces and self._tracing is not None else None
+            if header is not None:
+                call = self._traced(batch, header, item[0], call)
             run = Run(item[0], call, enter, batch.timeout)
             if held and len(item) > 4:
                 begin(run, part_of(held, item[4]))
             runs.append(run)
         return runs
+
+    def _traced(self, batch: Batch, header: str, number: int, call: Callable[[], Any]) -> Callable[[], Any]:
+        assert self._tracing is not None
+        name = f"{self._name}.{batch.method}" if batch.method else self._name
+        return self._tracing.traced(header, name, str(batch.token.lease), (batch.token.session, number), call)
 
     def _find_target(self, method: str, function: LazyFunction) -> Callable[[], Callable[..., Any]]:
         """What gives the function to call, once in the user thread: unpickling it may run the user's code."""
@@ -294,7 +310,11 @@ class SliceActor:
                     self._kept[token.session, run.id] = result
                     payload = owns
             done.append((run.id, int(code), payload))
-        return self._pad(Reply(tuple(done), unfinished, count, seconds), returned, slots)
+        reply = Reply(tuple(done), unfinished, count, seconds)
+        ends = {}
+        if self._tracing is not None and self._tracing.has_ends:
+            ends = {number: end for number, _, _ in done if (end := self._tracing.end_of((token.session, number)))}
+        return self._pad(reply._replace(ends=ends) if ends else reply, returned, slots)
 
     @staticmethod
     def _pad(reply: Reply, returned: list[Any], slots: int) -> Any:

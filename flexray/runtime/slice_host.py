@@ -241,7 +241,9 @@ class SliceHost:
         place, environment = spec.placement, spec.environment
         identity = SliceIdentity(spec.slice, devices, place, setup.isolation, environment, setup.notes, spec.key)
         named = {**options, "name": spec.slice, "namespace": NAMESPACE}
-        return self._class.options(**named).remote(identity, setup, spec.task_class.split("/")[0], spec.grace_seconds)
+        return self._class.options(**named).remote(
+            identity, setup, spec.task_class.split("/")[0], spec.grace_seconds, spec.telemetry
+        )
 
     async def _failed(self, live: LiveSlice, error: Exception) -> None:
         if live.handle is not None:

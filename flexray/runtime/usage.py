@@ -34,12 +34,14 @@ class SliceUse(NamedTuple):
         busy: fraction of each device, over the last seconds.
         memory: MiB of each device; of a CPU stand-in beyond what the bare process has.
         idle_seconds: for how long it has used hardly any of its share.
+        lately: fraction of each device since the look before: what accounts sum up.
     """
 
     slice: SliceId
     busy: float | None
     memory: int | None
     idle_seconds: float | None
+    lately: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,13 +62,24 @@ class Meter:
         """Take in what it has used until now (seconds of any clock)."""
         count = max(1, len(cell.devices))
         memory = None if usage.memory is None else usage.memory // count
-        busy = None if usage.busy_seconds is None else self._busy(usage.busy_seconds / count, now)
+        busy = lately = None
+        if usage.busy_seconds is not None:
+            before = self._looks[-1] if self._looks else None
+            busy = self._busy(usage.busy_seconds / count, now)
+            lately = self._lately(before)
         if busy is None or busy * 1000 >= IDLE_SHARE * cell.share:
             self._idle_since = None
-            return SliceUse(name, busy, memory, None if busy is None else 0.0)
+            return SliceUse(name, busy, memory, None if busy is None else 0.0, lately)
         if self._idle_since is None:
             self._idle_since = self._looks[0][0]
-        return SliceUse(name, busy, memory, now - self._idle_since)
+        return SliceUse(name, busy, memory, now - self._idle_since, lately)
+
+    def _lately(self, before: tuple[float, float] | None) -> float | None:
+        """Between the last two looks; None where there are no two, or the account began anew."""
+        now, seconds = self._looks[-1]
+        if before is None or seconds < before[1] or now <= before[0]:
+            return None
+        return (seconds - before[1]) / (now - before[0])
 
     def _busy(self, seconds: float, now: float) -> float | None:
         """Of the time since the oldest look within the window; None at the first look."""

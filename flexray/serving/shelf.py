@@ -15,6 +15,8 @@ from flexray.serving.seat import Seat, has_ended
 from flexray.serving.store import Copy, Do, Room, State, Store
 
 _LOOK_SECONDS = 0.2
+#: How soon one that comes back looks again whether those in its room are idle.
+_BUSY_SECONDS = 0.02
 #: A load that has no slice after so long is looked up in the pool's line.
 _LINE_SECONDS = 0.3
 #: How often a request runs again when its replica's slice is lost.
@@ -190,7 +192,7 @@ class Shelf:
     async def _unpark(self, copy: Copy) -> None:
         seat, began = self._seats[copy], time.monotonic()
         try:
-            await self._resize(copy, copy.model.recipe.options)
+            await self._regain(copy)
             await seat.call("unpark", (), {})
         except Exception:  # its room is taken, or it is gone: another one is loaded, elsewhere if need be
             self._drop(copy)
@@ -199,8 +201,26 @@ class Shelf:
         self.store.unparked(copy, time.monotonic() - began, time.monotonic())
         await self._tell()
 
+    async def _regain(self, copy: Copy) -> None:
+        """Have its size again. Where others have it, idle ones are parked; busy ones are worth the wait of a load."""
+        deadline = time.monotonic() + (self.store.records[copy.model.name].cold_seconds or 0.0)
+        while True:
+            try:
+                return await self._resize(copy, copy.model.recipe.options)
+            except ResizeRefused:
+                if not self.store.beside(copy) or time.monotonic() > deadline:
+                    raise
+            idle = self.store.parks_for(copy, time.monotonic())
+            if idle is not None:
+                idle.state = State.PARKING
+                await self._park(idle)
+            else:
+                await asyncio.sleep(_BUSY_SECONDS)
+
     async def _resize(self, copy: Copy, options: Any) -> None:
         size = {name: options[name] for name in ("gpu", "npu", "accelerator", "memory") if name in options}
+        # What a slice may use beyond its own is not resized.
+        size = {name: value[0] if isinstance(value, (tuple, list)) else value for name, value in size.items()}
         facts = await self._seats[copy].resize(size)
         copy.share, copy.memory = facts.share, facts.memory // _MIB
 

@@ -214,6 +214,17 @@ class Store:
             self.records[victim.model.name].evicted += 1
         return best
 
+    def beside(self, copy: Copy) -> list[Copy]:
+        """The replicas on its device that may be parked soon, so that one that comes back has room again."""
+        soon = (State.READY, State.PARKING)
+        there = [c for c in self.copies if c.device == copy.device and c is not copy and c.state in soon]
+        return [c for c in there if c.model.parked is not None]
+
+    def parks_for(self, copy: Copy, now: float) -> Copy | None:
+        """The idle one of these that is worth least; None while all are busy."""
+        there = self.beside(copy)
+        return next((c for c in self._evictable(now) if c in there and c.state is State.READY), None)
+
     def worth(self, copy: Copy, now: float) -> float:
         """Seconds of waiting that its absence costs, in so far as past requests tell."""
         record = self.records[copy.model.name]

@@ -165,12 +165,13 @@ class World:
 
     # -- restarts ----------------------------------------------------------------------
 
-    def restart(self) -> None:
-        """The scheduler dies with all it knows, and another one is started."""
+    def restart(self, *kept: events.Event) -> None:
+        """The scheduler dies with all it knows, and another one is started, which is told first what was kept."""
         self.epoch += 1
         self.lines.clear()
         self.scheduler = build_scheduler(self.config, self.epoch, self.lines.append)
-        self.apply(events.RecoveryBegan())
+        for event in (*kept, events.RecoveryBegan()):
+            self.apply(event)
 
     def again(self, name: str) -> events.RequestSubmitted:
         """What the session of a request submits again."""

@@ -138,6 +138,9 @@ def test_every_wait_reason_is_reached() -> None:
     ganged.submit("g", gpu=1, gang=2)
     ganged.settle()
     ganged.started(ganged.starting[0])
+    given_back = World(node("n1", "1xA100 released"))
+    given_back.submit("h", gpu=1)
+    given_back.settle()
     reached = {
         starting,
         ganged.reason("g.0"),
@@ -145,6 +148,7 @@ def test_every_wait_reason_is_reached() -> None:
         new.reason("c"),
         fast.reason("e"),
         capped.reason("f"),
+        given_back.reason("h"),
     } | {e.value for case in CASES for e in case.expect if e in set(WaitReason)}
     assert reached == {reason.value for reason in WaitReason}
 

@@ -121,9 +121,10 @@ def test_pods_have_no_rights_that_they_do_not_need(manifest: Manifest) -> None:
 
 def test_what_the_page_says_to_put_in_their_place_is_valid() -> None:
     page = (ROOT / "docs/kubernetes.md").read_text()
-    state, selector = map(yaml.safe_load, re.findall(r"^  ```yaml\n(.*?)^  ```", page, re.DOTALL | re.MULTILINE))
+    found = re.findall(r"^  ```yaml\n(.*?)^  ```", page, re.DOTALL | re.MULTILINE)
+    state, selector, scaling = map(yaml.safe_load, found)
     by_kind = {one["kind"]: copy.deepcopy(one) for one in of_kuberay()}
-    by_kind["RayCluster"]["spec"].update(state)
+    by_kind["RayCluster"]["spec"].update({**state, **scaling})
     job = by_kind["RayJob"]["spec"]
     for name in ("rayClusterSpec", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit"):
         assert f"`{name}`" in page

@@ -43,10 +43,17 @@ def test_busy_is_a_part_of_the_device_over_the_last_seconds() -> None:
     assert use.busy == 0.0, "what is long past does not count"
 
 
+def test_accounts_get_what_was_busy_since_the_look_before() -> None:
+    meter = Meter()
+    looks = [(0.0, 100.0), (1.0, 102.0), (1.5, 104.0), (0.1, 106.0), (1.1, 108.0)]  # it was started again
+    used = [meter.look("s1", CELL, Usage(busy), at).lately for busy, at in looks]
+    assert used == [None, 0.5, 0.25, None, 0.5]
+
+
 def test_several_devices_are_busy_on_average() -> None:
     meter, cell = Meter(), replace(CELL, devices=DEVICES, share=1000)
     meter.look("s1", cell, Usage(0.0, 4096), 0.0)
-    assert meter.look("s1", cell, Usage(2.0, 4096), 2.0) == SliceUse("s1", 0.5, 2048, 0.0)
+    assert meter.look("s1", cell, Usage(2.0, 4096), 2.0) == SliceUse("s1", 0.5, 2048, 0.0, 0.5)
 
 
 def test_idle_begins_when_it_stops_working_and_ends_when_it_works() -> None:

@@ -87,6 +87,19 @@ def test_what_idles_goes_unless_it_is_to_be_there(parked: dict[str, float] | Non
     assert steps(books, 100) == [f"{step} a2"]
 
 
+def test_idle_replicas_beside_one_that_comes_back_are_parked_for_it() -> None:
+    books = store(*(declared(name, parked={"gpu": 0.01}) for name in "abcd"), declared("e"))
+    back, idle, busy = ready(books, "a"), ready(books, "b"), ready(books, "c")
+    ready(books, "d", device="g1")
+    ready(books, "e")
+    back.state, busy.in_flight = State.UNPARKING, 1
+    assert books.beside(back) == [idle, busy] and books.parks_for(back, 1.0) is idle
+    idle.state = State.PARKED
+    assert books.parks_for(back, 1.0) is None and books.beside(back) == [busy]
+    busy.in_flight, books.records["c"].waiting = 0, 1
+    assert books.parks_for(back, 1.0) is None, "somebody waits for it"
+
+
 def test_a_parked_replica_comes_back_before_another_is_loaded() -> None:
     books = store(declared("a", parked={"gpu": 0.01}))
     copy = ready(books, "a")

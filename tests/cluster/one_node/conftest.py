@@ -14,7 +14,8 @@ def one_node(ray_environment: None) -> Iterator[None]:
     """A local Ray of eight CPUs and no devices."""
     import ray
 
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
+    often = {"metrics_report_interval_ms": 500}
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error", _system_config=often)
     yield
     ray.shutdown()
 

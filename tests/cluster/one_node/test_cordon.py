@@ -88,6 +88,6 @@ def test_a_cordon_outlives_the_scheduler() -> None:
 def test_what_is_not_there_gets_one_line_with_a_suggestion() -> None:
     wrong = f"{short('gpu0')}0"
     for command in ("cordon", "drain", "uncordon"):
-        said = flexray(command, wrong, code=1).strip()
+        said = flexray(command, wrong, code=3).strip()
         assert said.startswith(f"flexray: there is no device or node {wrong!r}. Did you mean {short('gpu0')!r}?")
         assert "\n" not in said

@@ -80,7 +80,7 @@ def test_why_something_waits_and_when_it_starts(tmp_path: Path) -> None:
     assert flex.get([*running, waits], timeout=60)[4] == "late"
     until(lambda: flexray("explain", found.request).startswith(f"request {found.request}: done"))
     unknown = CliRunner().invoke(main, ["explain", "nobody", "--address", "auto"])
-    assert unknown.exit_code == 1 and "no request 'nobody' is known" in unknown.output
+    assert unknown.exit_code == 3 and "no request 'nobody' is known" in unknown.output
 
 
 def test_queues_are_shown_and_changed_while_the_pool_runs() -> None:
@@ -103,4 +103,4 @@ def test_queues_are_shown_and_changed_while_the_pool_runs() -> None:
     with pytest.raises(flex.errors.UnknownQueue, match="Known: a, b, default"):  # another class: none is held
         task.options(gpu=0.25).remote("/dev/null", "c", "/", True).result(60)
     failed = run.invoke(main, ["queue", "remove", "d", "--address", "auto"])
-    assert failed.exit_code == 1 and "unknown queue 'd'" in failed.output
+    assert failed.exit_code == 3 and "unknown queue 'd'" in failed.output

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,8 +70,13 @@ def ask(url: str, body: Any = None, timeout: float = 60.0) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+async def opened(body: dict[str, Any]) -> None:
+    while "gate" in body and not os.path.exists(body["gate"]):
+        await asyncio.sleep(0.05)
+
+
 class Echo:
-    """What the tests serve: it says where it is, and takes as long as it is told."""
+    """What the tests serve: it says where it is, and takes as long as it is told, or until a file is there."""
 
     def __init__(self, factor: int = 2) -> None:
         self.factor = factor
@@ -78,6 +84,7 @@ class Echo:
     async def __call__(self, request: Any) -> dict[str, Any]:
         body = await request.json()
         await asyncio.sleep(body.get("seconds", 0))
+        await opened(body)
         return {"answer": self.factor * body["x"], **self.where()}
 
     def where(self) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class Echo:
         for i in range(n):
             yield i
 
-    @flex.serving.batch(max_size=4, wait_seconds=0.2)
+    @flex.serving.batch(max_size=4, wait_seconds=20)
     def together(self, items: list[int]) -> list[tuple[int, int]]:
         return [(item * self.factor, len(items)) for item in items]
 
@@ -109,7 +116,8 @@ def test_a_deployment_answers_from_its_slices(url: str, run: Any) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = [json.loads(text) for _, text in threads.map(lambda x: ask(url, {"x": x, "seconds": 0.2}), range(8))]
     assert [answer["answer"] for answer in answers] == [3 * x for x in range(8)]
-    assert len({answer["pid"] for answer in answers}) == 2 and {answer["share"] for answer in answers} == {0.25}
+    assert {answer["share"] for answer in answers} == {0.25}
+    until(lambda: answers.append(json.loads(ask(url, {"x": 1})[1])) or len({answer["pid"] for answer in answers}) == 2)
     assert os.getpid() not in {answer["pid"] for answer in answers}
     assert list(handle.options(stream=True).count.remote(4)) == [0, 1, 2, 3]
     status, text = ask(url, {"y": 1})
@@ -140,20 +148,23 @@ def test_a_killed_slice_comes_back_and_its_requests_run_again(url: str, run: Any
     until(lambda: sum(bool(piece.request) for piece in flex.pool().slices) == 2)
 
 
-def test_a_replica_leaves_a_drained_device_and_loses_nothing(url: str, run: Any) -> None:
+def test_a_replica_leaves_a_drained_device_and_loses_nothing(url: str, run: Any, tmp_path: Path) -> None:
     run(flex.serving.deployment(**QUICK, gpu=0.5)(Echo).bind())
     first = json.loads(ask(url, {"x": 1})[1])["device"]
+    gate = tmp_path / "gate"
     with ThreadPoolExecutor(2) as threads:
-        long = threads.submit(ask, url, {"x": 21, "seconds": 4})
+        long = threads.submit(ask, url, {"x": 21, "gate": str(gate)})
         time.sleep(0.3)
         operate("drain", first)
         try:
             moved = until(lambda: (found := json.loads(ask(url, {"x": 1})[1]))["device"] != first and found)
             assert moved["answer"] == 2 and not long.done(), "the old slice still works on what it had"
+            gate.touch()
             answer = json.loads(long.result()[1])
             assert answer["answer"] == 42 and answer["device"] == first
             until(lambda: not [p for p in flex.pool().slices if first in p.devices])
         finally:
+            gate.touch()
             operate("uncordon", first)
 
 
@@ -174,31 +185,30 @@ def test_another_share_under_load_loses_no_request(url: str, run: Any) -> None:
         callers = [threads.submit(load) for _ in range(4)]
         until(lambda: len(found) > 20)
         run(flex.serving.deployment(**QUICK, gpu=0.5, num_replicas=2)(Echo).bind())
-        before = len(found)
-        until(lambda: len(found) > before + 20)
+        until(lambda: all(json.loads(text)["share"] == 0.5 for _, text in found[-20:]))
         stop.set()
         for caller in callers:
             caller.result()
     assert {status for status, _ in found} == {200}
     answers = [json.loads(text) for _, text in found]
     assert {answer["answer"] for answer in answers} == {10}
-    assert answers[0]["share"] == 0.25 and answers[-1]["share"] == 0.5
+    assert answers[0]["share"] == 0.25
 
 
 @flex.task(gpu=1, queue="batch", request=flex.Request(preemptible=True))
-def count_up(steps: int) -> tuple[int, bool]:
-    """Batch work that gives way and goes on where it was."""
+def count_up(steps: int, gate: str) -> tuple[int, bool]:
+    """Batch work that gives way and goes on where it was; it ends once the gate is there, however slow all else is."""
     here = flex.current()
     done = here.restored or 0
     resumed = done > 0
-    while done < steps:
-        time.sleep(0.2)
+    while done < steps or not os.path.exists(gate):
+        time.sleep(0.1)
         done += 1
         here.checkpoint(done)
     return done, resumed
 
 
-def test_serving_takes_from_batch_work_and_never_the_other_way_round(url: str, run: Any) -> None:
+def test_serving_takes_from_batch_work_and_never_the_other_way_round(url: str, run: Any, tmp_path: Path) -> None:
     scaling = {
         "min_replicas": 0,
         "max_replicas": 2,
@@ -213,7 +223,8 @@ def test_serving_takes_from_batch_work_and_never_the_other_way_round(url: str, r
         **QUICK, gpu=1, queue="serving", autoscaling_config=scaling, max_ongoing_requests=2
     )
     run(declared(Echo).bind())
-    batch = [count_up.remote(BATCH_STEPS) for _ in range(3)]
+    gate = tmp_path / "gate"
+    batch = [count_up.remote(BATCH_STEPS, str(gate)) for _ in range(3)]
     until(lambda: sum(queue.running for queue in flex.pool().queues if queue.name == "batch") == 2)
     until(lambda: sum(p.share for p in flex.pool().slices if p.task_class.startswith("count_up")) == 2)
     with ThreadPoolExecutor(4) as threads:
@@ -222,8 +233,9 @@ def test_serving_takes_from_batch_work_and_never_the_other_way_round(url: str, r
     (taken, *_) = flex.pool().preemptions
     assert (taken.winner_queue, taken.victim_queue, taken.reason) == ("serving", "batch", "reclaim")
     assert not [one for one in flex.pool().preemptions if one.victim_queue == "serving"]
+    gate.touch()
     done = [future.result(120) for future in batch]  # Serve has let go of its replicas by then
-    assert [steps for steps, _ in done] == [BATCH_STEPS] * 3 and any(resumed for _, resumed in done)
+    assert all(steps >= BATCH_STEPS for steps, _ in done) and any(resumed for _, resumed in done)
     assert not [one for one in flex.pool().preemptions if one.victim_queue == "serving"]
 
 
@@ -235,8 +247,7 @@ class Sleeper:
         self.awake, self.parked = True, 0
 
     async def __call__(self, request: Any) -> dict[str, Any]:
-        body = await request.json()
-        await asyncio.sleep(body.get("seconds", 0))
+        await opened(await request.json())
         return self.where()
 
     def where(self) -> dict[str, Any]:
@@ -283,7 +294,8 @@ def test_many_models_share_few_devices(url: str, run: Any) -> None:
     assert found["b"]["replicas"] == []
 
 
-def test_a_request_waits_for_its_model_with_a_bound(url: str, run: Any) -> None:
+def test_a_request_waits_for_its_model_with_a_bound(url: str, run: Any, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     whole = {"gpu": 1, "idle_seconds": 600}
     names = ("a", "b")
     late = flex.serving.model("late", Sleeper, gpu=1, wait_seconds=1.5)
@@ -292,11 +304,10 @@ def test_a_request_waits_for_its_model_with_a_bound(url: str, run: Any) -> None:
     status, text = ask(f"{url}/broken", {})
     assert status == 503 and "StartFailed: model 'broken' could not be loaded: " in text and "no such weights" in text
     with ThreadPoolExecutor(2) as threads:
-        busy = [threads.submit(ask, f"{url}/{name}", {"seconds": 4}) for name in names]
-        until(lambda: all(shown(url)[name]["replicas"][0]["ongoing"] for name in names if shown(url)[name]["replicas"]))
-        until(lambda: all(shown(url)[name]["replicas"] for name in names))
-        until(lambda: all(shown(url)[name]["replicas"][0]["ongoing"] for name in names))
+        busy = [threads.submit(ask, f"{url}/{name}", {"gate": str(gate)}) for name in names]
+        until(lambda: all(one["replicas"] and one["replicas"][0]["ongoing"] for one in map(shown(url).get, names)))
         status, text = ask(f"{url}/late", {})
+        gate.touch()
         assert status == 503 and "model 'late' was not there within 1.5 s" in text and "no_room" in text
         assert [one.result()[0] for one in busy] == [200, 200], "nobody who works is evicted"
     until(lambda: ask(f"{url}/late", {})[0] == 200)  # a load that takes longer than a request waits goes on

@@ -1,23 +1,18 @@
-"""Tables for terminals."""
+"""``flexray status``: all of a pool on one page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from flexray.model.amounts import format_memory
-from flexray.model.snapshot import DeviceView, SliceView, Snapshot
+from flexray.model.snapshot import Snapshot
+from flexray.tables.drawing import ago, bar, memory_of, new_table, short, state_of
 
-_BAR = 10
 _ROWS = 50
 """Waiting requests that are listed; of more than that it is also shown how many there are for what."""
-_IDLE_SECONDS = 60.0
-"""A holder that does nothing for so long is pointed out: pauses between batches and epochs are shorter."""
 
 
 def print_status(
@@ -60,7 +55,7 @@ def print_status(
 def queue_table(snapshot: Snapshot) -> Table:
     """Queues with what they hold; compute in units of nvidia/A100-80GB."""
     columns = ("quota", "limit", "weight", "waiting", "running", "devices", "compute", "entitled", "borrowed")
-    table = _table("queues", "queue", *columns)
+    table = new_table("queues", "queue", *columns)
     depth: dict[str, int] = {}
     for queue in snapshot.queues:
         depth[queue.name] = depth.get(queue.parent, -1) + 1
@@ -84,21 +79,14 @@ def print_queues(snapshot: Snapshot, console: Console | None = None) -> None:
     (console or Console()).print(queue_table(snapshot))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
-    return table
-
-
 def _devices(snapshot: Snapshot) -> Table:
-    table = _table("devices", "device", "type", "state", "share held", "memory held", "held by")
+    table = new_table("devices", "device", "type", "state", "share held", "memory held", "held by")
     for device in snapshot.devices:
         table.add_row(
-            _short(device.id),
+            short(device.id),
             device.type,
             device.state,
-            f"{_bar(device)} {device.share_held:.3g}",
+            f"{bar(device)} {device.share_held:.3g}",
             f"{device.memory_held / 1024:.1f} of {device.memory / 1024:.1f} GiB",
             device.isolation,
         )
@@ -115,37 +103,22 @@ def _print_conditions(snapshot: Snapshot, console: Console) -> None:
     """Why devices take no work, what was seen on them, and who uses them without holding a slice."""
     for device in snapshot.devices:
         if device.reason:
-            console.print(f"{_short(device.id)} is {device.state}: {device.reason}", highlight=False, markup=False)
+            console.print(f"{short(device.id)} is {device.state}: {device.reason}", highlight=False, markup=False)
         for note in device.notes:
-            told = f"{_short(device.id)}, {_ago(snapshot, note.at)} ago: {note.what}"
+            told = f"{short(device.id)}, {ago(snapshot, note.at)} ago: {note.what}"
             console.print(told, highlight=False, markup=False)
-    table = _table("processes that belong to no slice", "device", "pid", "memory", "for")
+    table = new_table("processes that belong to no slice", "device", "pid", "memory", "for")
     for one in [one for device in snapshot.devices for one in device.foreign]:
         memory = "?" if one.memory is None else format_memory(one.memory)
-        table.add_row(_short(one.device), str(one.pid), memory, _ago(snapshot, one.since))
+        table.add_row(short(one.device), str(one.pid), memory, ago(snapshot, one.since))
     if table.row_count:
         console.print(table)
 
 
-def _ago(snapshot: Snapshot, at: float) -> str:
-    return f"{max(0.0, snapshot.now - at):.0f} s"
-
-
-def _short(device: str) -> str:
-    """``394abc/gpu0``: enough of the node's id to tell nodes apart."""
-    node, _, name = device.rpartition("/")
-    return f"{node[:6]}/{name}"
-
-
-def _bar(device: DeviceView) -> str:
-    filled = round(device.share_held * _BAR)
-    return "#" * filled + "." * (_BAR - filled)
-
-
 def _slices(snapshot: Snapshot) -> Table:
-    table = _table("slices", "slice", "device", "share", "busy", "memory", "state", "for", "task", "request")
+    table = new_table("slices", "slice", "device", "share", "busy", "memory", "state", "for", "task", "request")
     for piece in snapshot.slices:
-        places = ", ".join(map(_short, piece.devices))
+        places = ", ".join(map(short, piece.devices))
         since = f"{max(0.0, snapshot.now - piece.since):.0f} s"
         task = piece.task_class.split("/")[0]
         table.add_row(
@@ -153,8 +126,8 @@ def _slices(snapshot: Snapshot) -> Table:
             places,
             f"{piece.share:g}" + (f" to {piece.burst:g}" if piece.burst > piece.share else ""),
             "?" if piece.busy is None else f"{piece.busy:.2f}",
-            _memory(piece),
-            _state(piece),
+            memory_of(piece),
+            state_of(piece),
             since,
             task,
             piece.request or "-",
@@ -162,22 +135,8 @@ def _slices(snapshot: Snapshot) -> Table:
     return table
 
 
-def _memory(piece: SliceView) -> str:
-    """``0.8 of 4.0 GiB`` where it is known what is used."""
-    held = format_memory(piece.memory)
-    return held if piece.memory_used is None else f"{format_memory(piece.memory_used)} of {held}"
-
-
-def _state(piece: SliceView) -> str:
-    """``held, idle 4 min``: somebody else could have it."""
-    idle = piece.idle_seconds or 0.0
-    if piece.state != "held" or idle < _IDLE_SECONDS:
-        return piece.state
-    return f"{piece.state}, idle {idle / 60:.0f} min"
-
-
 def _waiting(snapshot: Snapshot) -> Table:
-    table = _table("waiting", "request", "task", "asked", "for", "state", "why")
+    table = new_table("waiting", "request", "task", "asked", "for", "state", "why")
     for request in snapshot.waiting[:_ROWS]:
         waited = f"{max(0.0, snapshot.now - request.submitted):.0f} s"
         task = request.task_class.split("/")[0]
@@ -187,30 +146,10 @@ def _waiting(snapshot: Snapshot) -> Table:
 
 def _classes(snapshot: Snapshot) -> Table:
     """How many wait for what, where they are too many to be listed."""
-    table = _table("all that stand in line", "task", "queue", "asked", "requests", "for up to", "why the first waits")
+    table = new_table(
+        "all that stand in line", "task", "queue", "asked", "requests", "for up to", "why the first waits"
+    )
     for kind in snapshot.classes:
-        waited = _ago(snapshot, kind.submitted)
+        waited = ago(snapshot, kind.submitted)
         table.add_row(kind.task, kind.queue, kind.asked, str(kind.waiting), waited, kind.wait_reason)
     return table
-
-
-def print_sheets(
-    sheets: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]], console: Console | None = None
-) -> None:
-    """Plain tables: (title, columns, rows)."""
-    console = console or Console()
-    for title, columns, rows in sheets:
-        table = Table(*columns, title=escape(title), title_justify="left", box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*map(escape, row))
-        console.print(table, highlight=False)
-        console.print()
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar on stderr, drawn once something reports (done, of how much), and only where that is a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, visible=False)
-        yield lambda done, of: bar.update(task, completed=done, total=of, visible=True)
