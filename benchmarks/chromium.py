@@ -84,15 +84,14 @@ class Page:
             raise RuntimeError(said["exceptionDetails"]["exception"].get("description", expression))
         return said["result"].get("value")
 
-    async def until(self, expression: str, within: float = 60.0) -> Any:
-        """Wait until an expression is true; its value."""
+    async def until(self, expression: str, within: float = 60.0) -> None:
+        """Wait until an expression is true."""
         end = asyncio.get_running_loop().time() + within
-        while not (value := await self.js(expression)):
+        while not await self.js(f"Boolean({expression})"):  # an element itself cannot be sent
             if asyncio.get_running_loop().time() > end:
                 text = await self.js("document.body?.innerText.slice(0, 1500)")
                 raise TimeoutError(f"not within {within:g} s: {expression}\n{self.errors}\n{text}")
             await asyncio.sleep(_LOOK_SECONDS)
-        return value
 
     async def key(self, name: str) -> None:
         """Press and release a key: a character, or one of ``_CODES``."""
@@ -107,7 +106,7 @@ class Page:
 
     async def click(self, selector: str) -> None:
         """In the middle of an element."""
-        box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         x, y = await self.js(f"(() => {{ const b = {box}; return [b.x + b.width / 2, b.y + b.height / 2] }})()")
         at = {"x": x, "y": y, "button": "left", "clickCount": 1}
         await self.call("Input.dispatchMouseEvent", type="mousePressed", **at)

@@ -43,7 +43,7 @@ def dashboard(address: str, host: str, port: int, allow_changes: bool, token: st
     where = f"http://{shown}:{port}/{f'?token={token}' if token else ''}"
 
     async def work() -> None:
-        server = Dashboard(_source(), Access(host, port, token), allow_changes)
+        server = Dashboard(pool_source(), Access(host, port, token), allow_changes)
         await serve(server, host, port, lambda: click.echo(f"the pool is at {where}"))
 
     try:
@@ -52,7 +52,7 @@ def dashboard(address: str, host: str, port: int, allow_changes: bool, token: st
         return
 
 
-def _source() -> Source:
+def pool_source() -> Source:
     """The pool of this cluster, whoever its scheduler is by then."""
     from flexray.dashboard.source import Source
     from flexray.runtime import pool
