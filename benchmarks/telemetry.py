@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and tasks")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
-    rounds, count, bursts = (2, 20_000, 2) if arguments.quick else (7, 50_000, 5)
+    rounds, count, bursts = (2, 20_000, 2) if arguments.quick else (5, 50_000, 3)
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
     values: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
     with collector() as url:

@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode,
 from flexray.telemetry.exporters import close, tracer_provider
 from flexray.telemetry.settings import Settings
 
-_MOST_A_SECOND = 50
+_MOST_A_SECOND = 20
 """Traces that a client begins by itself, since a call with one costs as much as twenty without: of more the exporter's
 queue would drop parts. A caller's own span is followed however many there are."""
 
