@@ -65,7 +65,7 @@ def test_the_site_builds_and_has_every_page(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    in_nav = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    in_nav = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     assert in_nav == {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     reference = (tmp_path / "reference/index.html").read_text()
     public = set(flexray.__all__) - {"errors", "serving"}

@@ -29,7 +29,7 @@ DOORS: dict[str, set[str]] = {
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
     "executor": {"tasks", "future"},
-    "serving": {"model", "tasks", "future", "__init__"},
+    "serving": {"model", "devices", "tasks", "future", "__init__"},
     "demo": {"model", "tasks", "future", "__init__"},
     "tables": {"model", "accounting"},
     "cli": {
@@ -51,6 +51,7 @@ DOORS: dict[str, set[str]] = {
 #: third-party module -> rooms where it may appear.
 OUTSIDE = {
     "ray": {"runtime", "serving"},
+    "aiohttp": {"dashboard", "serving"},
     "starlette": {"serving"},
     "pydantic": {"config", "queue_file", "sim"},
     "opentelemetry": {"telemetry"},
@@ -63,7 +64,7 @@ OUTSIDE = {
     "fsspec": {"runtime"},
     "sklearn": {"demo"},
     "click": {"cli"},
-    "rich": {"demo", "dashboard", "tables", "tasks"},
+    "rich": {"demo", "tables", "tasks"},
 }
 IMPURE = {"time", "random", "os", "logging", "uuid", "datetime", "secrets", "asyncio", "threading", "socket"}
 PURE_ROOMS = {"model", "core", "policies", "build", "accounting"}

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from flexray.cli import frame
+from flexray.cli.dashboard import dashboard
 from flexray.cli.devices import cordon, drain, uncordon
 from flexray.cli.frame import ADDRESS, one_line_errors
 from flexray.cli.lists import devices, events, queues, requests, slices
@@ -26,7 +27,21 @@ def main() -> None:
     """One pool of accelerators on Ray: exact fractions, warm slices, every decision explained."""
 
 
-for _command in (advise, cordon, devices, drain, events, queues, requests, run, slices, top, uncordon, usage):
+for _command in (
+    advise,
+    cordon,
+    dashboard,
+    devices,
+    drain,
+    events,
+    queues,
+    requests,
+    run,
+    slices,
+    top,
+    uncordon,
+    usage,
+):
     main.add_command(_command)
 
 

@@ -121,28 +121,27 @@ class Accounts:
         held = self._fold.on_slice.get(SliceId(piece.id))
         return piece if held is None else replace(piece, user=held.holder.user, job=held.holder.job)
 
-    def usage(self, by: Sequence[str], since: float, now: float) -> UsageTable:
-        """What was held and used since a time."""
+    def usage(self, by: Sequence[str], since: float, now: float, older: Ledger | None = None) -> UsageTable:
+        """What was held and used since a time; ``older``: what ``read_older`` has found of it."""
         self._fold.settle(now)
-        return usage_table(self._with_older(since), by, since, now)
+        both = Ledger()
+        for ledger in (older or Ledger(), self._ledger):
+            both.speeds.update(ledger.speeds)
+            both.hours.update(ledger.hours)
+            both.promised.update(ledger.promised)
+        return usage_table(both, by, since, now)
+
+    def read_older(self, since: float, now: float) -> Ledger:
+        """Hours since a time that are no longer in memory, from the folder. May be called in any thread."""
+        found = Ledger()
+        for hour in self._kept_hours() if self._hours is not self._kept else []:
+            if since / _HOUR_SECONDS - 1 < hour < self._first_hour(now):
+                self._read(found, hour)
+        return found
 
     def advice(self, speeds: Sequence[tuple[str, str, float, float]]) -> tuple[Advice, ...]:
         """What task classes should ask for; ``speeds`` as ``core.speeds.Speeds.rows`` gives them."""
         return advise(self._profiles, _call_seconds(speeds))
-
-    def _with_older(self, since: float) -> Ledger:
-        """The ledger; with the hours before it that are only in the folder, if they are asked for."""
-        if self._hours is self._kept:
-            return self._ledger
-        asked = [hour for hour in self._kept_hours() if hour > since / _HOUR_SECONDS - 1]
-        older = [hour for hour in asked if hour not in self._ledger.hours.keys() | self._ledger.promised.keys()]
-        both = Ledger()
-        both.speeds = dict(self._ledger.speeds)
-        for hour in older:
-            self._read(both, hour)
-        both.hours.update(self._ledger.hours)
-        both.promised.update(self._ledger.promised)
-        return both
 
     # -- records -------------------------------------------------------------------------------
 

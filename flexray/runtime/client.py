@@ -186,7 +186,7 @@ class Client:
         """Make a call and send it on its way; returns at once."""
         call = make(self, target, next(self._numbers), method)
         if self._tracing is not None:
-            call.trace = self._tracing.begin(_span_name(target, method), target.request.queue)
+            call.trace = self._tracing.begin(target.name, target.request.queue, method)
         if args or kwargs:
             pack_arguments(call, args, kwargs)
             if call.slots and not when_ready(call, self._arguments_ready):
@@ -284,7 +284,7 @@ class Client:
         """Run a generator on a slice."""
         call = Call(self, target, next(self._numbers), method)
         if self._tracing is not None:
-            call.trace = self._tracing.begin(_span_name(target, method), target.request.queue)
+            call.trace = self._tracing.begin(target.name, target.request.queue, method)
         pack_arguments(call, args, kwargs)
         return StreamSource(self._engine, self, call)
 
@@ -325,10 +325,6 @@ class Client:
 
     def _ask(self, method: str, *args: Any, within: float = RESTART_SECONDS) -> Any:
         return ask_scheduler(self._link.scheduler, method, *args, within=within)
-
-
-def _span_name(target: Target, method: str) -> str:
-    return f"{target.name}.{method}" if method else target.name
 
 
 def _parent() -> Any:

@@ -86,7 +86,11 @@ class Metering:
             self._observers.append(tracing)
         while True:
             began = time.perf_counter()
-            report = self._report()
+            try:
+                report = self._report()
+            except Exception as error:  # a fault of ours: the scheduler goes on without being measured
+                self._note(f"metrics are not reported any more: {type(error).__name__}: {error}")
+                return
             took = time.perf_counter() - began
             await loop.run_in_executor(None, self._hand_over, report)
             await asyncio.sleep(max(min(self._seconds, self._settings.seconds or self._seconds), took / _MOST))
@@ -94,7 +98,10 @@ class Metering:
     async def close(self) -> None:
         """Export what there is."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._hand_over, self._report())
+        try:
+            await loop.run_in_executor(None, self._hand_over, self._report())
+        except Exception as error:  # the pool's end must not hang on its last report
+            self._note(f"the last metrics are not reported: {type(error).__name__}: {error}")
         for close in self._closing:
             await loop.run_in_executor(None, close)
 
@@ -117,8 +124,7 @@ class Metering:
                 tracing = RequestTracing(self._settings)
                 self._closing.append(tracing.close)
         except (FlexrayError, ImportError, ValueError) as error:
-            self.notes = (f"telemetry is not exported as asked: {error}",)
-            _log.warning("flexray: %s", self.notes[0])
+            self._note(f"telemetry is not exported as asked: {error}")
         return tracing
 
     def _hand_over(self, report: Report) -> None:
@@ -127,5 +133,8 @@ class Metering:
                 sink.take(report)
             except Exception as error:  # whatever a library raises must not end the reports
                 self._sinks.remove(sink)
-                self.notes = (*self.notes, f"metrics: {type(sink).__name__} has failed and is left out: {error}")
-                _log.warning("flexray: %s", self.notes[-1])
+                self._note(f"metrics: {type(sink).__name__} has failed and is left out: {error}")
+
+    def _note(self, text: str) -> None:
+        self.notes = (*self.notes, text)
+        _log.warning("flexray: %s", text)

@@ -21,9 +21,10 @@ from flexray.accounting.advice import Advice
 from flexray.accounting.report import UsageTable
 from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable, ConfigMismatch, IncompatibleVersion, NotThere, UsageError
-from flexray.model.explanation import Explanation
+from flexray.model.explanation import Explanation, StartEstimate
 from flexray.model.happening import Happenings
 from flexray.model.holding import Holding
+from flexray.model.lease import RequestId
 from flexray.model.plan import PlanAnswer
 from flexray.model.request import Request
 from flexray.model.snapshot import Snapshot
@@ -165,6 +166,12 @@ def read_explanation(scheduler: Any, request: str) -> Explanation:
             f"no request {request!r} is known: there never was one, or it has ended and many after it. "
             f"`flexray requests` lists those that wait and run"
         )
+    return found
+
+
+def read_starts(scheduler: Any, requests: Sequence[str]) -> dict[RequestId, StartEstimate]:
+    """When waiting requests are expected to start, as far as they are known and few enough wait for that."""
+    found: dict[RequestId, StartEstimate] = ask_scheduler(scheduler, "starts", list(requests), within=_START_SECONDS)
     return found
 
 

@@ -7,7 +7,7 @@ the replay of it runs in a thread, so that events and cycles go on meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flexray.core.estimate import estimate_starts
 from flexray.core.explaining import explain, explain_ended
@@ -46,6 +46,13 @@ class Questions:
                     f"keep the scheduler from its work. Ask again when there are at most {_MOST_REPLAYED}"
                 )
             return await asyncio.to_thread(plan, self._core.copy(), request, self._now())
+
+    async def starts(self, names: Sequence[RequestId]) -> dict[RequestId, StartEstimate]:
+        """When these are expected to start, those that wait; none where so many wait that nothing is replayed."""
+        async with self._one_at_a_time:
+            if self._is_long or not names:
+                return {}
+            return await asyncio.to_thread(estimate_starts, self._core.copy(), names, self._now())
 
     @property
     def _is_long(self) -> bool:

@@ -27,7 +27,7 @@ from flexray.devices.private import only_mine
 from flexray.model.amounts import MemoryMiB, Share
 from flexray.model.commands import AnswerResize, Command, GrantLease, ResizeSlice, StartSlice, StopSlice
 from flexray.model.events import DeviceUncordoned, Event, NodeLost, RecoveryBegan, RecoveryEnded
-from flexray.model.explanation import Explanation
+from flexray.model.explanation import Explanation, StartEstimate
 from flexray.model.happening import Happenings
 from flexray.model.holding import Holding
 from flexray.model.lease import LeaseId, Placement, RequestId, SessionId
@@ -247,6 +247,10 @@ class SchedulerActor:
         """Where a request is and why, or how it ended; None for one that is not known (any more)."""
         return await self._questions.explain(request)
 
+    async def starts(self, requests: list[RequestId]) -> dict[RequestId, StartEstimate]:
+        """When waiting requests are expected to start (see ``Questions.starts``)."""
+        return await self._questions.starts(requests)
+
     async def plan(self, request: Request) -> PlanAnswer:
         """When and where a request would start."""
         return await self._questions.plan(request)
@@ -261,7 +265,8 @@ class SchedulerActor:
 
     async def usage(self, by: list[str], since: float) -> UsageTable:
         """What was held and used (see ``Accounts.usage``)."""
-        return self._accounts.usage(by, since, self._now())
+        older = await asyncio.to_thread(self._accounts.read_older, since, self._now())
+        return self._accounts.usage(by, since, self._now(), older)
 
     async def advice(self) -> tuple[Advice, ...]:
         """What task classes should ask for."""

@@ -299,7 +299,6 @@ class SliceActor:
     def _reply(self, token: Token, slots: int) -> Any:
         finished, unfinished, count, seconds = self._runs.take(holder_of(token))
         done: list[tuple[int, int, Any]] = []
-        ends: dict[int, int] = {}
         returned: list[Any] = []
         for run, (code, payload) in finished:
             if code is Code.KEPT:
@@ -311,9 +310,10 @@ class SliceActor:
                     self._kept[token.session, run.id] = result
                     payload = owns
             done.append((run.id, int(code), payload))
-            if self._tracing is not None and (ended := self._tracing.end_of((token.session, run.id))):
-                ends[run.id] = ended
         reply = Reply(tuple(done), unfinished, count, seconds)
+        ends = {}
+        if self._tracing is not None and self._tracing.has_ends:
+            ends = {number: end for number, _, _ in done if (end := self._tracing.end_of((token.session, number)))}
         return self._pad(reply._replace(ends=ends) if ends else reply, returned, slots)
 
     @staticmethod

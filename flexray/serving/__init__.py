@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     from flexray.serving.declared import Model, model
     from flexray.serving.deploying import deployment
     from flexray.serving.endpoint import models
+    from flexray.serving.engine import EngineModel, vllm
+    from flexray.serving.openai_api import openai
 
 _LAZY = {
+    "EngineModel": "flexray.serving.engine",
     "Model": "flexray.serving.declared",
     "batch": "flexray.serving.batching",
     "deployment": "flexray.serving.deploying",
     "model": "flexray.serving.declared",
     "models": "flexray.serving.endpoint",
+    "openai": "flexray.serving.openai_api",
+    "vllm": "flexray.serving.engine",
 }
 
-__all__ = ["Model", "batch", "deployment", "model", "models"]
+__all__ = ["EngineModel", "Model", "batch", "deployment", "model", "models", "openai", "vllm"]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,6 +78,22 @@ class Keeper:
                     raise
             attempt += 1
 
+    @contextlib.asynccontextmanager
+    async def holding(self) -> AsyncGenerator[Seat, None]:
+        """The model's slice, for calls that belong together: it is not given back between them. Nothing is repeated."""
+        seat = await self._present()
+        with seat.busy():
+            try:
+                yield seat
+            except FlexrayError as error:
+                self._goes_on(seat, error, self._retries)
+                raise
+
+    @property
+    def seated(self) -> bool:
+        """Whether the model is on a slice now."""
+        return self._seat is not None
+
     @property
     def trouble(self) -> str:
         """Why there has been no slice for longer than ``recover_seconds``; "" otherwise."""

@@ -53,7 +53,7 @@ class Seat:
 
     async def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method of the model; cancelled there when it is cancelled here."""
-        with self._busy():
+        with self.busy():
             future = self._handle.call.remote(method, args, kwargs)
             try:
                 return await future  # unbounded: the request's own limit
@@ -63,7 +63,7 @@ class Seat:
 
     async def stream(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The items of a generator method of the model."""
-        with self._busy():
+        with self.busy():
             async for item in self._handle.stream.stream(method, args, kwargs):
                 yield item
 
@@ -91,7 +91,8 @@ class Seat:
         self._handle.stop()
 
     @contextlib.contextmanager
-    def _busy(self) -> Iterator[None]:
+    def busy(self) -> Iterator[None]:
+        """While something needs it."""
         self.in_flight += 1
         self._idle.clear()
         try:

@@ -105,7 +105,7 @@ class CallTracing:
         #: when the present second began, and how many traces were begun in it.
         self._second, self._begun = 0.0, 0
 
-    def begin(self, name: str, queue: str) -> CallTrace | None:
+    def begin(self, name: str, queue: str, method: str = "") -> CallTrace | None:
         """The trace of a call that is being submitted; None for one that has none."""
         above = trace.get_current_span().get_span_context() if context.get_current() else None
         if above is not None and above.is_valid and self._follow:
@@ -113,6 +113,7 @@ class CallTracing:
                 return None
         elif (self._ratio < 1.0 and random.random() >= self._ratio) or not self._may_begin():
             return None
+        name = f"{name}.{method}" if method else name
         attributes = {"flexray.task": name, "flexray.queue": queue}
         span = self._tracer.start_span(f"submit {name}", kind=SpanKind.PRODUCER, attributes=attributes)
         return CallTrace(self._tracer, span) if span.is_recording() else None

@@ -69,9 +69,14 @@ class RunTracing:
         self._end(span, key, None)
         return result
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether some run has ended whose client is not told yet: most answers tell of none."""
+        return bool(self._ends)
+
     def end_of(self, key: object) -> int:
         """When the run of that key ended; 0 where it had no trace. Told once."""
-        return self._ends.pop(key, 0) if self._ends else 0
+        return self._ends.pop(key, 0)
 
     def _begin(self, header: str, name: str, lease: str) -> Span:
         attributes = {"flexray.task": name, "flexray.slice": self._slice, "flexray.lease": lease}

@@ -24,7 +24,7 @@ flex.shutdown()
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[dict[str, str]]:
     """Environment variables with which a script joins the pool. Socket paths must stay short, hence the directory."""
     folder = tempfile.mkdtemp(prefix="fx")

@@ -111,3 +111,14 @@ def test_ray_is_told_of_growth_only_and_series_that_are_over_are_0(monkeypatch: 
         ("flexray_leases_granted", "inc", 1.0, {"queue": "a"}),
         ("flexray_queue_waiting", "set", 0.0, {"queue": "a"}),
     ]
+
+
+def test_a_pool_that_cannot_be_looked_at_is_said_once_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = made(monkeypatch)
+    monkeypatch.setattr(one, "_picture", lambda: 1 / 0)
+    asyncio.run(asyncio.wait_for(one.run(), 60))
+    asyncio.run(asyncio.wait_for(one.close(), 60))
+    assert [note.partition(":")[0] for note in one.notes] == [
+        "metrics are not reported any more",
+        "the last metrics are not reported",
+    ]

@@ -54,7 +54,7 @@ def run(one: Accounts, now: float = NOON) -> None:
 
 
 def table(one: Accounts, now: float, *by: str, since: float = 0.0) -> UsageTable:
-    return one.usage(by or ("user",), since, now)
+    return one.usage(by or ("user",), since, now, one.read_older(since, now))
 
 
 def test_usage_is_physical_and_normalised_by_whatever_is_asked() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flexray.config import PoolConfig
-from flexray.model.events import RequestCancelled
+from flexray.model.events import RequestCancelled, SessionOpened
+from flexray.model.lease import EnvironmentId, SessionId
 from flexray.runtime.conversations import Conversations
 from flexray.runtime.kept import QUEUES, SPEEDS, Kept
 from flexray.runtime.numbered import Inbox, Outbox
@@ -136,6 +137,14 @@ def test_an_unknown_conversation_is_asked_to_join_again() -> None:
     assert talks.join(mine._replace(joins=1), E, 1, []) == 0
     assert type(applied[2]).__name__ == "SessionClosed"  # it has given up the conversation before
     assert talks.tell(mine, 2, []) == JoinAgain(5) == talks.join(mine, E, 1, [])
+
+
+@pytest.mark.parametrize(("submission", "job"), [("", "01000000"), ("raysubmit_x", "raysubmit_x")])
+def test_the_core_is_told_whose_a_session_is(submission: str, job: str) -> None:
+    talks, applied, _ = conversations()
+    environment = Environment(EnvironmentId("E"), "01000000", user="eve", submission=submission)
+    talks.join(Ticket(SessionId("me"), 5, 0), environment, 1, [])
+    assert applied == [SessionOpened(SessionId("me"), EnvironmentId("E"), "eve", job)]
 
 
 def test_a_session_speaks_of_its_own_only() -> None:

@@ -3,7 +3,7 @@
 Shows a gang, which starts with two members or more and may grow and shrink, ``init_process_group()`` without
 arguments, and a checkpoint that all members take part in, so that losing one costs a few epochs.
 
-    python ddp.py [--members 4] [--epochs 200]
+    python train_ddp.py [--members 4] [--epochs 200]
 
 Needs torch and scikit-learn: pip install "flexray-runtime[examples]"
 """

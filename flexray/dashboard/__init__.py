@@ -1,0 +1,1 @@
+"""The pool in a browser: one page, live, and the JSON behind it (docs/dashboard.md)."""
