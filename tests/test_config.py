@@ -69,11 +69,7 @@ def test_every_field_is_documented_and_there_are_few() -> None:
     source = Path(load_config.__code__.co_filename).read_text()
     fields = source.split("class PoolConfig")[1].split("model_config =")[1].split("\ndef ")[0]
     assert fields.count('"""') == 2 * len(PoolConfig.model_fields)
-<<<<<<< HEAD
-    assert len(PoolConfig.model_fields) < 28
-=======
     assert len(PoolConfig.model_fields) <= 26
->>>>>>> main
 
 
 def test_policies_by_name() -> None:
