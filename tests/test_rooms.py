@@ -29,6 +29,7 @@ DOORS: dict[str, set[str]] = {
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
     "executor": {"tasks", "future"},
+    "joblib": {"executor", "__init__"},
     "serving": {"model", "devices", "tasks", "future", "__init__"},
     "demo": {"model", "tasks", "future", "__init__"},
     "tables": {"model", "accounting"},
@@ -63,6 +64,7 @@ OUTSIDE = {
     "torch": {"runtime", "demo"},
     "fsspec": {"runtime"},
     "sklearn": {"demo"},
+    "joblib": {"joblib"},
     "click": {"cli"},
     "rich": {"demo", "tables", "tasks"},
 }

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flexray.model import html
 from flexray.model.devices import DeviceNote, ForeignProcess
 from flexray.model.lease import LeaseId
+
+_SHOWN = 50
+"""Rows of a table in a notebook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +182,21 @@ class Snapshot:
     preemptions: tuple[Preemption, ...] = ()
     notes: tuple[str, ...] = ()
     classes: tuple[ClassView, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: devices, queues, and the first of those who wait."""
+        devices = [
+            (d.id, d.type, d.state, f"{d.share_held:.0%}", f"{d.memory_held} of {d.memory} MiB", len(d.slices))
+            for d in self.devices[:_SHOWN]
+        ]
+        queues = [(q.name, q.waiting, q.running, f"{q.devices_held:g}", q.quota, q.limit) for q in self.queues]
+        waiting = [(r.id, r.queue, r.asked, r.wait_reason) for r in self.waiting[:_SHOWN]]
+        parts = [
+            html.table(
+                f"{len(self.devices)} devices", ("device", "type", "state", "share", "memory", "slices"), devices
+            ),
+            html.table("queues", ("queue", "waiting", "running", "devices", "quota", "limit"), queues),
+        ]
+        if waiting:
+            parts.append(html.table("waiting", ("request", "queue", "asked", "reason"), waiting))
+        return "".join(parts)
