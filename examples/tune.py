@@ -54,7 +54,8 @@ def main() -> None:
     results = tuner.fit()
     best = results.get_best_result("accuracy", "max")
     slices = {result.metrics["slice"] for result in results}
-    print(f"{len(results)} trials on {len(slices)} slices; best: {best.config['epochs']} epochs, accuracy {best.metrics['accuracy']:.3f}")
+    print(f"{len(results)} trials on {len(slices)} slices")
+    print(f"best: {best.config['epochs']} epochs, accuracy {best.metrics['accuracy']:.3f}")
     flex.shutdown()
     ray.shutdown()
 
