@@ -63,6 +63,9 @@ def _ray_has() -> bool:
 
     node = ray.nodes()[0]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        text = answer.read().decode()
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text = answer.read().decode()
+    except OSError:  # busy: asked again
+        return False
     return re.search(r'^ray_flexray_leases_granted_total\{.*queue="default"', text, re.MULTILINE) is not None
