@@ -20,9 +20,11 @@ SCRIPTS = (
     "serve_vllm.py",
     "tiny_llama.py",
     "train_ddp.py",
+    "tune.py",
 )
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_batch_inference(run_example: Run) -> None:
     pytest.importorskip("torch")
@@ -53,6 +55,7 @@ def test_finetune_preemptible(run_example: Run) -> None:
     assert before < 0.6 and after > 0.8
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_serve_torch(run_example: Run) -> None:
     pytest.importorskip("torch")
@@ -73,6 +76,7 @@ def test_job_batch(run_example: Run) -> None:
     assert re.search(r"20 items on cpu\d(, cpu\d)*: [\d.]+ s of work", printed)
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_pipeline(run_example: Run) -> None:
     pytest.importorskip("sklearn")
@@ -82,6 +86,16 @@ def test_pipeline(run_example: Run) -> None:
     assert set(scores) == {"pixels", "rows and columns", "contrast"}
     assert all(score > 0.8 for score in scores.values())
     assert f"best: {max(scores, key=scores.__getitem__)}, " in printed
+
+
+@pytest.mark.nightly
+@pytest.mark.ray
+def test_tune(run_example: Run) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorboardX")
+    printed = run_example("tune.py", "--trials", 3)
+    assert re.search(r"3 trials on \d slices", printed)
+    assert float(re.search(r"best: \d+ epochs, accuracy ([\d.]+)", printed)[1]) > 0.5
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
