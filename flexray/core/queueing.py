@@ -68,10 +68,24 @@ def place_in_order(state: State, heads: Iterable[RequestRecord], now: float) -> 
     full: set[tuple[object, ...]] = set()
     while lines:
         _, _, request = heapq.heappop(lines)
-        if serve(state, request, full, now):
-            successor = state.head(request.line) if request.line in state.lines else None
-            if successor is not None:
-                heapq.heappush(lines, (successor.line[0], successor.sequence, successor))
+        successor = _serve_and_next(state, request, full, now)
+        if successor is not None:
+            heapq.heappush(lines, (successor.line[0], successor.sequence, successor))
+
+
+def _serve_and_next(
+    state: State, request: RequestRecord, full: set[tuple[object, ...]], now: float
+) -> RequestRecord | None:
+    """Serve a request if that can be; who of its line is next in this cycle.
+
+    One that could run now and waits for a faster device lets the next one pass, for which those come free later.
+    """
+    served = serve(state, request, full, now)
+    if not served and not request.passes_over:
+        return None
+    if served:
+        state.leave_line(request)
+    return state.behind(request)
 
 
 class Turnstile:
@@ -130,7 +144,6 @@ class Turnstile:
 
     def _serve_head(self, leaf: str) -> None:
         _, _, request = heapq.heappop(self._lines[leaf])
-        if serve(self._state, request, self._full, self._now):
-            successor = self._state.head(request.line) if request.line in self._state.lines else None
-            if successor is not None:
-                heapq.heappush(self._lines[leaf], (successor.line[0], successor.sequence, successor))
+        successor = _serve_and_next(self._state, request, self._full, self._now)
+        if successor is not None:
+            heapq.heappush(self._lines[leaf], (successor.line[0], successor.sequence, successor))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from flexray.core.cordons import Cordons
 from flexray.core.ends import SLICE_START_SECONDS, Ends
@@ -24,6 +25,9 @@ from flexray.model.commands import Command, GrantLease, StartSlice, StopSlice
 from flexray.model.events import Event, LeaseFound, ResizeAsked
 from flexray.model.lease import EnvironmentId, Lease, LeaseId, Placement, RequestId, SessionId, SliceId
 from flexray.model.lifecycle import RequestState, RequestStep, SliceState, SliceStep, StopReason, WaitReason
+
+_PASSING = 64
+"""So many at most of one line wait for faster devices and let those behind them pass."""
 
 
 @dataclass(slots=True)
@@ -223,6 +227,20 @@ class State:
             names.popleft()
         del self.lines[line]
         return None
+
+    def behind(self, request: RequestRecord) -> RequestRecord | None:
+        """Who stands in line behind a request that waits, or has just left; None beyond the first ``_PASSING``."""
+        for name in islice(self.lines.get(request.line, ()), _PASSING):
+            one = self.requests.get(name)
+            if one is not None and one.stands_in_line and one.sequence > request.sequence:
+                return one
+        return None
+
+    def leave_line(self, request: RequestRecord) -> None:
+        """It was served, maybe before others that let it pass."""
+        names = self.lines.get(request.line, deque())
+        if request.id in names and not request.stands_in_line:
+            names.remove(request.id)
 
     def reserve(self, request: RequestRecord, record: SliceRecord, reason: WaitReason) -> None:
         request.step(RequestStep.RESERVE)

@@ -254,3 +254,21 @@ def test_waiting_makes_a_scenario_finish_sooner() -> None:
         return max(course.attempts[-1].end for course in courses)
 
     assert end("balanced") < 0.85 * end("pack")
+
+
+def test_those_behind_one_that_waits_for_a_faster_device_take_the_slow_one_where_that_is_sooner_for_them() -> None:
+    """As list scheduling would: the second waits for the fast device, for the third that is free too late."""
+    data = {
+        "version": 1,
+        "nodes": [{"name": "n", "devices": "1xnvidia/A100-80GB, 1xnvidia/T4"}],
+        "requests": [{"id": "r", "count": 5, "gpu": 1, "known": "true",
+                      "duration": {"nvidia/A100-80GB": 20, "nvidia/T4": 50}}],
+        "costs": {"start": 0},
+    }  # fmt: skip
+    courses = simulate(parse_scenario(data)).courses
+    runs = {
+        name: (one.attempts[0].lease.placement.devices[0], one.attempts[0].start // 1_000_000)
+        for name, one in courses.items()
+    }
+    assert runs["r/0"] == ("n/gpu0", 0) and runs["r/1"] == ("n/gpu0", 20) and runs["r/2"] == ("n/gpu1", 0)
+    assert {runs["r/3"], runs["r/4"]} == {("n/gpu0", 40), ("n/gpu0", 60)}
