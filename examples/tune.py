@@ -1,7 +1,8 @@
 """Hyperparameter search: Ray Tune chooses and compares, each trial trains on a quarter of a device.
 
-Tune's trials are thin processes without a core or a device: each passes its parameters on to a flexray task and waits
-for the answer. So Tune may have as many trials open as it likes, and the pool decides how many train at a time.
+Tune's trials are thin processes without a device, and with a hundredth of a core, since Tune wants to book something:
+each passes its parameters on to a flexray task and waits for the answer. So Tune may have as many trials open as it
+likes, and the pool decides how many train at a time.
 
     python tune.py [--trials 6]
 
@@ -46,7 +47,7 @@ def main() -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     space = {"epochs": tune.grid_search([2 + 8 * number for number in range(options.trials)])}
     tuner = tune.Tuner(
-        tune.with_resources(trial, {"cpu": 0}),
+        tune.with_resources(trial, {"cpu": 0.01}),
         param_space=space,
         tune_config=tune.TuneConfig(max_concurrent_trials=4),
         run_config=tune.RunConfig(verbose=0),
