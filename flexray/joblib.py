@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from joblib import register_parallel_backend
@@ -72,7 +73,7 @@ class FlexrayBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def retrieve_result_callback(self, out: ExecutorFuture[Any]) -> Any:
         """The results of a batch that is done; raises what it raised."""
-        return out.result()
+        return out.result()  # unbounded: it is done when joblib asks
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """One batch has failed: the others are of no use any more."""
@@ -106,9 +107,9 @@ class FlexrayBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
                 if executor is self._executor:
                     raise
                 return  # the whole call was given up in this moment
-            future.add_done_callback(lambda done, of=executor, tell=callback: self._ended(done, of, tell))
+            future.add_done_callback(partial(self._ended, executor, callback))
 
-    def _ended(self, future: ExecutorFuture[Any], executor: Executor, callback: Callback) -> None:
+    def _ended(self, executor: Executor, callback: Callback, future: Any) -> None:
         with self._lock:
             ours = executor is self._executor
             self._running -= ours
