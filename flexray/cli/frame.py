@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -14,7 +14,8 @@ from flexray.cli.names import remember
 from flexray.errors import FlexrayError, NotThere, UnknownQueue
 from flexray.model.snapshot import Snapshot
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NOT_THERE = 3
 """Exit code where nothing of a name is there; click's own for a wrong option is 2, that of any other error 1."""
@@ -26,11 +27,11 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with th
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show more columns, and ids in full.")
 
 
-def one_line_errors(command: F) -> F:
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     """A FlexrayError becomes one line on stderr, and exit code 1, or 3 where something of a name is not there."""
 
     @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except FlexrayError as error:
@@ -39,7 +40,7 @@ def one_line_errors(command: F) -> F:
         except KeyboardInterrupt:
             sys.exit(130)  # as shells say of a program that was interrupted
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def scheduler_at(address: str) -> Any:

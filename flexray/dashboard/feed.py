@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from flexray.dashboard import rows
@@ -165,7 +165,7 @@ class Feed:
             self._state = (self._version, rows.text(whole))
         return self._state[1]
 
-    async def watch(self) -> AsyncIterator[tuple[str, str]]:
+    async def watch(self) -> AsyncGenerator[tuple[str, str], None]:
         """What one who watches is sent: (``state`` or ``change`` or ``beat``, JSON). The first is everything."""
         self._viewers += 1
         self._wanted.set()

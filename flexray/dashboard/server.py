@@ -136,7 +136,7 @@ class Dashboard:
         except (ConnectionError, RuntimeError):  # nobody watches any more
             return
         finally:
-            await watched.aclose()  # type: ignore[attr-defined]
+            await watched.aclose()
 
     async def _change(self, request: web.Request) -> web.Response:
         if not self._allow_changes:
