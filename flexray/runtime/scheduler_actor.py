@@ -38,8 +38,8 @@ from flexray.queue_file import plain_queue
 from flexray.runtime import cordoning, resizing
 from flexray.runtime.accounts import Accounts
 from flexray.runtime.agent_link import Outdated, step_down
+from flexray.runtime.clients import Clients
 from flexray.runtime.collector import keep_collections_short
-from flexray.runtime.conversations import Conversations
 from flexray.runtime.demand import Demand
 from flexray.runtime.kept import Kept, RayKeyValues
 from flexray.runtime.metering import Metering
@@ -67,11 +67,6 @@ from flexray.runtime.usage import UsageReport, with_usage
 from flexray.runtime.window import Window
 from flexray.telemetry.observer import Observer
 
-_POLL_SECONDS = 20.0
-_SILENCE_LOOKS = 4
-"""A client is heard of so often, at least, within the time after which it is taken for dead."""
-_AT_ONCE = 200
-"""Events of one message that are taken in before somebody else is heard."""
 _LISTED = 1000
 """Requests in line that a snapshot lists; the others are counted (docs/operations.md)."""
 
@@ -98,13 +93,10 @@ class SchedulerActor:
         self._metering = Metering(self._observers, lambda: self._shot(0))
         self._questions = Questions(self._core, self._now)
         self._resizes = resizing.Questions(self._apply)
-        self._news: dict[SessionId, asyncio.Event] = {}
-        self._lives: dict[SessionId, asyncio.Task[None]] = {}
-        self._conversations = Conversations(
-            self._epoch, self._apply, self._session_changed, self._session_has_news, time.monotonic, self._runs_under
-        )
         self._seals = Seals(self._kept.secret())
-        self._environments: dict[str, Environment] = {}
+        self._clients = Clients(
+            self._epoch, self._apply, self._session_changed, self._runs_under, config.client_timeout_seconds
+        )
         self._nodes = Nodes(config, self._epoch, self._apply, self._node_gone, self._outdated, self._measured)
         scaling = config.scaling
         self._scaler = Scaler(scaling, self._core.state, self._nodes, self._apply) if scaling is not None else None
@@ -143,81 +135,36 @@ class SchedulerActor:
     async def join(self, ticket: Ticket, environment: Environment, first: int, events: list[Event]) -> int | JoinAgain:
         """Begin a conversation (see ``Conversations.join``)."""
         await self.open()  # a client that was there before this incarnation joins without a welcome
-        answer = self._conversations.join(ticket, environment, first, events)
-        if isinstance(answer, int):
-            self._environments[environment.id] = environment
-        return answer
+        return self._clients.join(ticket, environment, first, events)
 
     async def tell(self, ticket: Ticket, first: int, events: list[Event]) -> int | JoinAgain:
         """Events of a client (see ``Conversations.tell``)."""
         await self.open()
-        known = self._conversations.open.get(ticket.session)
-        if known is None:
-            return self._conversations.tell(ticket, first, events)
-        async with known.turn:  # a long message lets others in between, but not the session's next one
-            for start in range(0, len(events) - _AT_ONCE, _AT_ONCE):
-                self._conversations.tell(ticket, first + start, events[start : start + _AT_ONCE])
-                await asyncio.sleep(0)
-            start = max(0, (len(events) - 1) // _AT_ONCE * _AT_ONCE)
-            return self._conversations.tell(ticket, first + start, events[start:])
+        return await self._clients.tell(ticket, first, events)
 
     async def poll(self, ticket: Ticket, seen: int) -> tuple[int, list[Any]] | JoinAgain:
         """Messages for a client after number ``seen``; waits for some."""
         await self.open()
-        answer = self._conversations.poll(ticket, seen)
-        if isinstance(answer, JoinAgain) or answer[1]:
-            return answer
-        news = self._news[ticket.session]
-        news.clear()
-        try:
-            await asyncio.wait_for(
-                news.wait(), min(_POLL_SECONDS, self._config.client_timeout_seconds / _SILENCE_LOOKS)
-            )
-        except asyncio.TimeoutError:
-            pass
-        return self._conversations.poll(ticket, seen)
+        return await self._clients.poll(ticket, seen)
 
     async def hold(self, ticket: Ticket) -> None:
-        """Never returns while the session lives. The client owns the returned reference and hands it to ``watch``."""
-        news = self._news.get(ticket.session) if self._conversations.owns(ticket) else None
-        while news is not None and self._news.get(ticket.session) is news:
-            await asyncio.sleep(3600)
+        """Never returns while the session lives (see ``Clients.hold``)."""
+        await self._clients.hold(ticket)
 
     async def watch(self, ticket: Ticket, life: list[Any]) -> None:
-        """Notice the client's death: a reference it owns and that is never ready fails when its owner dies."""
-        session = ticket.session
-        if self._conversations.owns(ticket) and session not in self._lives:
-            self._lives[session] = asyncio.create_task(self._mourn(session, life[0]))
-
-    async def _mourn(self, session: SessionId, life: Any) -> None:
-        try:
-            await life  # unbounded: the life of the client
-        except Exception:  # OwnerDied, or whatever else Ray says of a reference whose owner is gone
-            self._conversations.leave(session)
+        """Notice the client's death by a reference it owns, in a list so that Ray does not wait for it."""
+        self._clients.watch(ticket, life[0])
 
     async def leave(self, ticket: Ticket) -> None:
         """Close a session: its requests end, its slices are stopped."""
-        if self._conversations.owns(ticket):
-            self._conversations.leave(ticket.session)
+        self._clients.leave(ticket)
 
     def _session_changed(self, session: SessionId, opened: bool) -> None:
         self._window.has_spoken(session)
         if opened:
-            self._news[session] = asyncio.Event()
             self._kept.session_opened(session)
-            return
-        self._kept.session_closed(session)
-        used = {one.environment.id for one in self._conversations.open.values()}
-        self._environments = {name: one for name, one in self._environments.items() if name in used}
-        news = self._news.pop(session)
-        news.set()
-        life = self._lives.pop(session, None)
-        if life is not None and life is not asyncio.current_task():
-            life.cancel()
-
-    def _session_has_news(self, session: SessionId) -> None:
-        if session in self._news:
-            self._news[session].set()
+        else:
+            self._kept.session_closed(session)
 
     def _runs_under(self, ticket: Ticket, lease: LeaseId) -> bool:
         inside, request = ticket.inside, self._core.state.holder(lease)
@@ -272,6 +219,26 @@ class SchedulerActor:
         """What task classes should ask for."""
         return self._accounts.advice(self._core.state.pool.speeds.rows())
 
+    async def queues(self) -> list[dict[str, Any]]:
+        """The queues as they were configured."""
+        return [plain_queue(queue) for queue in self._saved.queues]
+
+    async def change_queues(self, change: dict[str, Any], dry_run: bool) -> list[str]:
+        """Change queues (see ``queue_admin.changed``). Returns warnings, or what a dry run would do."""
+        queues = changed(self._saved.queues, change)
+        if dry_run:
+            return would_do(self._core, queues, self._now())
+        self._saved.set_queues(queues)
+        return [f"warning: {warning}" for warning in self._core.state.sharing.warnings]
+
+    async def change_cordons(self, change: dict[str, Any]) -> list[str]:
+        """Cordon or uncordon devices (see ``cordoning.asked``). Returns their ids."""
+        events = cordoning.asked(change, self._core.state.pool.nodes, self._core.state.cordons.by_device)
+        for event in events:
+            self._apply(event)
+        self._saved.save_cordons()
+        return [event.device if isinstance(event, DeviceUncordoned) else event.cordon.device for event in events]
+
     async def check(self) -> None:
         """Raise InternalError unless the books equal the sum of the slices."""
         check_invariants(self._core.state)
@@ -282,8 +249,7 @@ class SchedulerActor:
         What was learnt of run times stays for the next pool of this cluster.
         """
         self._closing = True
-        for session in list(self._conversations.open):
-            self._conversations.leave(session)
+        self._clients.leave_all()
         self._accounts.save(self._now())
         await self._nodes.close()
         await self._metering.close()
@@ -355,32 +321,11 @@ class SchedulerActor:
 
     def _look_who_is_there(self) -> None:
         """End the time for those who were there before, and sessions of clients that have fallen silent."""
-        for session in self._conversations.leave_silent(self._config.client_timeout_seconds):
-            _log.warning("flexray: client %s has not been heard of and is taken for dead", session)
+        self._clients.leave_silent()
         if self._window.closes(self._nodes.all_reported, time.monotonic()):
             for session in self._window.missing:
                 self._kept.session_closed(session)
             self._apply(RecoveryEnded())
-
-    async def queues(self) -> list[dict[str, Any]]:
-        """The queues as they were configured."""
-        return [plain_queue(queue) for queue in self._saved.queues]
-
-    async def change_queues(self, change: dict[str, Any], dry_run: bool) -> list[str]:
-        """Change queues (see ``queue_admin.changed``). Returns warnings, or what a dry run would do."""
-        queues = changed(self._saved.queues, change)
-        if dry_run:
-            return would_do(self._core, queues, self._now())
-        self._saved.set_queues(queues)
-        return [f"warning: {warning}" for warning in self._core.state.sharing.warnings]
-
-    async def change_cordons(self, change: dict[str, Any]) -> list[str]:
-        """Cordon or uncordon devices (see ``cordoning.asked``). Returns their ids."""
-        events = cordoning.asked(change, self._core.state.pool.nodes, self._core.state.cordons.by_device)
-        for event in events:
-            self._apply(event)
-        self._saved.save_cordons()
-        return [event.device if isinstance(event, DeviceUncordoned) else event.cordon.device for event in events]
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, StartSlice):
@@ -392,9 +337,9 @@ class SchedulerActor:
         elif isinstance(command, GrantLease):
             lease = command.lease
             seal = self._seals.of(lease.slice, self._epoch, lease.grant, lease.lease)
-            self._conversations.put(command.session, Granted(command, seal))
+            self._clients.put(command.session, Granted(command, seal))
         else:
-            self._conversations.put(command.session, command)
+            self._clients.put(command.session, command)
             if isinstance(command, AnswerResize):
                 self._resizes.answered(command)
 
@@ -403,7 +348,7 @@ class SchedulerActor:
         spec = SliceSpec(
             command.slice,
             command.placement,
-            self._environments[command.environment],
+            self._clients.environments[command.environment],
             record.task_class,
             self._config.start_timeout_seconds,
             self._config.grace_seconds,
