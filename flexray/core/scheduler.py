@@ -169,6 +169,8 @@ class Scheduler:
             self._recalls.take_other_room(now)
         self._recalls.for_large(now)
         self._place_waiting(now)
+        if self.state.slices.pending:  # some were planned just now on room of recalled leases
+            self._recalls.take_other_room(now)
         take_back(self.state, now)
         defragment(self.state, now)
         self._recalls.for_starving(now)

@@ -285,3 +285,15 @@ def test_one_that_waits_for_a_recalled_lease_takes_other_room_that_comes_free() 
     world.release(first)
     world.settle()
     assert second in world.leases, "long still runs, and nobody waits for it any more"
+
+
+def test_one_that_is_planned_on_recalled_room_takes_free_room_in_the_same_cycle() -> None:
+    world = World(node("n1", "1xA100"), node("n2", "1xA100"), stops=False, lease_term_seconds=TERM)
+    world.submit("keeps", gpu=0.5, reusable=False)
+    world.submit("old", task_class="old", gpu=0.8)
+    world.settle()
+    world.submit("first", task_class="first", gpu=0.6)
+    world.settle()
+    assert "recall old#1" in kinds(world.wait(TERM)) and world.reason("first") == "making_room"
+    world.submit("second", task_class="second", gpu=0.4)  # where it would fit best, nothing is free yet
+    assert [kind.split()[0] for kind in kinds(world.decide())] == ["start"]
