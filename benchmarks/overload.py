@@ -176,7 +176,7 @@ class Sessions:
 
 def measure(part: str, sessions: int, scheduler: Any, going_on: Callable[[], bool]) -> Row:
     """Ask for the snapshot again and again while something goes on."""
-    from flexray.runtime.pool import read_snapshot
+    from flexray.runtime.reading import read_snapshot
 
     times, waiting = [], 0
     while True:
@@ -234,7 +234,7 @@ def run(sessions: int, each: int, seconds: float) -> dict[str, Any]:
 
 def settle(scheduler: Any) -> int:
     """How many requests the scheduler still has when nobody wants any: 0, unless it keeps what it should not."""
-    from flexray.runtime.pool import read_snapshot
+    from flexray.runtime.reading import read_snapshot
 
     deadline, have = time.monotonic() + 60, -1
     while have and time.monotonic() < deadline:

@@ -54,13 +54,14 @@ def start(address: str, config: str | None, queues: str | None) -> None:
     """Start the pool on a Ray cluster (or say what differs if one runs already)."""
     from flexray.config import PoolConfig, load_config
     from flexray.queue_file import load_queues, plain_queue
-    from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_snapshot, wait_ready
+    from flexray.runtime.pool import ensure_pool, greet, wait_ready
+    from flexray.runtime.reading import read_snapshot
 
     wanted = load_config(config) if config is not None else None
     if queues is not None:
         entries = [plain_queue(queue) for queue in load_queues(queues)]
         wanted = (wanted or PoolConfig()).model_copy(update={"queues": entries})
-    connect_ray(address)
+    frame.connect(address)
     scheduler = ensure_pool(wanted or PoolConfig())
     greet(scheduler, wanted)
     wait_ready(scheduler)
@@ -74,15 +75,17 @@ def start(address: str, config: str | None, queues: str | None) -> None:
 @one_line_errors
 def status(address: str, as_json: bool) -> None:
     """Show devices, slices and what waits, with reasons."""
-    from flexray.model.wire import to_plain
-    from flexray.runtime.demand import blocked_demand
-    from flexray.tables import print_status
+    from flexray.runtime.plain_demand import blocked_demand
 
     snapshot = frame.snapshot_of(frame.scheduler_at(address))
     demand = blocked_demand()
     if as_json:
+        from flexray.model.wire import to_plain
+
         click.echo(json.dumps({**to_plain(snapshot), "ray_demand": demand}, indent=2))
     else:
+        from flexray.tables import print_status
+
         print_status(snapshot, demand)
 
 
@@ -94,7 +97,7 @@ def status(address: str, as_json: bool) -> None:
 def explain(address: str, request: str, as_json: bool) -> None:
     """Say where a request is, why it waits, what would change it, and when it is expected to start."""
     from flexray.model.wire import to_plain
-    from flexray.runtime.pool import read_explanation
+    from flexray.runtime.reading import read_explanation
 
     found = read_explanation(frame.scheduler_at(address), request)
     click.echo(json.dumps(to_plain(found), indent=2) if as_json else str(found))
@@ -118,7 +121,7 @@ def plan(address: str, as_json: bool, types: str | None, **options: Any) -> None
     """Say when and where a request would start, and what would start now, without submitting anything."""
     from flexray.model.request import request_from_options
     from flexray.model.wire import to_plain
-    from flexray.runtime.pool import read_plan
+    from flexray.runtime.reading import read_plan
 
     given = {key: value for key, value in options.items() if value is not None}
     request = request_from_options(given | ({"types": types.split(",")} if types is not None else {}))
@@ -131,9 +134,9 @@ def plan(address: str, as_json: bool, types: str | None, **options: Any) -> None
 @one_line_errors
 def stop(address: str) -> None:
     """Stop the pool: its slices end, every device goes back to Ray. Safe to call twice."""
-    from flexray.runtime.pool import connect_ray, stop_pool
+    from flexray.runtime.pool import stop_pool
 
-    connect_ray(address)
+    frame.connect(address)
     click.echo("the pool is stopped" if stop_pool() else "no pool runs on this cluster")
 
 
@@ -149,12 +152,10 @@ def queue() -> None:
 def show_queues(address: str, as_json: bool) -> None:
     """Queues, what they were promised, hold and borrow, and how many requests wait."""
     from flexray.model.wire import to_plain
-    from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import connect_ray, read_queues, read_snapshot
+    from flexray.runtime.reading import read_queues, read_snapshot
     from flexray.tables import print_queues
 
-    connect_ray(address)
-    scheduler = find_scheduler()
+    scheduler = frame.scheduler_at(address)
     snapshot = read_snapshot(scheduler)
     if as_json:
         click.echo(json.dumps({"queues": read_queues(scheduler), "now": to_plain(snapshot.queues)}, indent=2))
@@ -203,11 +204,9 @@ def remove_queue(address: str, name: str, dry_run: bool) -> None:
 
 
 def _change_queues(address: str, change: dict[str, Any], dry_run: bool) -> None:
-    from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import change_queues, connect_ray
+    from flexray.runtime.reading import change_queues
 
-    connect_ray(address)
-    lines = change_queues(find_scheduler(), change, dry_run)
+    lines = change_queues(frame.scheduler_at(address), change, dry_run)
     for line in lines:
         click.echo(line)
     if dry_run and not lines:

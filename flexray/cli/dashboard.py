@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flexray.cli import frame
 from flexray.cli.frame import ADDRESS, one_line_errors
 from flexray.model.explanation import StartEstimate
 
@@ -32,11 +33,8 @@ def dashboard(address: str, host: str, port: int, allow_changes: bool, token: st
     """Serve a page that shows the pool, live, until it is interrupted."""
     from flexray.dashboard.access import Access, is_loopback, new_token
     from flexray.dashboard.server import Dashboard, serve
-    from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import connect_ray
 
-    connect_ray(address)
-    find_scheduler()
+    frame.scheduler_at(address)  # there is one
     if not token:
         token = "" if is_loopback(host) and not allow_changes else new_token()
     shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
@@ -55,21 +53,21 @@ def dashboard(address: str, host: str, port: int, allow_changes: bool, token: st
 def pool_source() -> Source:
     """The pool of this cluster, whoever its scheduler is by then."""
     from flexray.dashboard.source import Source
-    from flexray.runtime import pool
+    from flexray.runtime import reading
     from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.demand import blocked_demand
+    from flexray.runtime.plain_demand import blocked_demand
 
     def asked(question: Callable[..., T]) -> Callable[..., Awaitable[T]]:
         return lambda *given: asyncio.to_thread(lambda: question(find_scheduler(), *given))
 
     async def starts(names: Any) -> Mapping[str, StartEstimate]:
-        return {str(name): start for name, start in (await asked(pool.read_starts)(names)).items()}
+        return {str(name): start for name, start in (await asked(reading.read_starts)(names)).items()}
 
     return Source(
-        snapshot=asked(pool.read_snapshot),
-        explanation=asked(pool.read_explanation),
+        snapshot=asked(reading.read_snapshot),
+        explanation=asked(reading.read_explanation),
         starts=starts,
-        history=asked(pool.read_history),
+        history=asked(reading.read_history),
         demand=lambda: asyncio.to_thread(blocked_demand),
-        change_cordons=asked(pool.change_cordons),
+        change_cordons=asked(reading.change_cordons),
     )

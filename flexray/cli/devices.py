@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flexray.cli import frame
 from flexray.cli.frame import ADDRESS, one_line_errors
 from flexray.cli.names import completion
 
@@ -36,7 +37,7 @@ def cordon(address: str, target: str, reason: str, as_json: bool) -> None:
 def drain(address: str, target: str, reason: str, wait: bool, as_json: bool) -> None:
     """Cordon a device, or all of a node, and have the work there move off."""
     from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import wait_empty
+    from flexray.runtime.reading import wait_empty
 
     names = _change(address, {"cordon": target, "reason": reason, "drain": True})
     if wait:
@@ -55,18 +56,16 @@ def uncordon(address: str, target: str, as_json: bool) -> None:
 
 
 def _change(address: str, change: dict[str, Any]) -> list[str]:
-    from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import change_cordons, connect_ray
+    from flexray.runtime.reading import change_cordons
 
-    connect_ray(address)
-    return change_cordons(find_scheduler(), change)
+    return change_cordons(frame.scheduler_at(address), change)
 
 
 def _tell(names: list[str], as_json: bool) -> None:
     """The devices that were changed, as they are now."""
     from flexray.model.wire import to_plain
     from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import read_snapshot
+    from flexray.runtime.reading import read_snapshot
 
     devices = [device for device in read_snapshot(find_scheduler()).devices if device.id in names]
     if as_json:

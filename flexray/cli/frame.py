@@ -46,15 +46,21 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 def scheduler_at(address: str) -> Any:
     """The scheduler of a cluster's pool."""
     from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import connect_ray
 
-    connect_ray(address)
+    connect(address)
     return find_scheduler()
+
+
+def connect(address: str) -> None:
+    """Connect this process to a cluster, until it ends."""
+    from flexray.runtime.reach import connect_until_exit
+
+    connect_until_exit(address)
 
 
 def snapshot_of(scheduler: Any) -> Snapshot:
     """The pool now. Its names are remembered for completion where somebody types."""
-    from flexray.runtime.pool import read_snapshot
+    from flexray.runtime.reading import read_snapshot
 
     snapshot = read_snapshot(scheduler)
     if sys.stdout.isatty():

@@ -114,7 +114,7 @@ def requests(address: str, queue: str | None, waiting: bool, running: bool, as_j
 @one_line_errors
 def events(address: str, follow: bool, lines: int, as_json: bool) -> None:
     """What has happened lately and what the scheduler did, in words."""
-    from flexray.runtime.pool import read_happenings
+    from flexray.runtime.reading import read_happenings
 
     scheduler = frame.scheduler_at(address)
     found = read_happenings(scheduler)

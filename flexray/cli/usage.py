@@ -97,7 +97,7 @@ def usage(
 @one_line_errors
 def advise(address: str, as_json: bool) -> None:
     """How much each task should ask for, by what it was seen to use, and who holds slices without using them."""
-    from flexray.runtime.pool import read_advice
+    from flexray.runtime.reading import read_advice
 
     scheduler = frame.scheduler_at(address)
     advice, snapshot = read_advice(scheduler), frame.snapshot_of(scheduler)
@@ -124,7 +124,7 @@ def _idle(snapshot: Snapshot) -> list[Any]:
 
 
 def _of_pool(address: str, since: tuple[bool, float], by: tuple[str, ...]) -> UsageTable:
-    from flexray.runtime.pool import read_usage
+    from flexray.runtime.reading import read_usage
 
     back, seconds = since
     return read_usage(frame.scheduler_at(address), by, time.time() - seconds if back else seconds)

@@ -31,8 +31,10 @@ from flexray.runtime.environment import capture_environment
 from flexray.runtime.folder import check_place
 from flexray.runtime.inside import Inside, wake
 from flexray.runtime.packing import pack_function
-from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_plan, wait_ready
+from flexray.runtime.pool import ensure_pool, greet, wait_ready
 from flexray.runtime.protocol import SliceIdentity
+from flexray.runtime.reach import connect_ray
+from flexray.runtime.reading import read_plan
 from flexray.runtime.repeats import Repeats
 from flexray.runtime.resizing import ask_size
 from flexray.runtime.router import Router

@@ -1,8 +1,6 @@
-"""Demand for devices: of plain Ray work that the pool may be in the way of, and the pool's own, for the autoscaler.
+"""The pool's demand for nodes, for Ray's autoscaler.
 
-Ray libraries that ask Ray for GPUs themselves (Ray Train, Ray Data, vLLM's Ray
-executor) wait for ever while the pool has claimed all; ``flexray status`` shows it.
-What the pool itself lacks are placement groups that nothing in the pool can meet, which is what Ray's autoscaler adds
+What the pool lacks are placement groups that nothing in the pool can meet, which is what Ray's autoscaler adds
 nodes for; ``request_resources`` would take the place of what users ask for by it, and asks for all or nothing.
 """
 
@@ -12,34 +10,10 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from flexray.core.scaling import Bundle
 from flexray.runtime.visible import RESOURCE_OF
-
-_ACCELERATORS = frozenset({"GPU", "NPU"})
-
-
-def blocked_demand() -> list[dict[str, Any]]:
-    """Unmet demand for accelerators, as ``{"resources": {...}, "count": n}``; the pool's own claims are left out.
-
-    Reads Ray's autoscaler state, which is an alpha interface: where it does not answer,
-    the list is empty.
-    """
-    try:
-        from ray.autoscaler.v2.sdk import get_cluster_status
-
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        demands = status.resource_demands.ray_task_actor_demand
-        found = [bundle for demand in demands for bundle in demand.bundles_by_count]
-    except Exception:  # an alpha interface that may change or be absent: status must still work
-        return []
-    return [
-        {"resources": dict(bundle.bundle), "count": int(bundle.count)}
-        for bundle in found
-        if _ACCELERATORS & {name.split("_group_")[0] for name in bundle.bundle}
-    ]
 
 
 class Demand:

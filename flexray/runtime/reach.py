@@ -1,11 +1,46 @@
-"""Whether a Ray cluster answers at an address, asked before ``ray.init``, which would retry for minutes."""
+"""Connecting to a Ray cluster. Whether one answers is asked before ``ray.init``, which would retry for minutes."""
 
 from __future__ import annotations
+
+import atexit
+
+import ray
 
 from flexray.errors import ClusterUnreachable, UsageError
 
 _SECONDS = 5.0
 _ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+
+
+def connect_ray(address: str | None) -> bool:
+    """Make sure this process is connected to Ray. True when this call made the connection.
+
+    Raises ClusterUnreachable when there is no cluster at the address, and UsageError
+    for addresses that flexray cannot use.
+    """
+    if ray.is_initialized():
+        here = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", here):
+            raise UsageError(f"this process is connected to the Ray cluster at {here}, not {address}")
+        return False
+    if address is not None and address.startswith("ray://"):
+        raise UsageError("ray:// is not supported; submit the script with `ray job submit`, or run it on the cluster")
+    if address not in (None, "local"):
+        check_cluster(address)
+    try:
+        ray.init(
+            address=address, include_dashboard=False if address in (None, "local") else None, logging_level="error"
+        )
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        where = f"at {address}" if address else "here"
+        raise ClusterUnreachable(f"cannot connect to a Ray cluster {where}: {error}") from error
+    return True
+
+
+def connect_until_exit(address: str) -> None:
+    """The same for a process that shows nothing of what others print: Ray's own exit waits half a second for that."""
+    if connect_ray(address):
+        atexit.register(ray.shutdown)
 
 
 def check_cluster(address: str) -> None:

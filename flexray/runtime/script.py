@@ -17,7 +17,9 @@ import ray
 from flexray.config import PoolConfig
 from flexray.errors import ClusterUnreachable
 from flexray.runtime.asking import find_scheduler
-from flexray.runtime.pool import connect_ray, ensure_pool, greet, read_snapshot, stop_pool, wait_ready
+from flexray.runtime.pool import ensure_pool, greet, stop_pool, wait_ready
+from flexray.runtime.reach import connect_ray
+from flexray.runtime.reading import read_snapshot
 
 _OTHERS_SECONDS = 5.0
 """For what the script held to end with it; what is held after that is somebody else's."""

@@ -11,11 +11,13 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from flexray.devices.enforcers.enforcer import Cell, Usage
 from flexray.model.lease import SliceId
 from flexray.model.snapshot import SliceView, Snapshot
+
+if TYPE_CHECKING:  # every process has the messages of this module, and only agents what measures
+    from flexray.devices.enforcers.enforcer import Cell, Usage
 
 LOOK_SECONDS = 2.0
 """Between two looks, and two messages of a node: it is for people to read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +11,8 @@ from flexray.model.amounts import format_memory
 from flexray.model.snapshot import DeviceView, SliceView, Snapshot
 
 _BAR = 10
-_WIDE = 1000
+_FEW = 200
+"""Rows of a table that is drawn with colours."""
 IDLE_SECONDS = 60.0
 """A holder that does nothing for so long is pointed out: pauses between batches and epochs are shorter."""
 
@@ -25,15 +26,23 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Colours and a width only where there is a terminal; otherwise nothing is cut, and lines end where they end."""
+    """Colours only where there is a terminal; elsewhere nothing is cut, and lines end where they end."""
     console = Console()
-    if console.is_terminal:
+    if console.is_terminal and table.row_count <= _FEW:
         console.print(table, highlight=False)
         return
-    text = io.StringIO()
-    Console(file=text, width=_WIDE).print(table, highlight=False)
-    for line in text.getvalue().splitlines():
-        print(line.rstrip())
+    for line in _lines(table):
+        print(line[: console.width] if console.is_terminal else line)
+
+
+def _lines(table: Table) -> Iterator[str]:
+    """As text; of thousands of rows, in a hundredth of the time that a table with colours takes."""
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    widths = [max(map(len, column)) for column in columns]
+    if table.title:
+        yield str(table.title)
+    for row in zip(*columns, strict=True):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def ago(snapshot: Snapshot, at: float) -> str:

@@ -16,13 +16,14 @@ def device_table(snapshot: Snapshot, devices: Sequence[DeviceView], *, verbose: 
     more = ("free", "memory free", "guarantee", "backend", "why not") if verbose else ()
     table = new_table("", "device", "type", "state", "share held", "busy", "memory held", "held by", *more)
     names = {node.id: node.name for node in snapshot.nodes}
+    busy = busy_by_device(snapshot)
     for device in devices:
         row = [
             f"{device.id} on {names.get(device.node, device.node)}" if verbose else short(device.id),
             device.type,
             device.state,
             f"{bar(device)} {device.share_held:.3g}",
-            busy_of(snapshot, device),
+            "-" if not device.slices else f"{busy[device.id]:.2f}" if device.id in busy else "?",
             f"{format_memory(device.memory_held)} of {format_memory(device.memory)}",
             device.isolation,
         ]
@@ -33,10 +34,13 @@ def device_table(snapshot: Snapshot, devices: Sequence[DeviceView], *, verbose: 
     return table
 
 
-def busy_of(snapshot: Snapshot, device: DeviceView) -> str:
-    """How busy the slices on a device keep it; ``?`` where nobody can tell of any of them."""
-    known = [piece.busy for piece in snapshot.slices if device.id in piece.devices and piece.busy is not None]
-    return f"{sum(known):.2f}" if known else "-" if not device.slices else "?"
+def busy_by_device(snapshot: Snapshot) -> dict[str, float]:
+    """How busy the slices on each device keep it; without those of which nobody can tell."""
+    busy: dict[str, float] = {}
+    for piece in snapshot.slices:
+        for device in piece.devices if piece.busy is not None else ():
+            busy[device] = busy.get(device, 0.0) + (piece.busy or 0.0)
+    return busy
 
 
 def slice_table(snapshot: Snapshot, slices: Sequence[SliceView], *, verbose: bool = False) -> Table:

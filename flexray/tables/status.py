@@ -8,11 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from flexray.model.amounts import format_memory
-from flexray.model.snapshot import Snapshot
+from flexray.model.snapshot import DeviceView, Snapshot
 from flexray.tables.drawing import ago, bar, memory_of, new_table, short, state_of
 
 _ROWS = 50
-"""Waiting requests that are listed; of more than that it is also shown how many there are for what."""
+"""Slices and waiting requests that are listed; of more requests it is also shown how many there are for what."""
+_DEVICES = 64
+"""Devices that are listed one by one; of more it is shown how many there are of each type."""
+_NAMED = 3
+"""Of many that are alike so many are named."""
 
 
 def print_status(
@@ -22,25 +26,19 @@ def print_status(
     console = console or Console()
     for note in snapshot.notes:
         console.print(f"note: {note}", highlight=False)
-    console.print(_devices(snapshot))
+    listed = len(snapshot.devices) <= _DEVICES
+    console.print(_devices(snapshot) if listed else _types(snapshot))
     _print_guarantees(snapshot, console)
     _print_conditions(snapshot, console)
     if snapshot.slices:
         console.print(_slices(snapshot))
+    if len(snapshot.slices) > _ROWS:
+        console.print(f"and {len(snapshot.slices) - _ROWS} more: flexray slices", highlight=False)
     if snapshot.waiting:
         console.print(_waiting(snapshot))
     if sum(queue.waiting for queue in snapshot.queues) > _ROWS:
         console.print(_classes(snapshot))
-    if not snapshot.devices:
-        console.print("No devices. What the nodes' back ends found:")
-    for node in snapshot.nodes:
-        here = [device for device in snapshot.devices if device.node == node.id]
-        if here:
-            console.print(f"{node.id[:6]} is {node.name}", highlight=False)
-        unheld = any(device.isolation == "none" for device in here)
-        for backend, found, reason in node.reports:
-            if not found and (not snapshot.devices or (unheld and backend.startswith("isolation "))):
-                console.print(f"  {node.name}: {backend}: {reason}", highlight=False)
+    _print_nodes(snapshot, console, named=listed)
     for entry in demand:
         console.print(f"plain Ray work waits for {entry['resources']} ({entry['count']} times)", highlight=False)
     if len(snapshot.queues) > 1:
@@ -93,6 +91,51 @@ def _devices(snapshot: Snapshot) -> Table:
     return table
 
 
+def _types(snapshot: Snapshot) -> Table:
+    """Devices that are alike, in one row."""
+    table = new_table(
+        "devices (each: flexray devices)", "type", "state", "devices", "nodes", "share held", "memory held", "held by"
+    )
+    alike: dict[tuple[str, str, str], list[DeviceView]] = {}
+    for device in snapshot.devices:
+        alike.setdefault((device.type, device.state, device.isolation), []).append(device)
+    for (kind, state, isolation), devices in sorted(alike.items()):
+        memory = sum(device.memory_held for device in devices), sum(device.memory for device in devices)
+        table.add_row(
+            kind,
+            state,
+            str(len(devices)),
+            str(len({device.node for device in devices})),
+            f"{sum(device.share_held for device in devices):.1f}",
+            f"{memory[0] / 1024:.1f} of {memory[1] / 1024:.1f} GiB",
+            isolation,
+        )
+    return table
+
+
+def _print_nodes(snapshot: Snapshot, console: Console, *, named: bool) -> None:
+    """Which name the short ids of nodes stand for, and what back ends did not find where something is missing."""
+    if not snapshot.devices:
+        console.print("No devices. What the nodes' back ends found:")
+    there = {device.node for device in snapshot.devices}
+    unheld = {device.node for device in snapshot.devices if device.isolation == "none"}
+    missing: dict[tuple[str, str], list[str]] = {}
+    for node in snapshot.nodes:
+        if named and node.id in there:
+            console.print(f"{node.id[:6]} is {node.name}", highlight=False)
+        for backend, found, reason in node.reports:
+            if not found and (not snapshot.devices or (node.id in unheld and backend.startswith("isolation "))):
+                missing.setdefault((backend, reason), []).append(node.name)
+    for (backend, reason), names in missing.items():
+        console.print(f"  {_some(names)}: {backend}: {reason}", highlight=False)
+
+
+def _some(names: Sequence[str]) -> str:
+    """All of them, or the first few and how many more."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
 def _print_guarantees(snapshot: Snapshot, console: Console) -> None:
     """What each mechanism in the table gives; one may give more memory limiting on some devices than on others."""
     for isolation, guarantee in sorted({(device.isolation, device.guarantee) for device in snapshot.devices}):
@@ -101,12 +144,16 @@ def _print_guarantees(snapshot: Snapshot, console: Console) -> None:
 
 def _print_conditions(snapshot: Snapshot, console: Console) -> None:
     """Why devices take no work, what was seen on them, and who uses them without holding a slice."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for device in snapshot.devices:
         if device.reason:
-            console.print(f"{short(device.id)} is {device.state}: {device.reason}", highlight=False, markup=False)
-        for note in device.notes:
-            told = f"{short(device.id)}, {ago(snapshot, note.at)} ago: {note.what}"
-            console.print(told, highlight=False, markup=False)
+            reasons.setdefault((device.state, device.reason), []).append(short(device.id))
+    for (state, reason), names in reasons.items():
+        verb = "is" if len(names) == 1 else "are"
+        console.print(f"{_some(names)} {verb} {state}: {reason}", highlight=False, markup=False)
+    noted = [(note.at, device.id, note.what) for device in snapshot.devices for note in device.notes]
+    for at, name, what in sorted(noted)[-_ROWS:]:
+        console.print(f"{short(name)}, {ago(snapshot, at)} ago: {what}", highlight=False, markup=False)
     table = new_table("processes that belong to no slice", "device", "pid", "memory", "for")
     for one in [one for device in snapshot.devices for one in device.foreign]:
         memory = "?" if one.memory is None else format_memory(one.memory)
@@ -117,7 +164,7 @@ def _print_conditions(snapshot: Snapshot, console: Console) -> None:
 
 def _slices(snapshot: Snapshot) -> Table:
     table = new_table("slices", "slice", "device", "share", "busy", "memory", "state", "for", "task", "request")
-    for piece in snapshot.slices:
+    for piece in snapshot.slices[:_ROWS]:
         places = ", ".join(map(short, piece.devices))
         since = f"{max(0.0, snapshot.now - piece.since):.0f} s"
         task = piece.task_class.split("/")[0]

@@ -70,7 +70,7 @@ def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
     made = Scheduler()
     monkeypatch.setattr(frame, "scheduler_at", lambda address: made)
     ask: Callable[..., Any] = lambda scheduler, method, *args, **kwargs: scheduler.answers[method](*args)  # noqa: E731
-    monkeypatch.setattr("flexray.runtime.pool.ask_scheduler", ask)
+    monkeypatch.setattr("flexray.runtime.reading.ask_scheduler", ask)
     return made
 
 

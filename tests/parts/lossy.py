@@ -313,7 +313,7 @@ class Agent:
 
 
 class Scheduler:
-    """One incarnation: the parts of ``SchedulerActor`` that are no Ray, put together as there."""
+    """One incarnation: the parts of ``SchedulerShell`` that are no Ray, put together as there."""
 
     def __init__(self, pool: Pool, epoch: int) -> None:
         self.pool, self.epoch, self.dead = pool, epoch, False

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import random
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,10 +27,11 @@ from flexray.model.events import (
 )
 from flexray.model.lease import EnvironmentId, RequestId, SessionId
 from flexray.model.request import Request
-from flexray.runtime import questions, scheduler_actor
+from flexray.runtime import questions, scheduler_shell
 from flexray.runtime.numbered import Inbox, Outbox
 from flexray.runtime.protocol import Environment, Granted, Ticket
 from flexray.runtime.scheduler_actor import SchedulerActor
+from flexray.runtime.scheduler_shell import SchedulerShell
 from parts.test_kept import Store
 
 T4 = DeviceType("nvidia/T4", MemoryMiB(16_000))
@@ -34,13 +39,13 @@ HOME = Environment(EnvironmentId("E"), "job")
 
 
 @pytest.fixture
-def scheduler(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SchedulerActor]:
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SchedulerShell]:
     """Makes one, in an event loop: its node has one device, and starts and ends slices at once."""
-    monkeypatch.setattr(scheduler_actor, "RayKeyValues", Store)
-    monkeypatch.setattr(scheduler_actor, "_traces", list)
+    monkeypatch.setattr(scheduler_shell, "RayKeyValues", Store)
+    monkeypatch.setattr(scheduler_shell, "_traces", list)
 
-    def make() -> SchedulerActor:
-        made = SchedulerActor(PoolConfig(), "here")
+    def make() -> SchedulerShell:
+        made = SchedulerShell(PoolConfig(), "here")
         made._tasks = [asyncio.create_task(made._cycle())]
         monkeypatch.setattr(made._nodes, "start_slice", lambda node, spec: made._apply(SliceStarted(spec.slice)))
         monkeypatch.setattr(made._nodes, "stop_slice", lambda command: made._apply(SliceEnded(command.slice)))
@@ -51,7 +56,7 @@ def scheduler(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SchedulerActor]:
     return make
 
 
-def run(make: Callable[[], SchedulerActor], body: Callable[[SchedulerActor], Awaitable[None]]) -> None:
+def run(make: Callable[[], SchedulerShell], body: Callable[[SchedulerShell], Awaitable[None]]) -> None:
     async def whole() -> None:
         made = make()
         try:
@@ -67,7 +72,7 @@ def ask(session: str, number: int, kind: int = 0) -> RequestSubmitted:
     return RequestSubmitted(name, SessionId(session), HOME.id, f"f{kind}/x", Request(share=Share(1000)))
 
 
-async def join(scheduler: SchedulerActor, name: str) -> Ticket:
+async def join(scheduler: SchedulerShell, name: str) -> Ticket:
     ticket = Ticket(SessionId(name), await scheduler.open(), 0, f"secret of {name}")
     assert await scheduler.join(ticket, HOME, 1, []) == 0
     return ticket
@@ -76,7 +81,7 @@ async def join(scheduler: SchedulerActor, name: str) -> Ticket:
 class Talker:
     """A session whose messages are late, and sometimes heard twice; its polls sometimes acknowledge nothing."""
 
-    def __init__(self, scheduler: SchedulerActor, name: str, count: int, dice: random.Random) -> None:
+    def __init__(self, scheduler: SchedulerShell, name: str, count: int, dice: random.Random) -> None:
         self._scheduler, self.name, self._count, self._dice = scheduler, name, count, dice
         self._outbox: Outbox[Any] = Outbox()
         self.granted: list[RequestId] = []
@@ -107,11 +112,11 @@ class Talker:
 
 
 def test_nothing_is_forgotten_and_nothing_granted_twice(
-    scheduler: Callable[[], SchedulerActor], monkeypatch: pytest.MonkeyPatch
+    scheduler: Callable[[], SchedulerShell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler_actor, "_LISTED", 100)
+    monkeypatch.setattr(scheduler_shell, "_LISTED", 100)
 
-    async def body(made: SchedulerActor) -> None:
+    async def body(made: SchedulerShell) -> None:
         dice = random.Random(1)
         talkers = [Talker(made, f"S{number}", 60, dice) for number in range(20)]
         talks = [asyncio.create_task(one.talk()) for one in talkers]
@@ -132,8 +137,8 @@ def test_nothing_is_forgotten_and_nothing_granted_twice(
     run(scheduler, body)
 
 
-def test_a_long_message_lets_others_in_but_not_its_own_successor(scheduler: Callable[[], SchedulerActor]) -> None:
-    async def body(made: SchedulerActor) -> None:
+def test_a_long_message_lets_others_in_but_not_its_own_successor(scheduler: Callable[[], SchedulerShell]) -> None:
+    async def body(made: SchedulerShell) -> None:
         me = await join(made, "S")
         asked = [ask("S", number) for number in range(1000)]
         cancelled = [RequestCancelled(event.id) for event in asked]
@@ -149,9 +154,9 @@ def test_a_long_message_lets_others_in_but_not_its_own_successor(scheduler: Call
 
 
 def test_what_would_hold_it_up_is_not_replayed(
-    scheduler: Callable[[], SchedulerActor], monkeypatch: pytest.MonkeyPatch
+    scheduler: Callable[[], SchedulerShell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(made: SchedulerActor) -> None:
+    async def body(made: SchedulerShell) -> None:
         me = await join(made, "S")
         await made.tell(me, 1, [ask("S", number) for number in range(20)])
         short = await made.explain(RequestId("S.19"))
@@ -163,3 +168,15 @@ def test_what_would_hold_it_up_is_not_replayed(
             await made.plan(Request(share=Share(1000)))
 
     run(scheduler, body)
+
+
+def test_the_actor_has_every_method_of_its_shell_and_is_imported_without_it() -> None:
+    looked = "import sys, flexray.runtime.scheduler_actor; print([m for m in sys.modules if m.startswith('flexray.')])"
+    done = subprocess.run([sys.executable, "-c", looked], capture_output=True, text=True, check=True)
+    assert not {
+        m for m in ast.literal_eval(done.stdout) if "core" in m or "scheduler_shell" in m or m == "flexray.config"
+    }
+    there = {name for name, one in vars(SchedulerShell).items() if inspect.iscoroutinefunction(one) and name[0] != "_"}
+    assert {name: getattr(SchedulerActor, name).__name__ for name in vars(SchedulerActor) if name[0] != "_"} == {
+        name: name for name in there
+    }

@@ -24,7 +24,8 @@ def one_node(ray_environment: None) -> Iterator[None]:
 def pool(one_node: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """A pool with the ``CONFIG`` of the module, which knows nothing of those before it."""
     from flexray.runtime.asking import find_scheduler
-    from flexray.runtime.pool import read_queues, stop_pool
+    from flexray.runtime.pool import stop_pool
+    from flexray.runtime.reading import read_queues
 
     config = request.module.CONFIG
     flex.init(config=config)

@@ -15,7 +15,7 @@ from cluster.conftest import until
 from flexray.cli import main
 from flexray.model.snapshot import Snapshot
 from flexray.runtime import process
-from flexray.runtime.pool import read_snapshot
+from flexray.runtime.reading import read_snapshot
 
 pytestmark = pytest.mark.usefixtures("pool")
 

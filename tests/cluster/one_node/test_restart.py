@@ -241,7 +241,7 @@ def test_settings_are_kept_and_a_damaged_record_stops_nobody() -> None:
     from ray.experimental import internal_kv
 
     from flexray.runtime.kept import QUEUES
-    from flexray.runtime.pool import change_cordons, change_queues, read_queues
+    from flexray.runtime.reading import change_cordons, change_queues, read_queues
 
     change_queues(scheduler(), {"set": {"name": "c", "weight": 2}})
     (device,) = change_cordons(scheduler(), {"cordon": flex.pool().devices[0].id, "reason": "mine"})

@@ -15,7 +15,7 @@ import flexray as flex
 from cluster.conftest import until
 from flexray.cli import main
 from flexray.runtime import process
-from flexray.runtime.pool import read_history, read_snapshot
+from flexray.runtime.reading import read_history, read_snapshot
 
 pytestmark = pytest.mark.usefixtures("pool")
 
