@@ -30,7 +30,7 @@ class Saved:
         self.queues = self._restore_queues(config)
         for event in kept.read(CORDONS, cordoning.from_rows) or ():
             apply(event)
-        self._cordons = cordoning.rows(core.state.cordons.by_device)
+        self._cordons = dict(core.state.cordons.by_device)
         history = kept.read(HISTORY, _history)
         if history:
             apply(HistoryRestored(history))
@@ -43,10 +43,10 @@ class Saved:
 
     def save_cordons(self) -> None:
         """Also when one has followed its device to another id."""
-        rows = cordoning.rows(self._core.state.cordons.by_device)
-        if rows != self._cordons:
-            self._kept.write(CORDONS, rows)
-            self._cordons = rows
+        cordons = self._core.state.cordons.by_device
+        if cordons != self._cordons:
+            self._kept.write(CORDONS, cordoning.rows(cordons))
+            self._cordons = dict(cordons)
 
     def save_now_and_then(self, now: float) -> None:
         """What was learnt and used, if it has changed and some time has passed."""
