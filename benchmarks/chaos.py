@@ -29,7 +29,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ from flexray.runtime.processes import MARK
 
 TARGETS = {"slice": 2.0, "agent": 5.0, "scheduler": 5.0, "node": 3.0}
 """Seconds until work goes on; for a node, after Ray has noticed."""
+NOTHING, WITHOUT = "nothing", 5
+"""What a task of a new kind takes without a kill, so often: the other side of a kill of the scheduler."""
 GO_ON_SECONDS = 60.0
 PAUSES = (0.5, 6.0)
 """Seconds between work being on again and the next kill: the short ones fall into the rest of a recovery."""
@@ -56,7 +58,7 @@ class GoneOn:
     """A kill, and after how many seconds work went on; None: not within a minute, or nothing ran there.
 
     ``settled``: no slice was being started when it came; else slices of the last recovery were, with all the
-    processor time that it takes.
+    processor time that it takes. ``waits``: of one that timed out, the calls, and what waits in the pool and why.
     """
 
     kind: str
@@ -64,6 +66,7 @@ class GoneOn:
     settled: bool
     noticed: float | None = None
     timed_out: bool = False
+    waits: list[str] = field(default_factory=list)
 
 
 class Watch(threading.Thread):
@@ -100,10 +103,10 @@ def settled() -> bool:
     return all(piece.state != "starting" for piece in flex.pool().slices)
 
 
-def wait_until_on(kill: Kill, log: Log, calm: bool) -> GoneOn:
+def wait_until_on(kill: Kill, log: Log, stream: Stream, calm: bool) -> GoneOn:
     """How long until work goes on; ``calm``: whether the pool was settled before the kill."""
     wanted = set(map(line_of, kill.interrupted))
-    if kill.kind == "scheduler":
+    if kill.kind in ("scheduler", NOTHING):
         call = f"probe-{kill.at}"
         flex.task(gpu=0.125, memory="1MiB", retries=20, timeout=GO_ON_SECONDS + kill.at % 1)(probe).remote(
             str(log.path), call
@@ -115,15 +118,22 @@ def wait_until_on(kill: Kill, log: Log, calm: bool) -> GoneOn:
         done = {
             x.call for x in lines if x.event == "end" and (was := kill.interrupted.get(x.call)) and was.pid == x.pid
         }
-        if kill.interrupted.keys() <= done and kill.kind != "scheduler":
-            break  # they had just ended: nothing was interrupted
+        if kill.interrupted and all(call in done or is_over(call, stream) for call in kill.interrupted):
+            break  # they had just ended, there or in another place: nothing was interrupted
         started = [x.at for x in lines if x.event == "start" and x.at > kill.at and line_of(x.call) in wanted]
         if kill.kind == "node" and noticed is None and not _alive_for_ray(kill.node):
             noticed = time.time() - kill.at
         if started and (kill.kind != "node" or noticed is not None):
             return GoneOn(kill.kind, min(started) - kill.at, calm, noticed)
         time.sleep(0.02)
-    return GoneOn(kill.kind, None, calm, noticed, timed_out=time.time() >= kill.at + GO_ON_SECONDS)
+    timed_out = time.time() >= kill.at + GO_ON_SECONDS
+    waits = [f"{r.id} {r.asked}: {r.wait_reason}" for r in flex.pool().waiting] if timed_out else []
+    return GoneOn(kill.kind, None, calm, noticed, timed_out, sorted(wanted) + waits if timed_out else [])
+
+
+def is_over(call: str, stream: Stream) -> bool:
+    """Whether a call has its result; of an actor what counts is that its next one starts."""
+    return not call.startswith("step") and call.split(".")[0] not in stream.open
 
 
 def _alive_for_ray(node: str) -> bool:
@@ -176,14 +186,17 @@ def run(kills: int, seed: int, directory: str) -> dict[str, Any]:
     try:
         watch.start()
         stream.begin()
+        for _ in range(WITHOUT):
+            time.sleep(PAUSES[1])
+            gone_on.append(wait_until_on(Kill(NOTHING, time.time(), {}), log, stream, settled()))
         for number, kind in enumerate(killer.sequence(kills)):
             time.sleep(killer.pause(*PAUSES))
             calm = settled()
             if number % 5 == 4:  # two at once
                 two = [killer.kill(kind), killer.kill("slice")]
-                gone_on += [wait_until_on(one, log, calm=False) for one in two]
+                gone_on += [wait_until_on(one, log, stream, calm=False) for one in two]
             else:
-                gone_on.append(wait_until_on(killer.kill(kind), log, calm))
+                gone_on.append(wait_until_on(killer.kill(kind), log, stream, calm))
             print(f"\r{number + 1} of {kills} kills, {stream.done} calls done", end="", flush=True)
         print()
         stream.finish(120)
@@ -204,7 +217,7 @@ def figures(
         ended[line.call] += line.event == "end"
     return {
         "seconds": seconds,
-        "kills": len(gone_on),
+        "kills": len(gone_on) - WITHOUT,
         "calls": stream.submitted,
         "lost": len(stream.open) + len(stream.wrong),
         "duplicated": sum(1 for count in stream.resolved.values() if count > 1),
@@ -221,7 +234,7 @@ def figures(
                 "settled": _summary(kind, [one for one in gone_on if one.settled]),
                 "amid another recovery": _summary(kind, [one for one in gone_on if not one.settled]),
             }
-            for kind in KINDS
+            for kind in (*KINDS, NOTHING)
         },
     }
 
@@ -260,7 +273,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _add_rows(table: Table, kind: str, state: str, found: dict[str, float | int]) -> None:
-    target = f"{TARGETS[kind]:g}"
+    target = f"{TARGETS[kind]:g}" if kind in TARGETS else ""
     if not found["count"]:
         table.add_row(kind, state, "0", "", "", target)
         return

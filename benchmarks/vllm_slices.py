@@ -31,10 +31,18 @@ import flexray as flex
 from flexray.serving.engine import VLLM
 
 PARTS = {"small": 0.25, "large": 0.75}
+MEMORY = "5GiB"
 IN_FLIGHT, TOKENS = 8, 64
 WARM_SECONDS, ROUND_SECONDS = 10.0, 15.0
 WANTED, TOLERANCE = 3.0, 0.2
 LIMIT_SECONDS = 240.0
+
+
+class Nobody:
+    """Holds a device and leaves it idle."""
+
+    def here(self) -> None:
+        """It is there."""
 
 
 class Load:
@@ -147,7 +155,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    flex.init("local", config={"cpu_devices": 1})
+    # one device of two: what asks, routes and answers has cores of its own, and each engine can use all of its share
+    flex.init("local", config={"cpu_devices": 2})
+    other = flex.actor(accelerator=1, memory="1GiB")(Nobody).remote()
+    other.here.remote().result()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -159,7 +170,9 @@ def main() -> None:
         "wait_seconds": LIMIT_SECONDS,
     }
     began = time.monotonic()
-    models = [flex.serving.vllm(name, options.model, accelerator=part, **more) for name, part in PARTS.items()]
+    models = [
+        flex.serving.vllm(name, options.model, accelerator=part, memory=MEMORY, **more) for name, part in PARTS.items()
+    ]
     try:
         serve.run(flex.serving.openai(*models))
         print(f"both engines serve after {time.monotonic() - began:.0f} s, one started after the other", flush=True)
@@ -167,6 +180,7 @@ def main() -> None:
     finally:
         with suppress(Exception):
             serve.shutdown()
+        other.stop()
         flex.shutdown()
     if options.json:
         options.json.write_text(json.dumps(result))

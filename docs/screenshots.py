@@ -1,4 +1,4 @@
-"""Pictures of the dashboard for the documents: a real pool of eight fake devices, and a made-up one of 5,000.
+"""Pictures of the dashboard for the documents: real pools of eight and of 5,000 fake devices, and a made-up full one.
 
 python docs/screenshots.py      # needs a browser; writes docs/pictures/
 """
@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
+import ray  # noqa: E402
 from aiohttp.test_utils import TestServer  # noqa: E402
 from chromium import Browser, Page, chromium  # noqa: E402
 from dashboard_pool import MadeUp  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
 
 import flexray as flex  # noqa: E402
 from flexray.cli.dashboard import pool_source  # noqa: E402
@@ -73,6 +77,26 @@ async def visit(browser: Browser, source: Source, name: str, views: dict[str, st
     await server.close()
 
 
+@contextmanager
+def large_pool() -> Iterator[None]:
+    """5,000 fake devices on five nodes of this machine; queues that may hold a dozen, since each slice is a process."""
+    labels = {"flexray.fake": "500xA100-80GB.500xH100-80GB"}
+    queues = [{**queue, "limit": 4} for queue in QUEUES]
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 8, "include_dashboard": False, "labels": labels}
+    )
+    for _ in range(4):
+        cluster.add_node(num_cpus=8, labels=labels)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    try:
+        flex.init(config={"queues": queues, "poll_seconds": 60})
+        yield
+    finally:
+        flex.shutdown()
+        ray.shutdown()
+        cluster.shutdown()
+
+
 async def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     flex.init("local", config={"fake_devices": "4xA100-80GB.4xH100-80GB", "queues": QUEUES})
@@ -82,7 +106,12 @@ async def main() -> None:
         for future in futures:
             future.cancel()
         await asyncio.to_thread(flex.shutdown)
-        await visit(browser, MadeUp(5_000, 10_000).source(), "dashboard-5000", {"1": ""})
+        with large_pool():
+            futures = submit()
+            await visit(browser, pool_source(), "dashboard-5000", {"1": ""})
+            for future in futures:
+                future.cancel()
+        await visit(browser, MadeUp(5_000, 10_000).source(), "dashboard-full", {"1": ""})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flexray.model.plan import PlanAnswer
     from flexray.model.request import Request
     from flexray.model.snapshot import Snapshot
+    from flexray.progress import progress
     from flexray.runtime.current import Current, current
     from flexray.runtime.turns import turn
     from flexray.tasks import Actor, ActorHandle, Task, actor, task
@@ -52,6 +53,7 @@ _LAZY = {
     "current": "flexray.runtime.current",
     "errors": "flexray.errors",
     "get": "flexray.future",
+    "progress": "flexray.progress",
     "serving": "flexray.serving",
     "task": "flexray.tasks",
     "turn": "flexray.runtime.turns",
@@ -81,6 +83,7 @@ __all__ = [
     "init",
     "plan",
     "pool",
+    "progress",
     "serving",
     "shutdown",
     "task",

@@ -29,6 +29,7 @@ DOORS: dict[str, set[str]] = {
     "future": {"model", "runtime"},
     "tasks": {"model", "runtime", "future"},
     "executor": {"tasks", "future"},
+    "progress": {"future", "runtime", "tables"},
     "joblib": {"executor", "__init__"},
     "serving": {"model", "devices", "tasks", "future", "__init__"},
     "demo": {"model", "tasks", "future", "__init__"},
@@ -46,7 +47,7 @@ DOORS: dict[str, set[str]] = {
         "demo",
         "accounting",
     },
-    "__init__": {"model", "config", "runtime", "tasks", "future", "executor"},
+    "__init__": {"model", "config", "runtime", "tasks", "future", "executor", "progress"},
     "__main__": {"cli"},
 }
 #: third-party module -> rooms where it may appear.
@@ -65,6 +66,7 @@ OUTSIDE = {
     "fsspec": {"runtime"},
     "sklearn": {"demo"},
     "joblib": {"joblib"},
+    "IPython": {"progress"},
     "click": {"cli"},
     "rich": {"demo", "tables", "tasks"},
 }

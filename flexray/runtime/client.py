@@ -23,6 +23,7 @@ from flexray.model.snapshot import Snapshot
 from flexray.runtime.actors import Standing, end_actor, standing_of, start_actor
 from flexray.runtime.arguments import failure_of_arguments, pack_arguments, when_ready
 from flexray.runtime.asking import RESTART_SECONDS, ask_scheduler
+from flexray.runtime.blocking import refuse_on_event_loop
 from flexray.runtime.call import Call, Kind, Phase, describe_call
 from flexray.runtime.cancelling import cancel_call
 from flexray.runtime.current import running
@@ -226,7 +227,7 @@ class Client:
         calls = list(calls)
         if all(call.phase is Phase.DONE for call in calls):
             return
-        _refuse_on_event_loop()
+        refuse_on_event_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         here = running.get()
         if self._inside is not None and here is not None:
@@ -248,7 +249,7 @@ class Client:
 
     def wait_any(self, calls: Sequence[Call], timeout: float | None) -> None:
         """Return when one of the calls is done, or time has run out."""
-        _refuse_on_event_loop()
+        refuse_on_event_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         here = running.get()
         if self._inside is not None and here is not None:
@@ -332,11 +333,3 @@ class Client:
 def _parent() -> Any:
     here = running.get()
     return here.token.lease if here is not None else None
-
-
-def _refuse_on_event_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise UsageError("this blocks the event loop; write `await future` (or asyncio.gather) instead")

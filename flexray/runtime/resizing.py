@@ -16,12 +16,13 @@ import ray
 
 from flexray.devices.enforcement import Enforcement
 from flexray.devices.enforcers.enforcer import Cell, NotResizable
-from flexray.errors import ResizeRefused, UsageError, WaitTimeout
+from flexray.errors import ResizeRefused, WaitTimeout
 from flexray.model.amounts import MemoryMiB, Share, format_memory
 from flexray.model.commands import AnswerResize
 from flexray.model.events import ResizeAsked
 from flexray.model.lease import LeaseId, Placement
 from flexray.runtime.asking import ask_scheduler, find_scheduler
+from flexray.runtime.blocking import refuse_on_event_loop
 from flexray.runtime.protocol import Token
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def ask_size(token: Token, share: Share | None, memory: MemoryMiB | None) -> Pla
 
     Raises ResizeRefused, ClusterUnreachable, WaitTimeout; UsageError on an event loop.
     """
-    _refuse_on_event_loop()
+    refuse_on_event_loop("`await asyncio.to_thread(...resize, ...)`")
     placement, refused = ask_scheduler(
         find_scheduler(), "resize", token, share, memory, within=_ANSWER_SECONDS, late=WaitTimeout
     )
@@ -99,14 +100,6 @@ def _check_memory(live: LiveSlice, after: Cell, enforcement: Enforcement) -> Non
         used, limit = live.usage(enforcement).memory, after.memory * len(after.devices)
         if used is not None and used > limit:
             raise NotResizable(f"it uses {format_memory(used)} of memory; free some before it shrinks below that")
-
-
-def _refuse_on_event_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise UsageError("resize() waits, which blocks the event loop; write `await asyncio.to_thread(...resize, ...)`")
 
 
 async def _result(ref: Any) -> Any:
