@@ -2,9 +2,9 @@
 
     python benchmarks/telemetry.py [--quick] [--json FILE]
 
-One Ray; each round starts a pool without and one with telemetry, one after the other, in turns. The collector is a
-process that takes what is sent and forgets it. A third side is a pool without telemetry again: what differs between
-two equal sides is noise. Prints medians and the medians of each round's ratios.
+Three clients, each with a Ray and a pool of its own, submit a burst each in turns of a third of a second: so what else
+the machine does meets all of them alike. The collector is a process that takes what is sent and forgets it. The third
+side is without telemetry again: what differs between two equal sides is noise. Medians, also of each round's ratios.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,6 +49,9 @@ print(server.server_address[1], flush=True)
 server.serve_forever()
 """
 SIDES = ("off", "on", "off again")
+WARM = 2_000
+"""Tasks before each burst, so that leases are held when it begins."""
+_SAYS = "flexray-benchmark:"
 
 
 @dataclass(frozen=True)
@@ -78,33 +82,80 @@ def collector() -> Iterator[str]:
         process.wait(10)
 
 
-@contextmanager
-def pool(variables: dict[str, str]) -> Iterator[None]:
-    """A pool that was started with these variables in its environment."""
-    saved = dict(os.environ)
-    os.environ.update(variables)
+class Side:
+    """A client with a Ray and a pool of its own, in a process that waits until it is told to go."""
+
+    def __init__(self, variables: dict[str, str], folder: str) -> None:
+        environment = {**os.environ, **variables, "RAY_TMPDIR": folder}
+        command = [sys.executable, __file__, "--client"]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._said()
+
+    def go(self, count: int) -> tuple[float, float]:
+        """(tasks a second, CPU microseconds of the client per task) of one burst."""
+        self._tell(str(count))
+        rate, cpu = map(float, self._said().split())
+        return rate, cpu
+
+    def end(self) -> None:
+        """It stops its pool and its Ray."""
+        self._tell("")
+        self._process.wait(60)
+
+    def _tell(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text + "\n")
+        self._process.stdin.flush()
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        while not (line := self._process.stdout.readline()).startswith(_SAYS):
+            if not line:
+                raise RuntimeError("a client has ended")
+        return line.removeprefix(_SAYS)
+
+
+def client() -> None:
+    """What a side's process does: bursts of empty tasks, as it is told."""
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
     flex.init()
-    try:
-        yield
-    finally:
-        flex.shutdown()
-        stop_pool()
-        os.environ.clear()
-        os.environ.update(saved)
+    task = flex.task(gpu=0.25)(nothing)
+    flex.get([task.remote() for _ in range(WARM)])
+    print(_SAYS, "there", flush=True)
+    while (line := sys.stdin.readline().strip()) != "":
+        count = int(line)
+        flex.get([task.remote() for _ in range(WARM)])
+        wall, used = time.perf_counter(), time.process_time()
+        flex.get([task.remote() for _ in range(count)])
+        cpu = time.process_time() - used
+        print(_SAYS, count / (time.perf_counter() - wall), cpu / count * 1e6, flush=True)
+    flex.shutdown()
+    stop_pool()
+    ray.shutdown()
 
 
-def measure(variables: dict[str, str], count: int, bursts: int) -> tuple[float, float]:
-    """(tasks a second, CPU microseconds of the client per task): medians of some bursts, after one to get warm."""
-    rates, cpu = [], []
-    with pool(variables):
-        task = flex.task(gpu=0.25)(nothing)
-        for number in range(bursts + 1):
-            wall, used = time.perf_counter(), time.process_time()
-            flex.get([task.remote() for _ in range(count)])
-            if number:
-                rates.append(count / (time.perf_counter() - wall))
-                cpu.append((time.process_time() - used) / count * 1e6)
-    return statistics.median(rates), statistics.median(cpu)
+def measure(rounds: int, count: int) -> dict[str, list[tuple[float, float]]]:
+    """All sides one after the other, in another order each time."""
+    values: dict[str, list[tuple[float, float]]] = {name: [] for name in SIDES}
+    with collector() as url, ExitStack() as stack:
+        on = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.01",
+        }
+        sides = {}
+        for name in SIDES:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="fxt", dir="/tmp", ignore_cleanup_errors=True)
+            )
+            sides[name] = Side(on if name == "on" else {}, folder)
+            stack.callback(sides[name].end)
+        for number in range(rounds):
+            for name in SIDES[number % 3 :] + SIDES[: number % 3]:
+                values[name].append(sides[name].go(count))
+    return values
 
 
 def main() -> None:
@@ -112,21 +163,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and tasks")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--client", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rounds, count, bursts = (2, 20_000, 2) if arguments.quick else (5, 50_000, 3)
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
-    values: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
-    with collector() as url:
-        on = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
-            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-            "OTEL_TRACES_SAMPLER_ARG": "0.01",
-        }
-        for number in range(rounds):
-            order = SIDES if number % 2 else SIDES[::-1]
-            for side in order:
-                values[side].append(measure(on if side == "on" else {}, count, bursts))
-    ray.shutdown()
+    if arguments.client:
+        client()
+        return
+    values = measure(6 if arguments.quick else 60, 20_000)
     rows = [compared(side, values) for side in SIDES]
     table = Table("side", "empty tasks a second", "of off", "CPU of the client per task", "of off", title="Telemetry")
     for row in rows:
