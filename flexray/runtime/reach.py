@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 
 import ray
 
@@ -25,6 +26,8 @@ def connect_ray(address: str | None) -> bool:
         return False
     if address is not None and address.startswith("ray://"):
         raise UsageError("ray:// is not supported; submit the script with `ray job submit`, or run it on the cluster")
+    if address == "auto":
+        _use_token_of_machine()
     if address not in (None, "local"):
         check_cluster(address)
     try:
@@ -41,6 +44,15 @@ def connect_until_exit(address: str) -> None:
     """The same for a process that shows nothing of what others print: Ray's own exit waits half a second for that."""
     if connect_ray(address):
         atexit.register(ray.shutdown)
+
+
+def _use_token_of_machine() -> None:
+    """As Ray does for a cluster of this machine: the token in ``~/.ray`` counts where RAY_AUTH_MODE is not set."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    if "RAY_AUTH_MODE" not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # what this process has read of its environment before
 
 
 def check_cluster(address: str) -> None:

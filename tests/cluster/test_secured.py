@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,29 @@ def test_with_a_token(tmp_path: Path) -> None:
     said = run_driver({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
     check(said)
     assert "wants another token" in said["stranger"] and "RAY_AUTH_TOKEN_PATH" in said["stranger"]
+
+
+def test_with_the_token_that_ray_made_for_this_user(tmp_path: Path) -> None:
+    """Any local Ray leaves a token in the home directory, and the next ``ray start`` wants it with nothing set."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("0123456789abcdef" * 4)
+    with tempfile.TemporaryDirectory(prefix="fxa", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        env |= {"HOME": str(tmp_path), "RAY_TMPDIR": folder}
+        head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", "--num-cpus=2", "--block"]
+        ray = subprocess.Popen([*head, "--include-dashboard=false"], env=env, stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while not Path(folder, "ray/ray_current_cluster").exists():
+                assert time.monotonic() < deadline and ray.poll() is None
+                time.sleep(0.2)
+            for word in ("start", "status", "stop"):
+                line = [sys.executable, "-c", "from flexray.cli import main; main()", word]
+                done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=120, check=False)
+                assert done.returncode == 0, done.stderr
+        finally:
+            ray.terminate()
+            ray.wait(60)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
