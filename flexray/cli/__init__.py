@@ -209,8 +209,8 @@ def _change_queues(address: str, change: dict[str, Any], dry_run: bool) -> None:
     lines = change_queues(frame.scheduler_at(address), change, dry_run)
     for line in lines:
         click.echo(line)
-    if dry_run and not lines:
-        click.echo("nothing would change now")
+    if not lines:
+        click.echo("nothing would change now" if dry_run else "done; see `flexray queue show`")
 
 
 @main.command()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
+from typing import Any
 
 import ray
 
@@ -48,11 +50,13 @@ def connect_until_exit(address: str) -> None:
 
 def _use_token_of_machine() -> None:
     """As Ray does for a cluster of this machine: the token in ``~/.ray`` counts where RAY_AUTH_MODE is not set."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    raylet: Any = importlib.import_module("ray._raylet")
 
-    if "RAY_AUTH_MODE" not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+    if "RAY_AUTH_MODE" not in os.environ and raylet.AuthenticationTokenLoader.instance().has_token(
+        ignore_auth_mode=True
+    ):
         os.environ["RAY_AUTH_MODE"] = "token"
-        Config.initialize("")  # what this process has read of its environment before
+        raylet.Config.initialize("")  # what this process has read of its environment before
 
 
 def check_cluster(address: str) -> None:

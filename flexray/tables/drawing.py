@@ -11,6 +11,7 @@ from flexray.model.amounts import format_memory
 from flexray.model.snapshot import DeviceView, SliceView, Snapshot
 
 _BAR = 10
+_WIDE = 1000
 _FEW = 200
 """Rows of a table that is drawn with colours."""
 IDLE_SECONDS = 60.0
@@ -23,6 +24,12 @@ def new_table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="ellipsis", no_wrap=True)
     return table
+
+
+def console_here() -> Console:
+    """As wide as the terminal; where there is none, as wide as anything, so that nothing is cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 def print_table(table: Table) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from flexray.model.amounts import format_memory
 from flexray.model.snapshot import DeviceView, Snapshot
-from flexray.tables.drawing import ago, bar, memory_of, new_table, short, state_of
+from flexray.tables.drawing import ago, bar, console_here, memory_of, new_table, short, state_of
 
 _ROWS = 50
 """Slices and waiting requests that are listed; of more requests it is also shown how many there are for what."""
@@ -23,7 +23,7 @@ def print_status(
     snapshot: Snapshot, demand: Sequence[Mapping[str, object]] = (), console: Console | None = None
 ) -> None:
     """Devices, slices, waiting requests, and Ray demand that cannot be met."""
-    console = console or Console()
+    console = console or console_here()
     for note in snapshot.notes:
         console.print(f"note: {note}", highlight=False)
     listed = len(snapshot.devices) <= _DEVICES
@@ -74,7 +74,7 @@ def queue_table(snapshot: Snapshot) -> Table:
 
 def print_queues(snapshot: Snapshot, console: Console | None = None) -> None:
     """The queues alone."""
-    (console or Console()).print(queue_table(snapshot))
+    (console or console_here()).print(queue_table(snapshot))
 
 
 def _devices(snapshot: Snapshot) -> Table:
