@@ -113,22 +113,23 @@ def wait_until_on(kill: Kill, log: Log, stream: Stream, calm: bool) -> GoneOn:
         )
         wanted = {call}
     noticed = None
-    while wanted and time.time() < kill.at + GO_ON_SECONDS:
+    while wanted:
         lines = log.look()
-        done = {
-            x.call for x in lines if x.event == "end" and (was := kill.interrupted.get(x.call)) and was.pid == x.pid
-        }
-        if kill.interrupted and all(call in done or is_over(call, stream) for call in kill.interrupted):
-            break  # they had just ended, there or in another place: nothing was interrupted
         started = [x.at for x in lines if x.event == "start" and x.at > kill.at and line_of(x.call) in wanted]
         if kill.kind == "node" and noticed is None and not _alive_for_ray(kill.node):
             noticed = time.time() - kill.at
         if started and (kill.kind != "node" or noticed is not None):
             return GoneOn(kill.kind, min(started) - kill.at, calm, noticed)
+        done = {
+            x.call for x in lines if x.event == "end" and (was := kill.interrupted.get(x.call)) and was.pid == x.pid
+        }
+        if kill.interrupted and all(call in done or is_over(call, stream) for call in kill.interrupted):
+            break  # they had just ended, there or in another place: nothing was interrupted
+        if time.time() >= kill.at + GO_ON_SECONDS:
+            waits = [f"{request.id} {request.asked}: {request.wait_reason}" for request in flex.pool().waiting]
+            return GoneOn(kill.kind, None, calm, noticed, True, sorted(wanted) + waits)
         time.sleep(0.02)
-    timed_out = time.time() >= kill.at + GO_ON_SECONDS
-    waits = [f"{r.id} {r.asked}: {r.wait_reason}" for r in flex.pool().waiting] if timed_out else []
-    return GoneOn(kill.kind, None, calm, noticed, timed_out, sorted(wanted) + waits if timed_out else [])
+    return GoneOn(kill.kind, None, calm, noticed)
 
 
 def is_over(call: str, stream: Stream) -> bool:
