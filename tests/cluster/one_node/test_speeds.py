@@ -50,7 +50,7 @@ def test_declared_throughput_decides_at_once() -> None:
 
 def all_is_saved(scheduler: Any) -> bool:
     """Whether the scheduler has kept everything it has measured, which it does every five seconds."""
-    return bool(scheduler._saved._observations == scheduler._core.state.pool.speeds.observations)
+    return bool(scheduler.shell._saved._observations == scheduler.shell._core.state.pool.speeds.observations)
 
 
 def test_what_was_learnt_survives_the_scheduler() -> None:
