@@ -34,7 +34,7 @@ def dashboard(address: str, host: str, port: int, allow_changes: bool, token: st
     from flexray.dashboard.access import Access, is_loopback, new_token
     from flexray.dashboard.server import Dashboard, serve
 
-    frame.scheduler_at(address)  # there is one
+    frame.scheduler_at(address)  # without a pool that is an error now, and not an empty page later
     if not token:
         token = "" if is_loopback(host) and not allow_changes else new_token()
     shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host

@@ -50,8 +50,7 @@ def connect_until_exit(address: str) -> None:
 
 def _use_token_of_machine() -> None:
     """As Ray does for a cluster of this machine: the token in ``~/.ray`` counts where RAY_AUTH_MODE is not set."""
-    raylet: Any = importlib.import_module("ray._raylet")
-
+    raylet: Any = importlib.import_module("ray._raylet")  # its stub does not have all that is in it
     if "RAY_AUTH_MODE" not in os.environ and raylet.AuthenticationTokenLoader.instance().has_token(
         ignore_auth_mode=True
     ):
